@@ -1,0 +1,11 @@
+# What the tests see of a vocabulary.
+
+def probe_ars(counter: int, seed: int, rounds: int = ROUNDS) -> bytes:
+    """The 16 bytes that every block of a group yields for one counter and key."""
+    cdef Key key
+    cdef uint64_t words[2 * 64]
+    cdef blocks state
+    key_schedule(&key, seed & 0xFFFFFFFFFFFFFFFF, seed >> 64)
+    state = ars(&key, blocks_set(counter & 0xFFFFFFFFFFFFFFFF, counter >> 64), rounds)
+    blocks_store(words, state)
+    return (<char*> words)[:16 * GROUP_BLOCKS]

@@ -1,0 +1,77 @@
+/* Vocabulary: AVX2, with AES-NI on one block at a time. */
+#ifndef FASTDROP_SIMD_H
+#define FASTDROP_SIMD_H
+
+#include "avx2_lanes.h"
+
+#define GROUP_BLOCKS 8
+
+typedef struct { __m128i part[8]; } blocks; /* 1 block each */
+
+#define EACH_PART for (int i = 0; i < 8; i++)
+
+VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+{
+    blocks a;
+    EACH_PART a.part[i] = _mm_set_epi64x((int64_t)high, (int64_t)low);
+    return a;
+}
+
+VOCABULARY blocks blocks_count(uint64_t first)
+{
+    blocks a;
+    EACH_PART a.part[i] = _mm_set_epi64x(0, (int64_t)(first + (uint64_t)i));
+    return a;
+}
+
+VOCABULARY blocks blocks_xor(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm_xor_si128(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_and(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm_and_si128(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_andnot(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm_andnot_si128(b.part[i], a.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
+{
+    EACH_PART below.part[i] = _mm_or_si128(below.part[i], _mm_andnot_si128(bits.part[i], tied.part[i]));
+    return below;
+}
+
+VOCABULARY blocks blocks_aes(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = _mm_aesenc_si128(state.part[i], key.part[i]);
+    return state;
+}
+
+VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = _mm_aesenclast_si128(state.part[i], key.part[i]);
+    return state;
+}
+
+VOCABULARY int blocks_any(blocks a)
+{
+    __m128i any = a.part[0];
+    for (int i = 1; i < 8; i++) any = _mm_or_si128(any, a.part[i]);
+    return !_mm_testz_si128(any, any);
+}
+
+VOCABULARY void blocks_store(uint64_t *words, blocks a)
+{
+    EACH_PART _mm_storeu_si128((__m128i *)(words + 2 * i), a.part[i]);
+}
+
+#undef EACH_PART
+
+#endif

@@ -1,0 +1,159 @@
+/* Vocabulary: AVX-512 (F, BW, DQ, VL) with VAES. The packed bits are the mask registers. */
+#ifndef FASTDROP_SIMD_H
+#define FASTDROP_SIMD_H
+
+#include <immintrin.h>
+
+#include "common.h"
+
+#define GROUP_BLOCKS 8
+
+typedef struct { __m512i part[2]; } blocks; /* 4 blocks each */
+
+#define EACH_PART for (int i = 0; i < 2; i++)
+
+VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+{
+    blocks a;
+    a.part[0] = a.part[1] = _mm512_broadcast_i32x4(_mm_set_epi64x((int64_t)high, (int64_t)low));
+    return a;
+}
+
+VOCABULARY blocks blocks_count(uint64_t first)
+{
+    blocks a = blocks_set(first, 0);
+    a.part[0] = _mm512_add_epi64(a.part[0], _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0));
+    a.part[1] = _mm512_add_epi64(a.part[1], _mm512_set_epi64(0, 7, 0, 6, 0, 5, 0, 4));
+    return a;
+}
+
+VOCABULARY blocks blocks_xor(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm512_xor_si512(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_and(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm512_and_si512(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_andnot(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = _mm512_andnot_si512(b.part[i], a.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
+{
+    /* the truth table of below | (tied & ~bits) */
+    EACH_PART below.part[i] = _mm512_ternarylogic_epi64(below.part[i], tied.part[i], bits.part[i], 0xF4);
+    return below;
+}
+
+VOCABULARY blocks blocks_aes(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = _mm512_aesenc_epi128(state.part[i], key.part[i]);
+    return state;
+}
+
+VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = _mm512_aesenclast_epi128(state.part[i], key.part[i]);
+    return state;
+}
+
+VOCABULARY int blocks_any(blocks a)
+{
+    __m512i either = _mm512_or_si512(a.part[0], a.part[1]);
+    return _mm512_test_epi64_mask(either, either) != 0;
+}
+
+VOCABULARY void blocks_store(uint64_t *words, blocks a)
+{
+    EACH_PART _mm512_storeu_si512(words + 8 * i, a.part[i]);
+}
+
+#undef EACH_PART
+
+typedef __m512i lanes;
+typedef __mmask16 lanes_mask; /* the low 8 for float64 */
+
+VOCABULARY lanes lanes_load(int dtype, const char *from)
+{
+    (void)dtype;
+    return _mm512_loadu_si512(from);
+}
+
+VOCABULARY void lanes_store(int dtype, char *to, lanes a)
+{
+    (void)dtype;
+    _mm512_storeu_si512(to, a);
+}
+
+VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
+{
+    (void)dtype;
+    _mm512_stream_si512((void *)to, a);
+}
+
+VOCABULARY lanes lanes_fill(int dtype, double value)
+{
+    return dtype == FLOAT32 ? _mm512_castps_si512(_mm512_set1_ps((float)value))
+                            : _mm512_castpd_si512(_mm512_set1_pd(value));
+}
+
+VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+{
+    return dtype == FLOAT32
+               ? _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)))
+               : _mm512_castpd_si512(_mm512_mul_pd(_mm512_castsi512_pd(a), _mm512_castsi512_pd(b)));
+}
+
+VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
+{
+    return dtype == FLOAT32
+               ? _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NLE_UQ)
+               : _mm512_cmp_pd_mask(_mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NLE_UQ);
+}
+
+VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
+{
+    return dtype == FLOAT32
+               ? _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NEQ_UQ)
+               : _mm512_cmp_pd_mask(_mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NEQ_UQ);
+}
+
+VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
+{
+    return dtype == FLOAT32 ? _mm512_maskz_mov_epi32(m, a) : _mm512_maskz_mov_epi64((__mmask8)m, a);
+}
+
+VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
+{
+    return a & b;
+}
+
+VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+{
+    return (lanes_mask)(dtype == FLOAT32 ? bits : bits & 0xFF);
+}
+
+VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+{
+    (void)dtype;
+    return m;
+}
+
+VOCABULARY void prefetch(const char *address)
+{
+    _mm_prefetch(address, _MM_HINT_T0);
+}
+
+VOCABULARY void stream_end(void)
+{
+    _mm_sfence();
+}
+
+#endif

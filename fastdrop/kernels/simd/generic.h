@@ -1,0 +1,238 @@
+/* Vocabulary: portable C. AES by tables (no secret is at stake, so constant time is not needed),
+ * elements in plain loops that a compiler can vectorise for its baseline. */
+#ifndef FASTDROP_SIMD_H
+#define FASTDROP_SIMD_H
+
+#include "common.h"
+
+/* One block at a time: a smaller group stops drawing sooner, and without vectors costs no more. */
+#define GROUP_BLOCKS 1
+
+typedef struct { uint64_t word[2]; } blocks;
+
+/* The S-box of FIPS 197, figure 7. */
+#define SBOX(X) \
+    X(0x63) X(0x7c) X(0x77) X(0x7b) X(0xf2) X(0x6b) X(0x6f) X(0xc5) \
+    X(0x30) X(0x01) X(0x67) X(0x2b) X(0xfe) X(0xd7) X(0xab) X(0x76) \
+    X(0xca) X(0x82) X(0xc9) X(0x7d) X(0xfa) X(0x59) X(0x47) X(0xf0) \
+    X(0xad) X(0xd4) X(0xa2) X(0xaf) X(0x9c) X(0xa4) X(0x72) X(0xc0) \
+    X(0xb7) X(0xfd) X(0x93) X(0x26) X(0x36) X(0x3f) X(0xf7) X(0xcc) \
+    X(0x34) X(0xa5) X(0xe5) X(0xf1) X(0x71) X(0xd8) X(0x31) X(0x15) \
+    X(0x04) X(0xc7) X(0x23) X(0xc3) X(0x18) X(0x96) X(0x05) X(0x9a) \
+    X(0x07) X(0x12) X(0x80) X(0xe2) X(0xeb) X(0x27) X(0xb2) X(0x75) \
+    X(0x09) X(0x83) X(0x2c) X(0x1a) X(0x1b) X(0x6e) X(0x5a) X(0xa0) \
+    X(0x52) X(0x3b) X(0xd6) X(0xb3) X(0x29) X(0xe3) X(0x2f) X(0x84) \
+    X(0x53) X(0xd1) X(0x00) X(0xed) X(0x20) X(0xfc) X(0xb1) X(0x5b) \
+    X(0x6a) X(0xcb) X(0xbe) X(0x39) X(0x4a) X(0x4c) X(0x58) X(0xcf) \
+    X(0xd0) X(0xef) X(0xaa) X(0xfb) X(0x43) X(0x4d) X(0x33) X(0x85) \
+    X(0x45) X(0xf9) X(0x02) X(0x7f) X(0x50) X(0x3c) X(0x9f) X(0xa8) \
+    X(0x51) X(0xa3) X(0x40) X(0x8f) X(0x92) X(0x9d) X(0x38) X(0xf5) \
+    X(0xbc) X(0xb6) X(0xda) X(0x21) X(0x10) X(0xff) X(0xf3) X(0xd2) \
+    X(0xcd) X(0x0c) X(0x13) X(0xec) X(0x5f) X(0x97) X(0x44) X(0x17) \
+    X(0xc4) X(0xa7) X(0x7e) X(0x3d) X(0x64) X(0x5d) X(0x19) X(0x73) \
+    X(0x60) X(0x81) X(0x4f) X(0xdc) X(0x22) X(0x2a) X(0x90) X(0x88) \
+    X(0x46) X(0xee) X(0xb8) X(0x14) X(0xde) X(0x5e) X(0x0b) X(0xdb) \
+    X(0xe0) X(0x32) X(0x3a) X(0x0a) X(0x49) X(0x06) X(0x24) X(0x5c) \
+    X(0xc2) X(0xd3) X(0xac) X(0x62) X(0x91) X(0x95) X(0xe4) X(0x79) \
+    X(0xe7) X(0xc8) X(0x37) X(0x6d) X(0x8d) X(0xd5) X(0x4e) X(0xa9) \
+    X(0x6c) X(0x56) X(0xf4) X(0xea) X(0x65) X(0x7a) X(0xae) X(0x08) \
+    X(0xba) X(0x78) X(0x25) X(0x2e) X(0x1c) X(0xa6) X(0xb4) X(0xc6) \
+    X(0xe8) X(0xdd) X(0x74) X(0x1f) X(0x4b) X(0xbd) X(0x8b) X(0x8a) \
+    X(0x70) X(0x3e) X(0xb5) X(0x66) X(0x48) X(0x03) X(0xf6) X(0x0e) \
+    X(0x61) X(0x35) X(0x57) X(0xb9) X(0x86) X(0xc1) X(0x1d) X(0x9e) \
+    X(0xe1) X(0xf8) X(0x98) X(0x11) X(0x69) X(0xd9) X(0x8e) X(0x94) \
+    X(0x9b) X(0x1e) X(0x87) X(0xe9) X(0xce) X(0x55) X(0x28) X(0xdf) \
+    X(0x8c) X(0xa1) X(0x89) X(0x0d) X(0xbf) X(0xe6) X(0x42) X(0x68) \
+    X(0x41) X(0x99) X(0x2d) X(0x0f) X(0xb0) X(0x54) X(0xbb) X(0x16)
+
+/* SubBytes and MixColumns of a byte in row 0 of its column: (2, 1, 1, 3) times s, least first;
+ * rows 1 to 3 are rotations. Four tables of 1 KiB: they stay in a first-level cache. */
+#define XTIME(s) ((uint32_t)(((s) << 1) ^ (((s) >> 7) * 0x11b)))
+#define MIXED(s) (XTIME(s) | ((uint32_t)(s) << 8) | ((uint32_t)(s) << 16) | ((XTIME(s) ^ (s)) << 24))
+#define ROTATED(word, bits) (((word) << (bits)) | ((word) >> (32 - (bits))))
+#define ROW_0(s) MIXED(s),
+#define ROW_1(s) ROTATED(MIXED(s), 8),
+#define ROW_2(s) ROTATED(MIXED(s), 16),
+#define ROW_3(s) ROTATED(MIXED(s), 24),
+static const uint32_t aes_table[4][256] = {{SBOX(ROW_0)}, {SBOX(ROW_1)}, {SBOX(ROW_2)}, {SBOX(ROW_3)}};
+
+VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+{
+    blocks a = {{low, high}};
+    return a;
+}
+
+VOCABULARY blocks blocks_count(uint64_t first)
+{
+    return blocks_set(first, 0);
+}
+
+VOCABULARY blocks blocks_xor(blocks a, blocks b)
+{
+    return blocks_set(a.word[0] ^ b.word[0], a.word[1] ^ b.word[1]);
+}
+
+VOCABULARY blocks blocks_and(blocks a, blocks b)
+{
+    return blocks_set(a.word[0] & b.word[0], a.word[1] & b.word[1]);
+}
+
+VOCABULARY blocks blocks_andnot(blocks a, blocks b)
+{
+    return blocks_set(a.word[0] & ~b.word[0], a.word[1] & ~b.word[1]);
+}
+
+VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
+{
+    return blocks_set(below.word[0] | (tied.word[0] & ~bits.word[0]),
+                      below.word[1] | (tied.word[1] & ~bits.word[1]));
+}
+
+/* Row r of column c comes from column c + r: ShiftRows. */
+VOCABULARY uint32_t aes_column(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return aes_table[0][a & 255] ^ aes_table[1][(b >> 8) & 255] ^ aes_table[2][(c >> 16) & 255] ^
+           aes_table[3][d >> 24];
+}
+
+VOCABULARY uint32_t aes_byte(uint32_t a)
+{
+    return (aes_table[0][a & 255] >> 8) & 255;
+}
+
+VOCABULARY uint32_t aes_column_last(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return aes_byte(a) | aes_byte(b >> 8) << 8 | aes_byte(c >> 16) << 16 | aes_byte(d >> 24) << 24;
+}
+
+#define AES_ROUND(column, s, key)                                                              \
+    uint32_t a = (uint32_t)s.word[0], b = (uint32_t)(s.word[0] >> 32);                         \
+    uint32_t c = (uint32_t)s.word[1], d = (uint32_t)(s.word[1] >> 32);                         \
+    return blocks_set((column(a, b, c, d) | (uint64_t)column(b, c, d, a) << 32) ^ key.word[0], \
+                      (column(c, d, a, b) | (uint64_t)column(d, a, b, c) << 32) ^ key.word[1])
+
+VOCABULARY blocks blocks_aes(blocks state, blocks key)
+{
+    AES_ROUND(aes_column, state, key);
+}
+
+VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+{
+    AES_ROUND(aes_column_last, state, key);
+}
+
+VOCABULARY int blocks_any(blocks a)
+{
+    return (a.word[0] | a.word[1]) != 0;
+}
+
+VOCABULARY void blocks_store(uint64_t *words, blocks a)
+{
+    words[0] = a.word[0];
+    words[1] = a.word[1];
+}
+
+typedef union {
+    float f[16];
+    double d[8];
+    uint32_t w[16];
+    uint64_t q[8];
+} lanes;
+
+typedef lanes lanes_mask; /* all ones or all zeros a lane */
+
+#define EACH_FLOAT for (int i = 0; i < 16; i++)
+#define EACH_DOUBLE for (int i = 0; i < 8; i++)
+
+VOCABULARY lanes lanes_load(int dtype, const char *from)
+{
+    lanes a;
+    (void)dtype;
+    memcpy(&a, from, sizeof a);
+    return a;
+}
+
+VOCABULARY void lanes_store(int dtype, char *to, lanes a)
+{
+    (void)dtype;
+    memcpy(to, &a, sizeof a);
+}
+
+VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
+{
+    lanes_store(dtype, to, a);
+}
+
+VOCABULARY lanes lanes_fill(int dtype, double value)
+{
+    lanes a;
+    if (dtype == FLOAT32) EACH_FLOAT a.f[i] = (float)value;
+    else EACH_DOUBLE a.d[i] = value;
+    return a;
+}
+
+VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+{
+    if (dtype == FLOAT32) EACH_FLOAT a.f[i] *= b.f[i];
+    else EACH_DOUBLE a.d[i] *= b.d[i];
+    return a;
+}
+
+VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
+{
+    lanes_mask m;
+    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = a.f[i] <= 0 ? 0 : UINT32_MAX;
+    else EACH_DOUBLE m.q[i] = a.d[i] <= 0 ? 0 : UINT64_MAX;
+    return m;
+}
+
+VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
+{
+    lanes_mask m;
+    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = a.f[i] == 0 ? 0 : UINT32_MAX;
+    else EACH_DOUBLE m.q[i] = a.d[i] == 0 ? 0 : UINT64_MAX;
+    return m;
+}
+
+VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
+{
+    (void)dtype;
+    EACH_DOUBLE a.q[i] &= m.q[i];
+    return a;
+}
+
+VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
+{
+    EACH_DOUBLE a.q[i] &= b.q[i];
+    return a;
+}
+
+VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+{
+    lanes_mask m;
+    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = (bits & (1u << i)) ? UINT32_MAX : 0;
+    else EACH_DOUBLE m.q[i] = (bits & (1u << i)) ? UINT64_MAX : 0;
+    return m;
+}
+
+VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+{
+    uint32_t bits = 0;
+    if (dtype == FLOAT32) EACH_FLOAT bits |= m.w[i] & (1u << i);
+    else EACH_DOUBLE bits |= (uint32_t)m.q[i] & (1u << i);
+    return bits;
+}
+
+VOCABULARY void prefetch(const char *address)
+{
+    (void)address;
+}
+
+VOCABULARY void stream_end(void)
+{
+}
+
+#undef EACH_FLOAT
+#undef EACH_DOUBLE
+
+#endif

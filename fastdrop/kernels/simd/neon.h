@@ -1,0 +1,196 @@
+/* Vocabulary: AArch64 with the AES instructions. */
+#ifndef FASTDROP_SIMD_H
+#define FASTDROP_SIMD_H
+
+#include <arm_neon.h>
+
+#include "common.h"
+
+#define GROUP_BLOCKS 8
+
+typedef struct { uint8x16_t part[8]; } blocks; /* 1 block each */
+
+#define EACH_PART for (int i = 0; i < 8; i++)
+
+VOCABULARY uint8x16_t one_block(uint64_t low, uint64_t high)
+{
+    return vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(low), vcreate_u64(high)));
+}
+
+VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+{
+    blocks a;
+    EACH_PART a.part[i] = one_block(low, high);
+    return a;
+}
+
+VOCABULARY blocks blocks_count(uint64_t first)
+{
+    blocks a;
+    EACH_PART a.part[i] = one_block(first + (uint64_t)i, 0);
+    return a;
+}
+
+VOCABULARY blocks blocks_xor(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = veorq_u8(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_and(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = vandq_u8(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_andnot(blocks a, blocks b)
+{
+    EACH_PART a.part[i] = vbicq_u8(a.part[i], b.part[i]);
+    return a;
+}
+
+VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
+{
+    EACH_PART below.part[i] = vorrq_u8(below.part[i], vbicq_u8(tied.part[i], bits.part[i]));
+    return below;
+}
+
+/* AESE adds its key first, x86's AESENC last: a round here is one with a zero key, then the key. */
+VOCABULARY blocks blocks_aes(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = veorq_u8(vaesmcq_u8(vaeseq_u8(state.part[i], vdupq_n_u8(0))), key.part[i]);
+    return state;
+}
+
+VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+{
+    EACH_PART state.part[i] = veorq_u8(vaeseq_u8(state.part[i], vdupq_n_u8(0)), key.part[i]);
+    return state;
+}
+
+VOCABULARY int blocks_any(blocks a)
+{
+    uint8x16_t any = a.part[0];
+    for (int i = 1; i < 8; i++) any = vorrq_u8(any, a.part[i]);
+    return vmaxvq_u8(any) != 0;
+}
+
+VOCABULARY void blocks_store(uint64_t *words, blocks a)
+{
+    EACH_PART vst1q_u8((uint8_t *)(words + 2 * i), a.part[i]);
+}
+
+#undef EACH_PART
+
+typedef struct { uint32x4_t quarter[4]; } lanes;
+typedef lanes lanes_mask; /* all ones or all zeros a lane */
+
+#define EACH_QUARTER for (int i = 0; i < 4; i++)
+#define AS_F32 vreinterpretq_f32_u32
+#define AS_F64 vreinterpretq_f64_u32
+#define FROM_F32 vreinterpretq_u32_f32
+#define FROM_F64 vreinterpretq_u32_f64
+#define FROM_U64 vreinterpretq_u32_u64
+
+VOCABULARY lanes lanes_load(int dtype, const char *from)
+{
+    lanes a;
+    (void)dtype;
+    EACH_QUARTER a.quarter[i] = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)from + 16 * i));
+    return a;
+}
+
+VOCABULARY void lanes_store(int dtype, char *to, lanes a)
+{
+    (void)dtype;
+    EACH_QUARTER vst1q_u8((uint8_t *)to + 16 * i, vreinterpretq_u8_u32(a.quarter[i]));
+}
+
+VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
+{
+    lanes_store(dtype, to, a); /* no such store among the intrinsics */
+}
+
+VOCABULARY lanes lanes_fill(int dtype, double value)
+{
+    lanes a;
+    EACH_QUARTER a.quarter[i] = dtype == FLOAT32 ? FROM_F32(vdupq_n_f32((float)value)) : FROM_F64(vdupq_n_f64(value));
+    return a;
+}
+
+VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+{
+    EACH_QUARTER a.quarter[i] =
+        dtype == FLOAT32 ? FROM_F32(vmulq_f32(AS_F32(a.quarter[i]), AS_F32(b.quarter[i])))
+                         : FROM_F64(vmulq_f64(AS_F64(a.quarter[i]), AS_F64(b.quarter[i])));
+    return a;
+}
+
+VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
+{
+    EACH_QUARTER a.quarter[i] =
+        vmvnq_u32(dtype == FLOAT32 ? vclezq_f32(AS_F32(a.quarter[i])) : FROM_U64(vclezq_f64(AS_F64(a.quarter[i]))));
+    return a;
+}
+
+VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
+{
+    EACH_QUARTER a.quarter[i] =
+        vmvnq_u32(dtype == FLOAT32 ? vceqzq_f32(AS_F32(a.quarter[i])) : FROM_U64(vceqzq_f64(AS_F64(a.quarter[i]))));
+    return a;
+}
+
+VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
+{
+    EACH_QUARTER a.quarter[i] = vandq_u32(a.quarter[i], b.quarter[i]);
+    return a;
+}
+
+VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
+{
+    (void)dtype;
+    return mask_and(m, a);
+}
+
+/* A vector of the bits that belong to the lanes of quarter i. */
+VOCABULARY uint32x4_t own_bits(int dtype, int i)
+{
+    static const uint32_t four[4] = {1, 2, 4, 8};
+    static const uint64_t two[2] = {1, 2};
+    return dtype == FLOAT32 ? vshlq_u32(vld1q_u32(four), vdupq_n_s32(4 * i))
+                            : FROM_U64(vshlq_u64(vld1q_u64(two), vdupq_n_s64(2 * i)));
+}
+
+VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+{
+    lanes_mask m;
+    EACH_QUARTER m.quarter[i] =
+        dtype == FLOAT32 ? vtstq_u32(vdupq_n_u32(bits), own_bits(dtype, i))
+                         : FROM_U64(vtstq_u64(vdupq_n_u64(bits), vreinterpretq_u64_u32(own_bits(dtype, i))));
+    return m;
+}
+
+VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+{
+    uint32x4_t bits = vandq_u32(m.quarter[0], own_bits(dtype, 0));
+    for (int i = 1; i < 4; i++) bits = vorrq_u32(bits, vandq_u32(m.quarter[i], own_bits(dtype, i)));
+    return vaddvq_u32(bits);
+}
+
+VOCABULARY void prefetch(const char *address)
+{
+    __builtin_prefetch(address);
+}
+
+VOCABULARY void stream_end(void)
+{
+}
+
+#undef EACH_QUARTER
+#undef AS_F32
+#undef AS_F64
+#undef FROM_F32
+#undef FROM_F64
+#undef FROM_U64
+
+#endif

@@ -1,0 +1,160 @@
+"""Stream: where the next random element comes from."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from operator import index
+from typing import Any, TypeAlias
+
+import numpy as np
+
+SEED_BITS = 128
+POSITIONS = 2**64
+
+RNG: TypeAlias = "Stream | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
+
+
+class Stream:
+    """A sequence of ``2**64`` random elements, and the place in it where the next call starts.
+
+    Every call reserves as many positions as its input has elements, so successive calls, also
+    from several threads, never share one. An element's randomness is a pure function of the
+    seed and its position; see ``docs/stream.md``.
+
+    Parameters
+    ----------
+    seed : int, optional
+        The key of the generator, ``0 <= seed < 2**128``. Fresh entropy by default.
+    offset : int, default 0
+        The position of the next element, ``0 <= offset <= 2**64``.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> stream = fd.Stream(42)
+    >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
+    array([False,  True, False, False])
+    >>> stream
+    Stream(seed=42, offset=4)
+
+    Set it back to replay a step, as activation checkpointing does:
+
+    >>> stream.offset = 0
+    >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
+    array([False,  True, False, False])
+
+    References
+    ----------
+    J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
+    1, 2, 3", SC11, 2011.
+    """
+
+    __slots__ = ("_children", "_lock", "_offset", "_seed")
+
+    def __init__(self, seed: int | None = None, offset: int = 0) -> None:
+        self._seed = secrets.randbits(SEED_BITS) if seed is None else checked_seed("seed", seed)
+        self._children = 0
+        self._lock = threading.Lock()
+        self.offset = offset
+
+    @property
+    def seed(self) -> int:
+        """The key of the generator."""
+        return self._seed
+
+    @property
+    def offset(self) -> int:
+        """The position of the next element; it may be set."""
+        return self._offset
+
+    @offset.setter
+    def offset(self, value: int) -> None:
+        offset = integer("offset", value)
+        if not 0 <= offset <= POSITIONS:
+            raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
+        self._offset = offset
+
+    def reserve(self, count: int) -> int:
+        """Move on by `count` positions, and return the first of them.
+
+        Raises
+        ------
+        ValueError
+            If fewer than `count` positions are left; the stream is then where it was.
+        """
+        with self._lock:
+            start = self._offset
+            if not 0 <= count <= POSITIONS - start:
+                raise ValueError(
+                    f"count must be in [0, {POSITIONS - start}], the positions that {self!r} "
+                    f"has left before 2**64, got {count!r}"
+                )
+            self._offset = start + count
+        return start
+
+    def spawn(self, n_children: int) -> list[Stream]:
+        """`n_children` new streams with seeds of their own, different at every call.
+
+        The seeds come from `numpy.random.SeedSequence`, so a stream made with the same seed
+        spawns the same children.
+        """
+        count = integer("n_children", n_children)
+        if count < 0:
+            raise ValueError(f"n_children must not be negative, got {n_children!r}")
+        with self._lock:
+            first, self._children = self._children, self._children + count
+        return [
+            Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=(child,))))
+            for child in range(first, first + count)
+        ]
+
+    def __getstate__(self) -> tuple[int, int, int]:
+        return self._seed, self._offset, self._children
+
+    def __setstate__(self, state: tuple[int, int, int]) -> None:
+        self._seed, self._offset, self._children = state
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Stream(seed={self._seed}, offset={self._offset})"
+
+
+def as_stream(rng: RNG) -> Stream:
+    """The stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
+    if isinstance(rng, Stream):
+        return rng
+    if rng is None:
+        return Stream()
+    if isinstance(rng, np.random.SeedSequence):
+        return Stream(seed_of(rng))
+    if isinstance(rng, np.random.Generator):
+        return Stream(int.from_bytes(rng.bytes(SEED_BITS // 8), "little"))
+    return Stream(checked_seed("rng", rng))
+
+
+def seed_of(sequence: np.random.SeedSequence) -> int:
+    """A 128-bit seed: the four words that `sequence` generates, least significant first."""
+    return int.from_bytes(sequence.generate_state(4, np.uint32).astype("<u4").tobytes(), "little")
+
+
+def checked_seed(name: str, value: Any) -> int:
+    try:
+        seed = integer(name, value)
+    except TypeError:
+        accepted = "an int" if name == "seed" else (
+            "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator or a Stream"
+        )
+        raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
+    if not 0 <= seed < 2**SEED_BITS:
+        raise ValueError(f"{name} must be in [0, 2**128), got {value!r}")
+    return seed
+
+
+def integer(name: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
