@@ -1,37 +1,123 @@
 # Random bits -> packed keep decisions. The uniform of an element is compared with the threshold
 # bit by bit, from the top, a plane of a group of blocks at a time: what is below is decided, what
 # is tied needs another plane. Two bits an element are enough on average.
+#
+# A chunk is drawn in two steps, so that no branch depends on a random bit until few are left to
+# decide: the first planes of every block, then the other planes of those blocks, gathered, that
+# still have a tie.
 
 cdef enum:
-    BLOCK = 128                # elements that one block decides a bit of
-    BATCH_BLOCKS = 8           # drawn, then applied, together: their bits and elements stay in L1
-    BATCH = BATCH_BLOCKS * BLOCK
-    BATCH_WORDS = BATCH / 64
+    BLOCK = 128             # elements that one block decides a bit of
+    BLOCK_WORDS = 2
+    CHUNK_BLOCKS = 64       # drawn together: their bits stay in the first-level cache
+    CHUNK = CHUNK_BLOCKS * BLOCK
+    CHUNK_WORDS = CHUNK_BLOCKS * BLOCK_WORDS
+    FIRST_PLANES = 8        # leave one element in 256 tied, and two blocks in five
+    REST_PLANES = 2         # at a time, once blocks are gathered
+    MOST_GROUP_BLOCKS = 8
+
+cdef struct Group:
+    blocks counter
+    blocks below
+    blocks tied
+
+cdef struct Chunk:
+    uint64_t block      # its first block
+    int count           # blocks
+    uint64_t carried[BLOCK_WORDS]    # the last block of the chunk before it
+    uint64_t below[CHUNK_WORDS]      # packed: whether U < threshold
+    uint64_t tied[CHUNK_WORDS]       # packed: whether another plane has to tell
+
+cdef struct Draw:
+    Key key
+    uint64_t threshold
 
 
-cdef inline blocks keep_group(const Key* key, uint64_t first, uint64_t threshold) noexcept nogil:
-    """The decisions of GROUP_BLOCKS blocks; 0 < threshold."""
-    cdef blocks counter = blocks_count(first)
-    cdef blocks below = blocks_set(0, 0)
-    cdef blocks tied = blocks_set(<uint64_t> -1, <uint64_t> -1)
-    cdef blocks bits
-    cdef uint64_t plane = 0
-    while True:
-        bits = ars(key, blocks_xor(counter, blocks_set(0, plane)), ROUNDS)
-        if threshold >> 63:
-            below = blocks_below(below, tied, bits)
-            tied = blocks_and(tied, bits)
-        else:
-            tied = blocks_andnot(tied, bits)
-        threshold <<= 1
-        plane += 1
-        if threshold == 0 or not blocks_any(tied):  # the tied are not below a rest of zeros
-            return below
+cdef inline void compare_plane(const Draw* draw, Group* group, int plane) noexcept nogil:
+    """Draw a plane, and compare it with its bit of the threshold."""
+    cdef blocks bits = ars(&draw.key, blocks_xor(group.counter, blocks_set(0, plane)), ROUNDS)
+    if draw.threshold >> (63 - plane) & 1:
+        group.below = blocks_below(group.below, group.tied, bits)
+        group.tied = blocks_and(group.tied, bits)
+    else:
+        group.tied = blocks_andnot(group.tied, bits)
 
 
-cdef void keep_batch(const Key* key, uint64_t first, uint64_t threshold, uint64_t* words) noexcept nogil:
-    """The decisions of BATCH_BLOCKS blocks."""
-    cdef int block = 0
-    while block < BATCH_BLOCKS:
-        blocks_store(words + 2 * block, keep_group(key, first + block, threshold))
-        block += GROUP_BLOCKS
+cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
+    """The group that starts with block `i` of a chunk, before its first plane."""
+    cdef Group group
+    group.counter = blocks_count(chunk.block + i)
+    group.below = blocks_set(0, 0)
+    group.tied = blocks_set(<uint64_t> -1, <uint64_t> -1)
+    return group
+
+
+cdef inline void group_store(Chunk* chunk, int i, Group group) noexcept nogil:
+    blocks_store(chunk.below + BLOCK_WORDS * i, group.below)
+    blocks_store(chunk.tied + BLOCK_WORDS * i, group.tied)
+
+
+cdef inline int first_planes(uint64_t threshold) noexcept nogil:
+    """How many planes to draw before looking: fewer where the rest of the threshold is zero."""
+    cdef int planes = 1
+    while planes < FIRST_PLANES and threshold << planes:
+        planes += 1
+    return planes
+
+
+cdef void draw_first(const Draw* draw, Chunk* chunk, int i) noexcept nogil:
+    """The first planes of the groups from block `i` of a chunk on."""
+    cdef int planes = first_planes(draw.threshold)
+    cdef Group group
+    cdef int plane
+    while i < chunk.count:
+        group = group_first(chunk, i)
+        for plane in range(planes):
+            compare_plane(draw, &group, plane)
+        group_store(chunk, i, group)
+        i += GROUP_BLOCKS
+
+
+cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, uint64_t* ties) noexcept nogil:
+    """The blocks that still have a tie, side by side; how many they are."""
+    cdef int i, found = 0
+    for i in range(chunk.count):
+        index[found] = i
+        counters[2 * found] = chunk.block + i
+        counters[2 * found + 1] = 0
+        ties[2 * found] = chunk.tied[2 * i]
+        ties[2 * found + 1] = chunk.tied[2 * i + 1]
+        found += (chunk.tied[2 * i] | chunk.tied[2 * i + 1]) != 0
+    # The last group is filled up with blocks that need nothing.
+    memset(counters + 2 * found, 0, 16 * GROUP_BLOCKS)
+    memset(ties + 2 * found, 0, 16 * GROUP_BLOCKS)
+    return found
+
+
+cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
+    """The other planes, for the blocks that have a tie."""
+    cdef int index[CHUNK_BLOCKS + 1]
+    cdef uint64_t counters[CHUNK_WORDS + BLOCK_WORDS * MOST_GROUP_BLOCKS]
+    cdef uint64_t ties[CHUNK_WORDS + BLOCK_WORDS * MOST_GROUP_BLOCKS]
+    cdef int found = gather_tied(chunk, index, counters, ties)
+    cdef Group group
+    cdef int i = 0, plane, k
+    while i < found:
+        group.counter = blocks_load(counters + 2 * i)
+        group.tied = blocks_load(ties + 2 * i)
+        group.below = blocks_set(0, 0)
+        plane = FIRST_PLANES
+        while plane < 64 and draw.threshold << plane and blocks_any(group.tied):
+            for k in range(REST_PLANES):
+                compare_plane(draw, &group, plane + k)
+            plane += REST_PLANES
+        blocks_store(ties + 2 * i, group.below)
+        i += GROUP_BLOCKS
+    for i in range(found):
+        chunk.below[2 * index[i]] |= ties[2 * i]
+        chunk.below[2 * index[i] + 1] |= ties[2 * i + 1]
+
+
+cdef inline void draw_end(const Draw* draw, Chunk* chunk) noexcept nogil:
+    if draw.threshold << FIRST_PLANES:
+        draw_rest(draw, chunk)

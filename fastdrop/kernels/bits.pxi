@@ -1,40 +1,54 @@
-# Packed bits at any bit offset: element n is bit n % 8 of byte n // 8.
+# Packed bits at any bit offset, a word of 64 at a time: element n is bit n % 8 of byte n // 8.
 
-cdef inline void shift_down(uint64_t* to, const uint64_t* words, int count, int shift) noexcept nogil:
-    """`count` words of the bits that start at bit `shift` < 64; reads one word more."""
-    cdef int i
-    for i in range(count):
-        to[i] = (words[i] >> shift) | (words[i + 1] << 1 << (63 - shift))
+cdef inline uint64_t low_bits(ptrdiff_t count) noexcept nogil:
+    """A word whose lowest `count` < 64 bits are set."""
+    return (<uint64_t> 1 << count) - 1
 
 
-cdef inline void load_bits(uint64_t* to, const char* bits, uint64_t first, ptrdiff_t count) noexcept nogil:
-    """A batch of `count` packed bits from bit `first` on, and not a byte beyond."""
-    cdef uint64_t words[BATCH_WORDS + 1]
+cdef inline uint64_t load_word(const unsigned char* bits, uint64_t first) noexcept nogil:
+    """64 bits from bit `first` on, and not a byte beyond."""
+    cdef uint64_t word
     cdef int shift = first & 7
-    words[BATCH_WORDS] = 0
-    memcpy(words, bits + (first >> 3), (shift + count + 7) >> 3)
-    shift_down(to, words, BATCH_WORDS, shift)
-
-
-cdef inline void store_bits(unsigned char* bits, uint64_t first, const uint64_t* words, ptrdiff_t count) noexcept nogil:
-    """A batch of `count` packed bits to bit `first` on; bits before it stay, bits after it are zeros."""
-    cdef uint64_t shifted[BATCH_WORDS + 1]
-    cdef int shift = first & 7
-    cdef int i
     bits += first >> 3
-    if shift == 0:
-        memcpy(bits, words, (count + 7) >> 3)
-        return
-    shifted[0] = (words[0] << shift) | (bits[0] & ((1 << shift) - 1))
-    for i in range(1, BATCH_WORDS):
-        shifted[i] = (words[i] << shift) | (words[i - 1] >> (64 - shift))
-    shifted[BATCH_WORDS] = words[BATCH_WORDS - 1] >> (64 - shift)
-    memcpy(bits, shifted, (shift + count + 7) >> 3)
+    memcpy(&word, bits, 8)
+    if shift:
+        word = (word >> shift) | (<uint64_t> bits[8] << (64 - shift))
+    return word
 
 
-cdef inline void clear_after(uint64_t* words, ptrdiff_t count) noexcept nogil:
-    """Zeros for all bits of a batch from bit `count` on."""
-    cdef ptrdiff_t i = count >> 6
-    if count < BATCH:
-        words[i] &= (<uint64_t> 1 << (count & 63)) - 1
-        memset(words + i + 1, 0, (BATCH_WORDS - 1 - i) * sizeof(uint64_t))
+cdef inline uint64_t load_part(const unsigned char* bits, uint64_t first, ptrdiff_t count) noexcept nogil:
+    """`count` < 64 bits, and zeros."""
+    cdef unsigned char end[9]
+    memset(end, 0, sizeof(end))
+    memcpy(end, bits + (first >> 3), ((first & 7) + count + 7) >> 3)
+    return load_word(end, first & 7) & low_bits(count)
+
+
+cdef inline void store_word(unsigned char* bits, uint64_t first, uint64_t word) noexcept nogil:
+    """64 bits to bit `first` on; bits before it stay, the rest of the last byte is zeros."""
+    cdef int shift = first & 7
+    bits += first >> 3
+    if shift:
+        bits[8] = word >> (64 - shift)
+        word = (word << shift) | (bits[0] & low_bits(shift))
+    memcpy(bits, &word, 8)
+
+
+cdef inline void store_part(unsigned char* bits, uint64_t first, uint64_t word, ptrdiff_t count) noexcept nogil:
+    """`count` < 64 bits; those after them in `word` are zeros."""
+    cdef unsigned char end[9]
+    end[0] = bits[first >> 3]
+    store_word(end, first & 7, word)
+    memcpy(bits + (first >> 3), end, ((first & 7) + count + 7) >> 3)
+
+
+cdef inline void copy_bits(
+    unsigned char* to, uint64_t to_first, const unsigned char* bits, uint64_t first, ptrdiff_t count
+) noexcept nogil:
+    while count >= 64:
+        store_word(to, to_first, load_word(bits, first))
+        to_first += 64
+        first += 64
+        count -= 64
+    if count:
+        store_part(to, to_first, load_part(bits, first, count), count)

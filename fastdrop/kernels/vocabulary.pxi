@@ -20,10 +20,10 @@ cdef extern from *:
     blocks blocks_aes(blocks state, blocks key) noexcept nogil       # a round
     blocks blocks_aes_last(blocks state, blocks key) noexcept nogil  # the last, without MixColumns
     bint blocks_any(blocks a) noexcept nogil
+    blocks blocks_load(const uint64_t* words) noexcept nogil
     void blocks_store(uint64_t* words, blocks a) noexcept nogil
 
-    # One cache line of elements: 16 float32 or 8 float64.
-    const int LANES_BYTES
+    # 16 elements, or 8 float64.
     ctypedef struct lanes:
         pass
     lanes lanes_load(int dtype, const char* source) noexcept nogil

@@ -67,6 +67,13 @@ VOCABULARY int blocks_any(blocks a)
     return !_mm_testz_si128(any, any);
 }
 
+VOCABULARY blocks blocks_load(const uint64_t *words)
+{
+    blocks a;
+    EACH_PART a.part[i] = _mm_loadu_si128((const __m128i *)(words + 2 * i));
+    return a;
+}
+
 VOCABULARY void blocks_store(uint64_t *words, blocks a)
 {
     EACH_PART _mm_storeu_si128((__m128i *)(words + 2 * i), a.part[i]);

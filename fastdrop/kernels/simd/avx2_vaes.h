@@ -67,6 +67,13 @@ VOCABULARY int blocks_any(blocks a)
     return !_mm256_testz_si256(any, any);
 }
 
+VOCABULARY blocks blocks_load(const uint64_t *words)
+{
+    blocks a;
+    EACH_PART a.part[i] = _mm256_loadu_si256((const __m256i *)(words + 4 * i));
+    return a;
+}
+
 VOCABULARY void blocks_store(uint64_t *words, blocks a)
 {
     EACH_PART _mm256_storeu_si256((__m256i *)(words + 4 * i), a.part[i]);

@@ -70,6 +70,13 @@ VOCABULARY int blocks_any(blocks a)
     return _mm512_test_epi64_mask(either, either) != 0;
 }
 
+VOCABULARY blocks blocks_load(const uint64_t *words)
+{
+    blocks a;
+    EACH_PART a.part[i] = _mm512_loadu_si512(words + 8 * i);
+    return a;
+}
+
 VOCABULARY void blocks_store(uint64_t *words, blocks a)
 {
     EACH_PART _mm512_storeu_si512(words + 8 * i, a.part[i]);

@@ -14,7 +14,5 @@
 #define VOCABULARY static inline __attribute__((always_inline, unused))
 #endif
 
-/* Bytes in a `lanes`: one cache line, 16 float32 or 8 float64. */
-#define LANES_BYTES 64
 
 #endif

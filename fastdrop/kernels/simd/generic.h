@@ -126,6 +126,14 @@ VOCABULARY int blocks_any(blocks a)
     return (a.word[0] | a.word[1]) != 0;
 }
 
+VOCABULARY blocks blocks_load(const uint64_t *words)
+{
+    blocks a;
+    a.word[0] = words[0];
+    a.word[1] = words[1];
+    return a;
+}
+
 VOCABULARY void blocks_store(uint64_t *words, blocks a)
 {
     words[0] = a.word[0];

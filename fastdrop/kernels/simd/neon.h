@@ -75,6 +75,13 @@ VOCABULARY int blocks_any(blocks a)
     return vmaxvq_u8(any) != 0;
 }
 
+VOCABULARY blocks blocks_load(const uint64_t *words)
+{
+    blocks a;
+    EACH_PART a.part[i] = vld1q_u8((const uint8_t *)(words + 2 * i));
+    return a;
+}
+
 VOCABULARY void blocks_store(uint64_t *words, blocks a)
 {
     EACH_PART vst1q_u8((uint8_t *)(words + 2 * i), a.part[i]);
