@@ -1,0 +1,43 @@
+"""Fixtures that say which implementation a test runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import fastdrop as fd
+from fastdrop import cpu
+
+
+@pytest.fixture(params=cpu.available())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set that this machine has, in use for one test."""
+    before = cpu.active()
+    cpu.activate(request.param)
+    assert cpu.active() == request.param
+    yield request.param
+    assert cpu.active() == request.param, "a test has changed the kernel under test"
+    cpu.activate(before)
+
+
+@pytest.fixture(params=["reference", *cpu.available()])
+def library(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """Whatever has the calls: the reference, and the package on each instruction set."""
+    if request.param == "reference":
+        yield fd.reference
+        return
+    before = cpu.active()
+    cpu.activate(request.param)
+    assert cpu.active() == request.param
+    yield fd
+    cpu.activate(before)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Whatever number of threads a test sets, the next finds the old one."""
+    before = fd.get_num_threads()
+    yield
+    fd.set_num_threads(before)

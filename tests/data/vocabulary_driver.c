@@ -1,0 +1,203 @@
+/* Every function of a vocabulary on fixed pseudo-random inputs, as text; two vocabularies agree
+ * where their texts do. Compiled with -DVOCABULARY_HEADER='"simd/....h"'.
+ *
+ * Blocks come eight at a time, in as many groups as that takes. Lines of tests/data/
+ * ars_kat_vectors.txt on the standard input are answered by ARS on this vocabulary first.
+ */
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include VOCABULARY_HEADER
+
+enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64 };
+
+#define EACH_GROUP for (int g = 0; g < WORDS; g += 2 * GROUP_BLOCKS)
+
+/* SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
+static uint64_t random_state = 42;
+
+static uint64_t random_word(void)
+{
+    uint64_t z = random_state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+static void print_words(const char *name, const uint64_t *words, int count)
+{
+    printf("%s", name);
+    for (int i = 0; i < count; i++) printf(" %016" PRIx64, words[i]);
+    printf("\n");
+}
+
+/* --- known answers ------------------------------------------------------------------------- */
+
+static void read_words(uint64_t *words)
+{
+    uint32_t parts[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 4; i++)
+        if (scanf("%" SCNx32, &parts[i]) != 1) parts[i] = 0;
+    words[0] = parts[0] | (uint64_t)parts[1] << 32;
+    words[1] = parts[2] | (uint64_t)parts[3] << 32;
+}
+
+static void known_answers(void)
+{
+    int rounds;
+    while (scanf("%d", &rounds) == 1) {
+        uint64_t counter[2], key[2], output[2 * GROUP_BLOCKS];
+        read_words(counter);
+        read_words(key);
+        blocks state = blocks_xor(blocks_set(counter[0], counter[1]), blocks_set(key[0], key[1]));
+        for (int r = 1; r <= rounds; r++) {
+            key[0] += 0x9E3779B97F4A7C15u;
+            key[1] += 0xBB67AE8584CAA73Bu;
+            blocks round_key = blocks_set(key[0], key[1]);
+            state = r < rounds ? blocks_aes(state, round_key) : blocks_aes_last(state, round_key);
+        }
+        blocks_store(output, state);
+        int alike = 1;
+        for (int i = 2; i < 2 * GROUP_BLOCKS; i++) alike &= output[i] == output[i % 2];
+        printf("ars%s", alike ? "" : " (the blocks of a group differ)");
+        for (int i = 0; i < 4; i++) printf(" %08" PRIx32, (uint32_t)(output[i / 2] >> (i % 2 * 32)));
+        printf("\n");
+    }
+}
+
+/* --- blocks -------------------------------------------------------------------------------- */
+
+static uint64_t a[WORDS], b[WORDS], c[WORDS], result[WORDS];
+
+#define PRINT_BLOCKS(name, expression)                     \
+    do {                                                   \
+        EACH_GROUP blocks_store(result + g, (expression)); \
+        print_words(name, result, WORDS);                  \
+    } while (0)
+#define A blocks_load(a + g)
+#define B blocks_load(b + g)
+#define C blocks_load(c + g)
+
+static int any(const uint64_t *words)
+{
+    int found = 0;
+    EACH_GROUP found |= blocks_any(blocks_load(words + g));
+    return found;
+}
+
+static void check_any(void)
+{
+    uint64_t words[WORDS] = {0};
+    int none = any(words), found = 0;
+    for (int bit = 0; bit < 64 * WORDS; bit++) {
+        words[bit / 64] = (uint64_t)1 << bit % 64;
+        found += any(words);
+        words[bit / 64] = 0;
+    }
+    printf("any %d, of one bit %d\n", none, found);
+}
+
+static void check_blocks(void)
+{
+    for (int i = 0; i < WORDS; i++) a[i] = random_word(), b[i] = random_word(), c[i] = random_word();
+    PRINT_BLOCKS("set", blocks_set(a[0], b[0]));
+    PRINT_BLOCKS("count", blocks_count(a[0] + (uint64_t)g / 2));
+    PRINT_BLOCKS("count at 2**32", blocks_count(((uint64_t)1 << 32) - 3 + (uint64_t)g / 2));
+    PRINT_BLOCKS("count at 2**64", blocks_count((uint64_t)-3 + (uint64_t)g / 2));
+    PRINT_BLOCKS("load", A);
+    PRINT_BLOCKS("xor", blocks_xor(A, B));
+    PRINT_BLOCKS("and", blocks_and(A, B));
+    PRINT_BLOCKS("andnot", blocks_andnot(A, B));
+    PRINT_BLOCKS("below", blocks_below(A, B, C));
+    PRINT_BLOCKS("aes", blocks_aes(A, B));
+    PRINT_BLOCKS("aes_last", blocks_aes_last(A, B));
+}
+
+/* --- lanes --------------------------------------------------------------------------------- */
+
+static const float specials_float[] = {
+    0.0f, -0.0f, INFINITY, -INFINITY, NAN, -NAN, FLT_MIN, -FLT_MIN, FLT_MIN / 8, -FLT_MIN / 8,
+    FLT_TRUE_MIN, -FLT_TRUE_MIN, FLT_MAX, -FLT_MAX, 1.0f, -1.0f,
+};
+static const double specials_double[] = {
+    0.0, -0.0, INFINITY, -INFINITY, NAN, -NAN, DBL_MIN, -DBL_MIN, DBL_MIN / 8, -DBL_MIN / 8,
+    DBL_TRUE_MIN, -DBL_TRUE_MIN, DBL_MAX, -DBL_MAX, 1.0, -1.0,
+};
+
+/* Elements a word apart from any alignment: half of them special, the others any bit pattern.
+ * (No product here has two NaN factors: which of them it takes after, C leaves open.) */
+static void fill_elements(int dtype, char *elements)
+{
+    int size = dtype == FLOAT32 ? 4 : 8;
+    for (int i = 0; i < LANES_BYTES / size; i++) {
+        uint64_t word = random_word(), choice = random_word() % 32;
+        if (choice < 16)
+            memcpy(elements + size * i,
+                   dtype == FLOAT32 ? (const void *)&specials_float[choice] : (const void *)&specials_double[choice],
+                   (size_t)size);
+        else
+            memcpy(elements + size * i, &word, (size_t)size);
+    }
+}
+
+static void print_lanes(int dtype, const char *name, lanes value)
+{
+    char buffer[LANES_BYTES + 4];
+    uint64_t words[LANES_BYTES / 8];
+    lanes_store(dtype, buffer + 4, value);
+    memcpy(words, buffer + 4, LANES_BYTES);
+    print_words(name, words, LANES_BYTES / 8);
+}
+
+static void print_bits(int dtype, const char *name, lanes_mask mask)
+{
+    printf("%s %04" PRIx32 "\n", name, mask_pack(dtype, mask));
+}
+
+static void print_streamed(int dtype, lanes value)
+{
+    uint64_t aligned[LANES_BYTES / 8] __attribute__((aligned(64)));
+    lanes_stream(dtype, (char *)aligned, value);
+    stream_end();
+    print_words("stream", aligned, LANES_BYTES / 8);
+}
+
+/* `dtype` is a constant where this is called, as it is in the kernels. */
+VOCABULARY void check_lanes(int dtype)
+{
+    static const double scales[] = {0.0, 1.0, 1 / 0.9, 2.0, 1 / 3.0, 1e-40, 1e-310, 1e300, INFINITY};
+    char elements[LANES_BYTES + 1];
+    uint32_t bits = (uint32_t)random_word(), other = (uint32_t)random_word();
+    fill_elements(dtype, elements + 1);
+    prefetch(elements);
+    lanes value = lanes_load(dtype, elements + 1);
+    print_lanes(dtype, "load", value);
+    print_streamed(dtype, value);
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+        print_lanes(dtype, "fill", lanes_fill(dtype, scales[i]));
+        print_lanes(dtype, "mul", lanes_mul(dtype, value, lanes_fill(dtype, scales[i])));
+    }
+    print_bits(dtype, "positive", lanes_positive(dtype, value));
+    print_bits(dtype, "nonzero", lanes_nonzero(dtype, value));
+    print_bits(dtype, "expand", mask_expand(dtype, bits));
+    print_bits(dtype, "mask_and", mask_and(mask_expand(dtype, bits), mask_expand(dtype, other)));
+    print_lanes(dtype, "select", lanes_select(dtype, mask_expand(dtype, bits), value));
+    print_lanes(dtype, "select positive", lanes_select(dtype, lanes_positive(dtype, value), value));
+    print_lanes(dtype, "select nonzero", lanes_select(dtype, lanes_nonzero(dtype, value), value));
+}
+
+int main(void)
+{
+    known_answers();
+    check_any();
+    for (int trial = 0; trial < TRIALS; trial++) {
+        check_blocks();
+        printf("float32\n");
+        check_lanes(FLOAT32);
+        printf("float64\n");
+        check_lanes(FLOAT64);
+    }
+    return 0;
+}

@@ -1,0 +1,147 @@
+"""What several test modules need: exact comparison, awkward arrays, known answers, fresh interpreters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastdrop
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+KNOWN_ANSWERS = DATA / "ars_kat_vectors.txt"
+GOLDEN_STREAMS = DATA / "golden_streams.txt"
+
+DTYPES = ("float32", "float64")
+MODES = ("inverted", "vanilla")
+
+# --- comparison -------------------------------------------------------------------------------
+
+
+def bit_patterns(array: np.ndarray) -> np.ndarray:
+    """The elements as unsigned integers of native byte order: what == compares exactly, NaN too."""
+    native = array.astype(array.dtype.newbyteorder("="))
+    return native.view(f"u{array.itemsize}")
+
+
+def assert_identical(actual: Any, expected: Any, what: str = "") -> None:
+    """Two arrays of one dtype and shape with the same bits, or two equal masks, or the same None."""
+    assert type(actual) is type(expected), what
+    if isinstance(expected, np.ndarray):
+        assert actual.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), what
+        assert actual.shape == expected.shape, what
+        differing = np.argwhere(bit_patterns(actual) != bit_patterns(expected))
+        assert not len(differing), (
+            f"{what}: {len(differing)} of {expected.size} elements differ, first at {tuple(differing[0])}: "
+            f"{actual[tuple(differing[0])]!r}, not {expected[tuple(differing[0])]!r}"
+        )
+    else:
+        assert actual == expected, what
+
+
+# --- arrays -----------------------------------------------------------------------------------
+
+
+def sample(size: int, dtype: Any = "float32", seed: int = 0) -> np.ndarray:
+    """Normal values, a third of them made zero or special: NaN, infinities, subnormals and so on."""
+    generator = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    values = generator.standard_normal(size).astype(dtype)
+    special = generator.choice(specials(dtype), size)
+    return np.where(generator.random(size) < 1 / 3, special, values)
+
+
+def specials(dtype: Any) -> np.ndarray:
+    limits = np.finfo(dtype)
+    positive = [0.0, limits.smallest_subnormal, limits.tiny / 2, limits.tiny, limits.max, np.inf]
+    return np.array([sign * value for value in positive for sign in (1, -1)] + [np.nan, -np.nan], dtype)
+
+
+def at_address(array: np.ndarray, remainder: int) -> np.ndarray:
+    """A copy of `array` that starts `remainder` bytes after a multiple of 64."""
+    buffer = np.zeros(array.nbytes + 128, np.uint8)
+    start = -buffer.ctypes.data % 64 + remainder
+    placed = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
+
+
+# --- known answers ----------------------------------------------------------------------------
+
+
+class KnownAnswer(NamedTuple):
+    rounds: int
+    counter: int
+    key: int
+    output: int
+
+
+def known_answers() -> Iterator[KnownAnswer]:
+    for line in content(KNOWN_ANSWERS):
+        question, output = line.split("->")
+        rounds, *words = question.split()
+        yield KnownAnswer(int(rounds), number(words[:4]), number(words[4:]), number(output.split()))
+
+
+class Golden(NamedTuple):
+    seed: int
+    offset: int
+    keep_prob: float
+    count: int
+    bits: str
+
+
+def golden_streams() -> Iterator[Golden]:
+    for line in content(GOLDEN_STREAMS):
+        question, bits = line.split(" -> ")
+        seed, offset, keep_prob, count = question.split()
+        yield Golden(int(seed, 16), int(offset), float.fromhex(keep_prob), int(count), bits)
+
+
+def content(path: Path) -> list[str]:
+    """The lines of `path` that are no comment."""
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+def number(words: list[str]) -> int:
+    """Four hexadecimal 32-bit words, least significant first, as one integer."""
+    return sum(int(word, 16) << (32 * i) for i, word in enumerate(words))
+
+
+def words(value: int) -> str:
+    """The reverse of `number`."""
+    return " ".join(f"{(value >> 32 * i) & 0xFFFFFFFF:08x}" for i in range(4))
+
+
+# --- fresh interpreters -----------------------------------------------------------------------
+
+
+def run_python(
+    code: str | Path, *arguments: str, timeout: float = 60, prefix: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `code`, a text or a file, in another interpreter, on this very package.
+
+    No FASTDROP_ variable is set there but those given.
+    """
+    program = ["-c", code] if isinstance(code, str) else [str(code)]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
+    return subprocess.run(
+        [*prefix, sys.executable, *program, *arguments],
+        env=inherited | {"PYTHONPATH": str(Path(fastdrop.__file__).parents[1])} | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def printed_by(code: str | Path, *arguments: str, **options: Any) -> str:
+    """What `code` prints in another interpreter; it has to succeed."""
+    process = run_python(code, *arguments, **options)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()

@@ -1,0 +1,243 @@
+"""Errors: the type, the argument, the value and what is accepted, and that nothing has happened.
+
+Every case is tried on the reference and on each kernel. The whole message is compared, so that the
+two say the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4)
+MASK = fd.Mask.from_array(X > 5, 0.5)
+
+# Values that a call accepts, argument by argument; a case replaces one or two of them.
+GOOD = {
+    "relu_dropout": {"x": X, "keep_prob": 0.5, "mode": "inverted", "rng": 1, "out": None},
+    "dropout": {"x": X, "keep_prob": 0.5, "mode": "inverted", "rng": 1, "out": None},
+    "relu_dropout_predict": {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None},
+    "dropout_predict": {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None},
+    "relu_dropout_backward": {"dy": X, "saved": MASK, "keep_prob": None, "mode": None, "out": None},
+    "dropout_backward": {"dy": X, "mask": MASK, "out": None},
+    "keep_mask": {"shape": (3, 4), "keep_prob": 0.5, "rng": 1},
+}
+FORWARD = ("relu_dropout", "dropout")
+ELEMENTWISE = tuple(name for name in GOOD if name != "keep_mask")
+RANDOM = (*FORWARD, "keep_mask")
+WITH_MODE = (*FORWARD, "relu_dropout_predict", "dropout_predict")
+WITH_KEEP_PROB = (*WITH_MODE, "keep_mask")
+
+STREAM = fd.Stream(9, 5)  # it must still be at 5 after every error
+NEARLY_DONE = fd.Stream(9, 2**64 - 11)
+
+
+def elements_cases():
+    """No dtype but the floating ones is taken for elements, nor turned into one."""
+    wrong = [
+        (X.astype(np.int64), "int64"),
+        (X.astype(np.uint8), "uint8"),
+        (X > 0, "bool"),
+        (X.astype(np.complex64), "complex64"),
+        (X.astype(object), "object"),
+        (X.astype("U3"), "str"),
+        ([[1, 2], [3, 4]], "int64"),
+        (None, "object"),
+    ]
+    for name in ELEMENTWISE:
+        argument = "dy" if "backward" in name else "x"
+        for value, dtype in wrong:
+            yield name, {argument: value}, TypeError, f"{argument} must have dtype ", dtype
+
+
+def keep_prob_cases():
+    out_of_range = [-0.1, 1.1, -5e-324, 1 + 2.0**-52, math.nan, math.inf, -math.inf, 2, np.float32(1.5)]
+    for name in WITH_KEEP_PROB:
+        for value in out_of_range:
+            yield name, {"keep_prob": value}, ValueError, "keep_prob must be in [0, 1], got ", repr(value)
+        for value in ["0.5", None, True, np.False_, 0.5j, [0.5], np.array([0.5, 0.5]), Decimal("0.5")]:
+            expected = f"keep_prob must be a real number in [0, 1], got {value!r}"
+            yield name, {"keep_prob": value}, TypeError, expected, ""
+
+
+def mode_cases():
+    for name in WITH_MODE:
+        for value in ["upscale_in_train", "Inverted", "", None, 1, ["inverted"]]:
+            expected = f"mode must be 'inverted' or 'vanilla', got {value!r}"
+            yield name, {"mode": value}, ValueError, expected, ""
+
+
+def rng_cases():
+    accepted = "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator or a Stream"
+    for name in RANDOM:
+        for value in [-1, 2**128]:
+            yield name, {"rng": value}, ValueError, f"rng must be in [0, 2**128), got {value}", ""
+        for value in [1.5, "seed", True, np.random.RandomState, [1, 2]]:
+            yield name, {"rng": value}, TypeError, f"rng must be {accepted}, got {value!r}", ""
+        yield name, {"rng": NEARLY_DONE}, ValueError, "count must be in [0, 11]", "got 12"
+
+
+def out_cases():
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    column = np.lib.stride_tricks.as_strided(X.copy(), (3, 4), (4, 0))
+    windows = np.lib.stride_tricks.as_strided(np.zeros(6, np.float32), (3, 4), (4, 4))
+    unlike = [
+        (X.tolist(), TypeError, "out must be a numpy.ndarray, got list"),
+        (1.0, TypeError, "out must be a numpy.ndarray, got float"),
+        (X.astype(np.float64), TypeError, "out must have the input's dtype float32, got float64"),
+        (X.astype(np.int32), TypeError, "out must have the input's dtype float32, got int32"),
+        (X[:, :3].copy(), ValueError, "out must have the input's shape (3, 4), got (3, 3)"),
+        (X.ravel().copy(), ValueError, "out must have the input's shape (3, 4), got (12,)"),
+        (X[np.newaxis].copy(), ValueError, "out must have the input's shape (3, 4), got (1, 3, 4)"),
+        (frozen, ValueError, "out must be writable, got a read-only array"),
+        (column, ValueError, "out must have a place of its own for every element, got strides (4, 0)"),
+        (windows, ValueError, "out must have a place of its own for every element, got strides (4, 4)"),
+    ]
+    for name in ELEMENTWISE:
+        for value, error, expected in unlike:
+            yield name, {"out": value}, error, expected, ""
+
+
+def saved_cases():
+    name, small = "relu_dropout_backward", fd.Mask.from_array(np.ones(3, bool), 0.5)
+    double = X.astype(np.float64)
+    known = {"keep_prob": 0.5, "mode": "inverted"}
+    cases = [
+        ({"saved": small}, ValueError, "saved must have dy's shape (3, 4), got (3,)"),
+        ({"saved": X[:2], **known}, ValueError, "saved must have dy's shape (3, 4), got (2, 4)"),
+        ({"saved": double, **known}, TypeError, "saved must have dy's dtype float32, got float64"),
+        ({"saved": X > 0, **known}, TypeError, "saved must have dtype "),
+        ({"saved": None}, TypeError, "saved must have dtype "),
+        ({"saved": X}, TypeError, "keep_prob is needed where saved is the output y, not a Mask"),
+        ({"saved": X, "mode": "vanilla"}, TypeError, "keep_prob is needed where saved is the output y"),
+        ({"saved": X, "keep_prob": 0.5}, TypeError, "mode is needed where saved is the output y, not a Mask"),
+        ({"saved": X, **known, "keep_prob": 1.5}, ValueError, "keep_prob must be in [0, 1], got 1.5"),
+        ({"saved": X, **known, "mode": "up"}, ValueError, "mode must be 'inverted' or 'vanilla', got 'up'"),
+        ({"keep_prob": 0.9}, ValueError, "keep_prob must be left out or be the mask's 0.5, got 0.9"),
+        ({"mode": "vanilla"}, ValueError, "mode must be left out or be the mask's 'inverted', got 'vanilla'"),
+    ]
+    for values, error, expected in cases:
+        yield name, values, error, expected, ""
+    for value in (X > 5, X, None):
+        expected = f"mask must be a Mask, got {type(value).__name__}"
+        yield "dropout_backward", {"mask": value}, TypeError, expected, ""
+    yield "dropout_backward", {"mask": small}, ValueError, "must have dy's shape (3, 4), got (3,)", ""
+
+
+def shape_cases():
+    for value, error, expected in [
+        ((3, -1), ValueError, "shape must have no negative length, got (3, -1)"),
+        (-1, ValueError, "shape must have no negative length, got -1"),
+        (2.0, TypeError, "shape must be an int, got 2.0"),
+        ((2, None), TypeError, "shape must be an int, got None"),
+        (None, TypeError, "shape must be an int, got None"),
+    ]:
+        yield "keep_mask", {"shape": value}, error, expected, ""
+
+
+CASES = [
+    *elements_cases(),
+    *keep_prob_cases(),
+    *mode_cases(),
+    *rng_cases(),
+    *out_cases(),
+    *saved_cases(),
+    *shape_cases(),
+]
+
+
+def described(case) -> str:
+    name, values, error, *_ = case
+    return f"{name}-{'-'.join(values)}-{error.__name__}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=described)
+def test_an_error_says_what_is_wrong_and_changes_nothing(library, case):
+    name, values, error, start, end = case
+    arguments = GOOD[name] | values
+    if "rng" in arguments and "rng" not in values:
+        arguments["rng"] = STREAM
+    result = np.full_like(X, 7.0)
+    if "out" in arguments and "out" not in values:
+        arguments["out"] = result
+    arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+    before = [array.tobytes() for array in arrays if array.dtype != object]
+
+    with pytest.raises(error) as raised:
+        getattr(library, name)(**arguments)
+
+    message = str(raised.value)
+    assert start in message
+    assert end in message.partition(start)[2]
+    assert [array.tobytes() for array in arrays if array.dtype != object] == before
+    assert np.all(result == 7.0)
+    assert (STREAM.offset, NEARLY_DONE.offset) == (5, 2**64 - 11)
+
+
+@pytest.mark.parametrize("case", CASES, ids=described)
+def test_the_reference_and_the_package_say_the_same(case):
+    name, values, error, *_ = case
+    messages = []
+    for library in (fd, fd.reference):
+        with pytest.raises(error) as raised:
+            getattr(library, name)(**GOOD[name] | values)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_the_elements_that_are_accepted_are_named(library):
+    with pytest.raises(TypeError, match=r"x must have dtype .*float32.*float64.*, got int64"):
+        library.relu_dropout([1, 2], 0.5)
+
+
+def test_a_keep_prob_out_of_range_is_told_what_it_is(library):
+    with pytest.raises(ValueError, match="the probability that an element is kept"):
+        library.dropout(X, 1.5)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_not_an_argument(library, name):
+    with pytest.raises(TypeError, match="rate"):
+        getattr(library, name)(**GOOD[name], rate=0.5)
+    with pytest.raises(TypeError):
+        getattr(library, name)()
+
+
+@pytest.mark.parametrize("name", WITH_KEEP_PROB)
+def test_options_are_keywords(library, name):
+    with pytest.raises(TypeError, match="positional"):
+        getattr(library, name)(GOOD[name].get("x", (3, 4)), 0.5, "inverted")
+
+
+@pytest.mark.parametrize("name", WITH_KEEP_PROB)
+@pytest.mark.parametrize(
+    "value", [0, 1, np.float32(0.5), np.float64(0.5), np.int8(1), Fraction(1, 3), np.float16(0.25)], ids=repr
+)
+def test_any_real_number_is_a_keep_prob(library, name, value):
+    arguments = GOOD[name] | {"keep_prob": value}
+    result = getattr(library, name)(**arguments)
+    assert isinstance(result, (tuple, np.ndarray, fd.Mask))
+    mask = result[1] if isinstance(result, tuple) else result
+    if isinstance(mask, fd.Mask):
+        assert mask.keep_prob == float(value)
+
+
+def test_a_mask_agrees_with_what_is_said_of_it(library):
+    dx = library.relu_dropout_backward(X, MASK, keep_prob=0.5, mode="inverted")
+    assert np.array_equal(dx, np.where(X > 5, 2 * X, 0))
+
+
+def test_the_stream_is_not_used_where_no_memory_is_left(library):
+    """The bits of 2**60 elements: the allocation fails before anything is reserved."""
+    stream = fd.Stream(1)
+    with pytest.raises((MemoryError, ValueError), match=re.compile("allocate|too big|large", re.I)):
+        library.keep_mask(2**60, 0.5, rng=stream)
+    assert stream.offset == 0

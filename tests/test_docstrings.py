@@ -1,0 +1,60 @@
+"""The examples in the docstrings do what they show."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+# What every installation can import; the adapters to frameworks have tests of their own.
+MODULES = ["functional", "layers", "mask", "stream", "reference", "arguments", "cpu", "threads"]
+CALLS = [name for name, value in vars(fd.reference).items() if name in dir(fd) and inspect.isfunction(value)]
+
+
+def examples(name: str, value: object) -> list[doctest.DocTest]:
+    found = doctest.DocTestFinder().find(value, name, globs={"fd": fd, "np": np})
+    return [test for test in found if test.examples]
+
+
+def run(tests: list[doctest.DocTest]) -> None:
+    runner = doctest.DocTestRunner(optionflags=OPTIONS | doctest.REPORT_NDIFF)
+    for test in tests:
+        report: list[str] = []
+        runner.run(test, out=report.append)
+        assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_modules(name):
+    run(examples(name, importlib.import_module(f"fastdrop.{name}")))
+
+
+@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream", "get_num_threads", "set_num_threads"])
+def test_every_public_name_is_documented(name):
+    text = inspect.getdoc(getattr(fd, name))
+    assert text
+    assert text.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream"])
+def test_every_call_has_an_example_that_runs(name, isa):
+    tests = examples(name, getattr(fd, name))
+    assert tests, f"{name} has no example"
+    run(tests)
+
+
+def test_the_calls_are_all_here():
+    assert len(CALLS) == 7
+
+
+def test_modules_of_the_package_are_all_known():
+    """A new module with examples must not be forgotten here."""
+    plain = {module.name for module in pkgutil.iter_modules(fd.__path__) if not module.ispkg}
+    assert set(MODULES) <= plain

@@ -1,0 +1,237 @@
+"""Every kernel against the reference, bit for bit.
+
+A case is one call: which, on what, with what. The choices are far too many to cross, so lengths
+are all run, and for each of them the other choices are drawn by a fixed pseudo-random sequence; a
+test holds that every pair of choices meets. The reference's answers are shared by all kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from support import DTYPES, MODES, assert_identical, at_address, bit_patterns, sample
+
+import fastdrop as fd
+from fastdrop import reference
+
+OPERATIONS = (
+    "relu_dropout",
+    "relu_dropout without a mask",
+    "relu_dropout_backward from the mask",
+    "relu_dropout_backward from the output",
+    "relu_dropout_predict",
+    "dropout",
+    "dropout without a mask",
+    "dropout_backward",
+    "dropout_predict",
+    "keep_mask",
+)
+KEEP_PROBS = (
+    *(0.0, 5e-324, 2.0**-64, 1e-9, 2.0**-32, 2.0**-11),
+    *(0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2.0**-32, 1 - 2.0**-53, 1.0),
+    *(1 / 256, 77 / 256, 255 / 256, 0.3179, 0.6180339887498949),
+)
+OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3, 2**64 - 10_000)
+ADDRESSES = (0, 4, 8, 16, 32, 60, 1, 3)  # bytes after a multiple of 64; odd ones hold no element aligned
+PLACES = ("a new array", "out=", "in place")
+SEEDS = (0, 42, 2**64 - 1, 0xFEEDFACE_DEADBEEF_01234567_89ABCDEF)
+
+EVERY_LENGTH = range(301)
+NEAR_BLOCKS = sorted({m + d for m in (384, 512, 1024, 2048, 3072, 8192, 9216) for d in (-1, 0, 1, 63, 65)})
+CASES_A_LENGTH = 4
+
+
+class Case(NamedTuple):
+    length: int
+    operation: str
+    dtype: str
+    mode: str
+    keep_prob: float
+    offset: int
+    address: int
+    out_address: int
+    place: str
+    seed: int
+
+
+CHOICES = (OPERATIONS, DTYPES, MODES, KEEP_PROBS, OFFSETS, ADDRESSES, ADDRESSES, PLACES, SEEDS)
+
+
+def cases() -> list[Case]:
+    generator = np.random.default_rng(2014)  # fixed: every run has the same cases
+    lengths = [*EVERY_LENGTH, *NEAR_BLOCKS] * CASES_A_LENGTH
+    columns = [[choices[i] for i in generator.integers(0, len(choices), len(lengths))] for choices in CHOICES]
+    return [Case(*row) for row in zip(lengths, *columns, strict=True)]
+
+
+CASES = cases()
+
+
+def called(library: Any, case: Case) -> tuple[Any, ...]:
+    """All that a call returns, on arrays at the addresses that the case wants."""
+    name, _, variant = case.operation.partition(" ")
+    call = getattr(library, name)
+    stream = fd.Stream(case.seed, case.offset)
+    if name == "keep_mask":
+        return call(case.length, case.keep_prob, rng=stream), stream.offset
+    x = at_address(sample(case.length, case.dtype, seed=case.length), case.address)
+    fresh = at_address(np.full_like(x, 9), case.out_address)
+    out = {"a new array": None, "out=": fresh, "in place": x}[case.place]
+    if name.endswith("_predict"):
+        y = call(x, case.keep_prob, mode=case.mode, out=out)
+    elif name.endswith("_backward"):
+        y = call(x, **saved(case, variant), out=out)
+    else:
+        y, mask = call(
+            x, case.keep_prob, mode=case.mode, rng=stream, out=out, return_mask=variant != "without a mask"
+        )
+        assert out is None or y is out
+        return y, mask, stream.offset
+    assert out is None or y is out
+    return (y,)
+
+
+def saved(case: Case, variant: str) -> dict[str, Any]:
+    """What a backward call reads, made by the reference: half of it zeros, or NaN and so on."""
+    if variant == "from the output":
+        y = at_address(sample(case.length, case.dtype, seed=case.length + 1), case.out_address)
+        return {"saved": y, "keep_prob": case.keep_prob, "mode": case.mode}
+    flags = np.random.default_rng(case.length).random(case.length) < 0.5
+    mask = fd.Mask.from_array(flags, case.keep_prob, case.mode)
+    return {"saved" if variant else "mask": mask}
+
+
+@functools.cache
+def expected(case: Case) -> tuple[Any, ...]:
+    return called(reference, case)
+
+
+def assert_equal_to_reference(case: Case) -> None:
+    for actual, wanted in zip(called(fd, case), expected(case), strict=True):
+        assert_identical(actual, wanted, str(case))
+
+
+def test_every_pair_of_choices_meets():
+    for (i, first), (j, second) in itertools.combinations(enumerate(CHOICES, start=1), 2):
+        met = {(case[i], case[j]) for case in CASES}
+        missing = set(itertools.product(first, second)) - met
+        assert not missing, f"{sorted(map(str, missing))} in columns {i} and {j}"
+
+
+def test_the_active_kernel_is_the_one_named(isa):
+    assert importlib.import_module(f"fastdrop.kernels.{isa}").__name__.endswith(f".{isa}")
+    assert fd.cpu.active() == isa
+
+
+@pytest.mark.parametrize("first", range(0, 301, 50))
+def test_every_length(isa, first):
+    for case in CASES:
+        if first <= case.length < first + 50 and case.length in EVERY_LENGTH:
+            assert_equal_to_reference(case)
+
+
+@pytest.mark.parametrize("length", NEAR_BLOCKS)
+def test_lengths_near_multiples_of_a_block_and_of_a_group(isa, length):
+    for case in CASES:
+        if case.length == length:
+            assert_equal_to_reference(case)
+
+
+@pytest.mark.parametrize("keep_prob", KEEP_PROBS)
+@pytest.mark.parametrize("operation", ["keep_mask", "relu_dropout", "dropout"])
+def test_every_offset_in_a_block(isa, operation, keep_prob):
+    """128 starts of a run that crosses three blocks are slices of one stream."""
+    x = sample(512)
+    whole = reference.keep_mask(512, keep_prob, rng=5).to_array()
+    for offset in range(128):
+        stream, part = fd.Stream(5, offset), x[offset : offset + 300]
+        if operation == "keep_mask":
+            mask, passed = fd.keep_mask(300, keep_prob, rng=stream), whole[offset : offset + 300]
+        else:
+            mask = getattr(fd, operation)(part, keep_prob, rng=stream)[1]
+            passed = whole[offset : offset + 300] & (~(part <= 0) if operation == "relu_dropout" else True)
+        assert np.array_equal(mask.to_array(), passed), offset
+
+
+MILLION = [
+    Case(1_000_003, operation, dtype, mode, keep_prob, offset, address, 4, place, 42)
+    for operation, dtype, mode, keep_prob, offset, address, place in (
+        ("relu_dropout", "float32", "inverted", 0.9, 0, 0, "a new array"),
+        ("relu_dropout", "float64", "vanilla", 0.5, 2**32 - 5, 8, "in place"),
+        ("relu_dropout", "float32", "inverted", 2.0**-11, 31, 4, "out="),
+        ("relu_dropout without a mask", "float32", "inverted", 0.8, 127, 1, "out="),
+        ("dropout", "float64", "inverted", 0.9, 2**63 + 3, 0, "a new array"),
+        ("dropout", "float32", "inverted", 77 / 256, 1, 16, "in place"),
+        ("dropout", "float32", "vanilla", 1.0, 1, 0, "a new array"),
+        ("relu_dropout_backward from the mask", "float32", "inverted", 0.9, 0, 0, "a new array"),
+        ("relu_dropout_backward from the output", "float64", "inverted", 0.9, 0, 0, "a new array"),
+        ("dropout_backward", "float32", "inverted", 0.3, 0, 4, "in place"),
+        ("relu_dropout_predict", "float32", "vanilla", 0.9, 0, 4, "a new array"),
+        ("dropout_predict", "float64", "vanilla", 0.9, 0, 0, "out="),
+        ("keep_mask", "float32", "inverted", 0.9, 2**32 - 5, 0, "a new array"),
+    )
+]
+
+
+@pytest.mark.parametrize("case", MILLION, ids=lambda case: f"{case.operation}-{case.dtype}-{case.keep_prob}")
+def test_a_million_elements(isa, case):
+    assert_equal_to_reference(case)
+
+
+# --- special values ---------------------------------------------------------------------------
+
+SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, -1.0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keep_prob", [0.0, 0.3, 1.0])
+def test_a_dropped_element_is_plus_zero_whatever_it_was(library, dtype, keep_prob):
+    x = np.repeat(SPECIAL, 64).astype(dtype)
+    for y, mask in (library.relu_dropout(x, keep_prob, rng=1), library.dropout(x, keep_prob, rng=1)):
+        assert np.all(bit_patterns(y[~mask.to_array()]) == 0)
+        dx = library.relu_dropout_backward(x, mask)
+        assert np.all(bit_patterns(dx[~mask.to_array()]) == 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_relu_of_special_values(library, dtype):
+    x = SPECIAL.astype(dtype)
+    y = library.relu_dropout_predict(x, 0.5)
+    assert np.isnan(y[:2]).all()
+    assert y[2] == np.inf
+    assert np.all(bit_patterns(y[x <= 0]) == 0)
+    kept, mask = library.relu_dropout(x, 1.0)
+    assert_identical(kept, y)
+    assert np.array_equal(mask.to_array(), ~(x <= 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_result_is_rounded_once(library, dtype):
+    """scale = dtype(1 / keep_prob), then one multiply in the dtype."""
+    x = np.abs(np.random.default_rng(0).standard_normal(5000)).astype(dtype)
+    for keep_prob in (0.1, 0.3, 0.7, 0.9, 1 - 2.0**-53):
+        y, mask = library.relu_dropout(x, keep_prob, rng=1)
+        scale = np.dtype(dtype).type(1 / keep_prob)
+        assert_identical(y, np.where(mask.to_array(), x * scale, np.dtype(dtype).type(0)))
+        vanilla, _ = library.relu_dropout(x, keep_prob, rng=1, mode="vanilla")
+        assert_identical(vanilla, np.where(mask.to_array(), x, np.dtype(dtype).type(0)))
+        predicted = library.relu_dropout_predict(x, keep_prob, mode="vanilla")
+        assert_identical(predicted, x * np.dtype(dtype).type(keep_prob))
+        assert_identical(library.relu_dropout_predict(x, keep_prob), x)
+
+
+def test_nothing_is_written_outside_the_result(library):
+    """Every length from 0 on, between guards on either side of the result and of the packed bits."""
+    for length in (*range(130), 255, 1023, 1025):
+        buffer = np.full(length + 64, 7.0, np.float32)
+        x = np.ones(length, np.float32)
+        _, mask = library.relu_dropout(x, 0.5, rng=1, out=buffer[32 : 32 + length])
+        library.relu_dropout_backward(x, mask, out=buffer[32 : 32 + length])
+        library.dropout_predict(x, 0.5, out=buffer[32 : 32 + length])
+        assert np.all(buffer[:32] == 7)
+        assert np.all(buffer[32 + length :] == 7)

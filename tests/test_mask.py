@@ -1,0 +1,127 @@
+"""Mask: one bit an element, in the order of numpy.packbits(..., bitorder="little")."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+
+SHAPES = [(), (0,), (3, 0), (1,), (7,), (8,), (9,), (2, 3, 5), (1001,)]
+
+
+def flags(shape) -> np.ndarray:
+    return np.random.default_rng(1).random(shape) < 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_there_and_back(shape):
+    array = flags(shape)
+    mask = fd.Mask.from_array(array, 0.25, "vanilla")
+    assert mask.to_array().dtype == np.bool_
+    assert np.array_equal(mask.to_array(), array)
+    assert (mask.shape, mask.size, mask.keep_prob, mask.mode) == (shape, np.size(array), 0.25, "vanilla")
+    assert mask.bits.dtype == np.uint8
+    assert mask.nbytes == mask.bits.nbytes == (mask.size + 7) // 8
+    assert np.array_equal(mask.bits, np.packbits(array, axis=None, bitorder="little"))
+    assert mask == fd.Mask(mask.bits, shape, 0.25, "vanilla")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_masks_that_calls_return(library, shape):
+    x = np.random.default_rng(2).standard_normal(shape)
+    for mask in (
+        library.relu_dropout(x, 0.5, rng=1)[1],
+        library.dropout(x, 0.5, rng=1)[1],
+        library.keep_mask(shape, 0.5, rng=1),
+    ):
+        assert mask.shape == shape
+        assert mask.nbytes == (mask.size + 7) // 8
+        assert np.array_equal(mask.bits, np.packbits(mask.to_array(), axis=None, bitorder="little"))
+        assert (mask.keep_prob, mask.mode) == (0.5, "inverted")
+
+
+def test_the_bit_folds_the_relu_in(library):
+    x = np.array([1.0, -1.0, 0.0, -0.0, np.nan, np.inf, -np.inf, 5e-324] * 100)
+    kept = library.dropout(x, 0.7, rng=3)[1].to_array()
+    passed = library.relu_dropout(x, 0.7, rng=3)[1].to_array()
+    assert np.array_equal(passed, kept & ~(x <= 0))
+    assert passed[np.isnan(x)].any()
+
+
+def test_no_mask_is_made_where_none_is_wanted(library):
+    x = np.linspace(-1, 1, 1000, dtype=np.float32)
+    for call in (library.relu_dropout, library.dropout):
+        y, mask = call(x, 0.5, rng=1, return_mask=False)
+        assert mask is None
+        assert np.array_equal(y, call(x, 0.5, rng=1)[0])
+
+
+def test_an_int_is_a_shape_of_one_axis(library):
+    assert library.keep_mask(12, 0.5, rng=1) == library.keep_mask((12,), 0.5, rng=1)
+    assert library.keep_mask((), 0.5, rng=1).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("keep_prob", "mode", "scale"),
+    [(0.5, "inverted", 2), (0.5, "vanilla", 1), (0, "inverted", 0), (0, "vanilla", 1), (1, "inverted", 1)],
+)
+def test_scale(keep_prob, mode, scale):
+    assert fd.Mask.from_array(flags(3), keep_prob, mode).scale == scale
+
+
+def test_equality():
+    array = flags(20)
+    mask = fd.Mask.from_array(array, 0.5)
+    assert mask == fd.Mask.from_array(array, 0.5)
+    assert mask != fd.Mask.from_array(~array, 0.5)
+    assert mask != fd.Mask.from_array(array.reshape(4, 5), 0.5)
+    assert mask != fd.Mask.from_array(array, 0.6)
+    assert mask != fd.Mask.from_array(array, 0.5, "vanilla")
+    assert mask != array.tolist()
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(mask)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(duplicate):
+    mask = fd.keep_mask((3, 11), 0.3, rng=1)
+    assert duplicate(mask) == mask
+
+
+def test_repr_is_short(library):
+    mask = library.keep_mask((1000, 1000), 0.9, rng=42)
+    count = np.count_nonzero(mask.to_array())
+    assert repr(mask) == f"Mask(shape=(1000, 1000), keep_prob=0.9, mode='inverted', {count} of 1000000 set)"
+
+
+BITS = np.zeros(2, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((BITS.tolist(), 9, 0.5), TypeError, "bits must be an array of dtype uint8, got list"),
+        ((BITS.astype(np.int8), 9, 0.5), TypeError, "bits must be an array of dtype uint8, got int8"),
+        ((BITS, 17, 0.5), ValueError, "bits must have shape (3,) for 17 elements, got (2,)"),
+        ((BITS, 8, 0.5), ValueError, "bits must have shape (1,) for 8 elements, got (2,)"),
+        ((BITS.reshape(1, 2), 9, 0.5), ValueError, "bits must have shape (2,) for 9 elements, got (1, 2)"),
+        ((BITS + 2, 9, 0.5), ValueError, "bits past the last of 9 elements must be zero, got 0x02"),
+        ((BITS, (3, -3), 0.5), ValueError, "shape must have no negative length, got (3, -3)"),
+        ((BITS, 9.0, 0.5), TypeError, "shape must be an int, got 9.0"),
+        ((BITS, 9, 1.5), ValueError, "keep_prob must be in [0, 1], got 1.5"),
+        ((BITS, 9, 0.5, "upscale"), ValueError, "mode must be 'inverted' or 'vanilla', got 'upscale'"),
+    ],
+)
+def test_what_a_mask_cannot_be(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        fd.Mask(*arguments)
+
+
+def test_flags_have_to_be_bool():
+    with pytest.raises(TypeError, match="array must have dtype bool, got int64"):
+        fd.Mask.from_array(np.ones(3, np.int64), 0.5)

@@ -1,0 +1,177 @@
+"""The reference against what came from outside: FIPS 197, Random123's known answers, stored streams."""
+
+from __future__ import annotations
+
+import inspect
+import runpy
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from support import DATA, GOLDEN_STREAMS, golden_streams, known_answers, printed_by
+
+import fastdrop as fd
+from fastdrop import arguments, reference
+
+CALLS = [
+    *("relu_dropout", "relu_dropout_backward", "relu_dropout_predict"),
+    *("dropout", "dropout_backward", "dropout_predict", "keep_mask"),
+]
+
+
+def ars(counter: int, seed: int, rounds: int = reference.ROUNDS) -> int:
+    counters = np.frombuffer(counter.to_bytes(16, "little"), np.uint8).reshape(1, 16)
+    return int.from_bytes(reference.ars(counters, seed, rounds).tobytes(), "little")
+
+
+# --- the generator ----------------------------------------------------------------------------
+
+
+def test_a_round_of_aes():
+    """FIPS 197, appendix C.1: round 1, after each of its steps."""
+    state = np.frombuffer(bytes.fromhex("00102030405060708090a0b0c0d0e0f0"), np.uint8).reshape(1, 16)
+    state = reference.SBOX[state]
+    assert state.tobytes().hex() == "63cab7040953d051cd60e0e7ba70e18c"
+    state = state[:, reference.SHIFT_ROWS]
+    assert state.tobytes().hex() == "6353e08c0960e104cd70b751bacad0e7"
+    assert reference.mix_columns(state).tobytes().hex() == "5f72641557f5bc92f7be3b291db9f91a"
+
+
+def test_the_substitution_box_is_that_of_the_standard():
+    """FIPS 197, figure 7: its corners, and that it is a permutation."""
+    assert [reference.SBOX[i] for i in (0x00, 0x0F, 0x53, 0xF0, 0xFF)] == [0x63, 0x76, 0xED, 0x8C, 0x16]
+    assert sorted(reference.SBOX) == list(range(256))
+
+
+@pytest.mark.parametrize("known", list(known_answers()))
+def test_known_answers(known):
+    assert ars(known.counter, known.key, known.rounds) == known.output
+
+
+def test_there_are_known_answers_of_7_and_of_10_rounds():
+    assert sorted(known.rounds for known in known_answers()) == [7] * 5 + [10] * 3
+
+
+def test_every_bit_of_the_seed_matters():
+    outputs = {ars(5, 1 << bit) for bit in range(128)} | {ars(5, 0)}
+    assert len(outputs) == 129
+
+
+# --- which elements are kept ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("golden", list(golden_streams()))
+def test_stored_streams(golden):
+    make = runpy.run_path(str(DATA / "make_golden.py"))
+    bits = make["packed"](golden.seed, golden.offset, golden.keep_prob, golden.count)
+    assert make["as_text"](bits, golden.count) == golden.bits
+
+
+def test_the_script_writes_the_stored_streams():
+    assert runpy.run_path(str(DATA / "make_golden.py"))["golden_text"]() == GOLDEN_STREAMS.read_text()
+
+
+def test_the_stream_that_the_documentation_shows():
+    kept = reference.kept(42, 0, 2**20, 0.9)
+    assert "".join(map(str, kept[:32].astype(int))) == "11110111111110111111111111111111"
+    assert np.count_nonzero(kept) == 943_591
+
+
+def uniform(seed: int, position: int) -> int:
+    """U of the definition, an integer, a bit at a time."""
+    block, bit = divmod(position, 128)
+    planes = (ars(block + (j << 64), seed) for j in range(64))
+    return sum(((plane >> bit) & 1) << (63 - j) for j, plane in enumerate(planes))
+
+
+@pytest.mark.parametrize(("seed", "start"), [(0, 0), (2**127 + 9, 120), (3, 2**32 - 5), (3, 2**64 - 20)])
+def test_kept_is_a_comparison_of_integers(seed, start):
+    uniforms = [uniform(seed, start + n) for n in range(20)]
+    borders = [float(value) / 2**64 for value in uniforms[:4]]  # almost ties
+    for keep_prob in (0.0, 1e-300, 2.0**-64, 0.1, 0.5, 0.9, 1 - 2.0**-53, 1.0, *borders):
+        threshold = int(keep_prob * 2**64)
+        assert reference.kept(seed, start, 20, keep_prob).tolist() == [u < threshold for u in uniforms]
+
+
+@pytest.mark.parametrize(
+    "keep_prob", [0.0, 2.0**-65, 2.0**-64, 2.0**-32, 0.5, 1 - 2.0**-32, 1 - 2.0**-53, 1.0]
+)
+@pytest.mark.parametrize(("byte", "uniform"), [(0x00, 0), (0xFF, 2**64 - 1)])
+def test_the_extreme_uniforms(monkeypatch, keep_prob, byte, uniform):
+    """The least and the greatest uniform are decided exactly: 0 keeps none of them, 1 all."""
+
+    def plane(seed, blocks, j):
+        return np.full((len(blocks), 16), byte, np.uint8)
+
+    monkeypatch.setattr(reference, "plane", plane)
+    assert set(reference.kept(1, 3, 300, keep_prob)) == {uniform < int(keep_prob * 2**64)}
+
+
+@pytest.mark.parametrize("keep_prob", [0.0, 5e-324, 2.0**-64, 0.1, 1 / 3, 0.9, 1 - 2.0**-53, 1.0])
+def test_the_threshold_is_exact(keep_prob):
+    numerator, denominator = keep_prob.as_integer_ratio()
+    assert arguments.threshold(keep_prob) == numerator * 2**64 // denominator
+
+
+@pytest.mark.parametrize("keep_prob", [0.0, 1.0])
+def test_certainty_draws_nothing(monkeypatch, keep_prob):
+    monkeypatch.setattr(reference, "plane", lambda *_: pytest.fail("a bit was drawn"))
+    assert reference.keep_mask(1000, keep_prob, rng=1).to_array().all() == (keep_prob == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("keep_prob", "planes"), [(0.5, 1), (0.75, 2), (0.25, 2), (3 / 256, 8), (255 / 256, 8)]
+)
+def test_no_plane_is_drawn_that_cannot_matter(monkeypatch, keep_prob, planes):
+    drawn, draw = [], reference.plane
+
+    def plane(seed, blocks, j):
+        drawn.append(j)
+        return draw(seed, blocks, j)
+
+    monkeypatch.setattr(reference, "plane", plane)
+    reference.kept(1, 0, 10_000, keep_prob)
+    assert drawn == list(range(planes))
+
+
+# --- as a module ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_signatures_are_those_of_the_compiled_calls(name):
+    def described(module):
+        parameters = inspect.signature(getattr(module, name)).parameters.values()
+        return [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
+
+    assert described(reference) == described(fd)
+
+
+def test_nothing_compiled_is_imported():
+    """With an empty `fastdrop/__init__`, the reference imports modules of plain Python alone."""
+    code = f"""
+import sys, types
+package = types.ModuleType("fastdrop")
+package.__path__ = {list(fd.__path__)!r}
+sys.modules["fastdrop"] = package
+import fastdrop.reference
+print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("fastdrop.")))
+"""
+    files = printed_by(code).split()
+    assert files
+    assert all(file.endswith(".py") for file in files), files
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc is CPython's")
+def test_temporary_memory_is_bounded():
+    """Eight times the elements take no more beside the result and the mask."""
+
+    def temporary(size: int) -> int:
+        x = np.zeros(size, np.float32)
+        tracemalloc.start()
+        y, mask = reference.relu_dropout(x, 0.5, rng=0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - y.nbytes - mask.nbytes
+
+    assert temporary(8 * reference.CHUNK) < 1.1 * temporary(reference.CHUNK)

@@ -1,0 +1,193 @@
+"""Threads: how many run is nobody's business but the clock's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from support import assert_identical, printed_by, run_python, sample
+
+import fastdrop as fd
+from fastdrop.threads import openmp
+
+LARGE = 3_000_017  # elements: well above the size from which threads are worth it
+COUNTS = (2, 3, 7)
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+def results(x: np.ndarray) -> dict[str, object]:
+    y, mask = fd.relu_dropout(x, 0.9, rng=fd.Stream(1, 77))
+    dropped, _ = fd.dropout(x, 0.5, rng=fd.Stream(1, 2**63 + 3), mode="vanilla", return_mask=False)
+    return {
+        "relu_dropout": y,
+        "bits": mask.bits,
+        "dropout": dropped,
+        "backward from the mask": fd.relu_dropout_backward(x, mask),
+        "backward from the output": fd.relu_dropout_backward(x, y, keep_prob=0.9, mode="inverted"),
+        "predict": fd.relu_dropout_predict(x, 0.9, mode="vanilla"),
+        "keep_mask": fd.keep_mask(x.size, 0.3, rng=fd.Stream(5, 5)).bits,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_results_do_not_depend_on_the_number(isa, dtype):
+    x = sample(LARGE, dtype, seed=1)
+    fd.set_num_threads(1)
+    expected = results(x)
+    for count in COUNTS:
+        fd.set_num_threads(count)
+        for name, result in results(x).items():
+            assert_identical(result, expected[name], f"{name}, {count} threads")
+    assert fd.cpu.active() == isa
+
+
+def test_threads_agree_with_the_reference(isa):
+    x = sample(1_500_001, seed=2)
+    fd.set_num_threads(3)
+    y, mask = fd.relu_dropout(x, 0.8, rng=4)
+    expected, expected_mask = fd.reference.relu_dropout(x, 0.8, rng=4)
+    assert_identical(y, expected)
+    assert mask == expected_mask
+
+
+@pytest.mark.parametrize("size", [100, 400_003])
+def test_calls_from_several_threads_at_once(isa, size):
+    x = sample(size, seed=3)
+    seeds = range(24)
+    expected = [fd.relu_dropout(x, 0.7, rng=seed) for seed in seeds]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: fd.relu_dropout(x, 0.7, rng=seed), seeds))
+    for (y, mask), (wanted, wanted_mask) in zip(together, expected, strict=True):
+        assert_identical(y, wanted)
+        assert mask == wanted_mask
+
+
+def test_threads_that_share_a_stream_never_share_a_position(isa):
+    stream, size, calls = fd.Stream(9), 1111, 64
+    with ThreadPoolExecutor(8) as pool:
+        masks = list(pool.map(lambda _: fd.keep_mask(size, 0.5, rng=stream), range(calls)))
+    whole = fd.keep_mask(size * calls, 0.5, rng=9).to_array().reshape(calls, size)
+    assert stream.offset == size * calls
+    assert sorted(m.to_array().tobytes() for m in masks) == sorted(row.tobytes() for row in whole)
+
+
+def test_a_call_lets_other_threads_run():
+    """The GIL is released: while a call is under way, this thread counts."""
+    x = np.ones(2**24, np.float32)
+    finished = threading.Event()
+
+    def work() -> None:
+        for seed in range(3):
+            fd.relu_dropout(x, 0.9, rng=seed)
+        finished.set()
+
+    thread = threading.Thread(target=work)
+    switches = 0
+    thread.start()
+    while not finished.wait(0.0005):
+        switches += 1
+    thread.join()
+    assert switches >= 5
+
+
+# --- how many ---------------------------------------------------------------------------------
+
+
+def test_the_number_can_be_set():
+    for count in (3, 1, 2):
+        fd.set_num_threads(count)
+        assert fd.get_num_threads() == (count if openmp() else 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [(0, ValueError), (-1, ValueError), (2**40, ValueError), (1.5, TypeError), ("2", TypeError), (None, TypeError)],
+)
+def test_what_cannot_be_a_number_of_threads(count, error):
+    before = fd.get_num_threads()
+    with pytest.raises(error, match=str(count)):
+        fd.set_num_threads(count)
+    assert fd.get_num_threads() == before
+
+
+SHOW = "import fastdrop as fd; print(fd.get_num_threads())"
+
+
+@pytest.mark.skipif(not openmp(), reason="built without OpenMP: one thread")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_the_environment_sets_the_number(count):
+    assert printed_by(SHOW, FASTDROP_NUM_THREADS=count) == count
+
+
+@pytest.mark.parametrize("count", ["0", "-2", "two", "1.5"])
+def test_the_environment_cannot_set_nonsense(count):
+    process = run_python(SHOW, FASTDROP_NUM_THREADS=count)
+    assert process.returncode != 0
+    assert "FASTDROP_NUM_THREADS" in process.stderr
+    assert count in process.stderr.splitlines()[-1]
+
+
+def test_by_default_there_are_no_more_threads_than_processors():
+    assert 1 <= int(printed_by(SHOW)) <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("count", ["1", "2", "5"])
+def test_results_do_not_depend_on_the_environment(count):
+    code = """
+import hashlib, numpy as np, fastdrop as fd
+y, mask = fd.relu_dropout(np.linspace(-1, 1, 1_000_000, dtype=np.float32), 0.9, rng=1)
+print(hashlib.sha256(y.tobytes() + mask.bits.tobytes()).hexdigest())
+"""
+    assert printed_by(code, FASTDROP_NUM_THREADS=count) == printed_by(code)
+
+
+# --- fork -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_after_threads_have_run_can_call():
+    """GNU OpenMP hangs in such a child: it has to run serially."""
+    code = f"""
+import os, warnings, numpy as np, fastdrop as fd
+warnings.simplefilter("ignore", DeprecationWarning)
+fd.set_num_threads(4)
+x = np.linspace(-1, 1, {LARGE}, dtype=np.float32)
+expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
+child = os.fork()
+y, mask = fd.relu_dropout(x, 0.9, rng=1)
+same = np.array_equal(y, expected) and mask == expected_mask
+if child == 0:
+    os._exit(0 if same else 3)
+_, status = os.waitpid(child, 0)
+print(same, os.waitstatus_to_exitcode(status))
+"""
+    assert printed_by(code, timeout=60) == "True 0"
+
+
+WORKERS = """
+import multiprocessing, sys
+import fastdrop as fd
+
+def work(_):
+    return fd.keep_mask(1000, 0.5).bits.tobytes(), fd.keep_mask(1000, 0.5, rng=3).bits.tobytes()
+
+if __name__ == "__main__":
+    fd.keep_mask(1000, 0.5)
+    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
+        fresh, seeded = zip(*pool.map(work, range(6), chunksize=1))
+    print(len(set(fresh)), len(set(seeded)))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_workers_draw_masks_of_their_own(method, tmp_path):
+    """Workers that all draw the same masks are a bug that others had."""
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    assert printed_by(script, method, timeout=60) == "6 1"

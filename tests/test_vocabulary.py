@@ -1,0 +1,122 @@
+"""Every vector vocabulary in simd/ against the generic one, and ARS on each against its known answers."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import re
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support import DATA, KNOWN_ANSWERS, ROOT, content, known_answers
+
+from fastdrop import cpu
+
+X86 = ("avx2", "avx2_vaes", "avx512")
+HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
+VOCABULARY = ROOT / "fastdrop" / "kernels" / "simd"
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+# --- through the kernel modules ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", list(known_answers()))
+def test_known_answers(isa, known):
+    kernel = importlib.import_module(f"fastdrop.kernels.{isa}")
+    output = kernel.probe_ars(known.counter, known.key, known.rounds)
+    group = len(output) // 16
+    assert output == known.output.to_bytes(16, "little") * group
+    assert group >= 1
+
+
+def test_seven_rounds_are_what_a_stream_takes(isa):
+    kernel = importlib.import_module(f"fastdrop.kernels.{isa}")
+    assert kernel.probe_ars(3, 4) == kernel.probe_ars(3, 4, 7) != kernel.probe_ars(3, 4, 10)
+
+
+# --- function by function, in C ---------------------------------------------------------------
+
+
+def flags_of(name: str, machine: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What setup.py compiles the kernel `name` with on `machine`."""
+    setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
+    built = SimpleNamespace(extensions=[])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(build, "cythonize", lambda extensions, **options: extensions)
+    monkeypatch.setattr(setuptools, "setup", lambda **about: built.extensions.extend(about["ext_modules"]))
+    runpy.run_path("setup.py", run_name="__main__")
+    return next(e.extra_compile_args for e in built.extensions if e.name == f"fastdrop.kernels.{name}")
+
+
+def tools(machine: str) -> tuple[str, list[str]]:
+    """A compiler for `machine`, and what runs a program for it here; skips where there is none."""
+    if machine == MACHINE:
+        compiler = shutil.which("gcc") or pytest.skip("no gcc")
+        return compiler, []
+    compiler = shutil.which(f"{machine}-linux-gnu-gcc") or pytest.skip(f"no cross compiler for {machine}")
+    emulator = shutil.which(f"qemu-{machine}") or pytest.skip(f"no qemu-{machine} (Debian: qemu-user)")
+    return compiler, [emulator, "-cpu", "max"]
+
+
+def text_of(name: str, machine: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the driver prints on the vocabulary `name`."""
+    compiler, emulator = tools(machine)
+    program = directory / name
+    command = [
+        *(compiler, "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror"),
+        *flags_of(name, machine, monkeypatch),
+        *("-I", str(VOCABULARY.parent), f'-DVOCABULARY_HEADER="simd/{name}.h"'),
+        *(str(DATA / "vocabulary_driver.c"), "-lm", "-o", str(program)),
+    ]
+    compiled = subprocess.run(command, capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    if not emulator and name not in cpu.available():
+        pytest.skip(f"compiled, but this CPU does not have {name}")
+    run = subprocess.run(
+        [*emulator, str(program)],
+        input="\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS)),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", ["generic", *HEADERS])
+def test_functions_equal_the_generic_ones(name, tmp_path, monkeypatch):
+    machine = HEADERS.get(name, MACHINE)
+    lines = text_of(name, machine, tmp_path, monkeypatch).splitlines()
+    generic = text_of("generic", machine, tmp_path, monkeypatch).splitlines()
+    answers = [line.split("->")[1].strip() for line in content(KNOWN_ANSWERS)]
+    assert [line for line in lines if line.startswith("ars")] == [f"ars {answer}" for answer in answers]
+    assert "any 0, of one bit 1024" in lines
+    assert len(lines) == len(generic)
+    assert [pair for pair in zip(lines, generic, strict=True) if pair[0] != pair[1]] == []
+
+
+def functions(header: Path) -> set[str]:
+    """The vocabulary functions that a header defines, with what it includes of its own."""
+    text = header.read_text()
+    shared = re.findall(r'#include "(avx\w+\.h)"', text)
+    names = re.findall(r"^VOCABULARY [\w ]+?\**(\w+)\(", text, re.MULTILINE)
+    return set(names).union(*(functions(header.with_name(name)) for name in shared))
+
+
+@pytest.mark.parametrize("name", ["generic", *HEADERS])
+def test_every_function_is_defined_and_driven(name):
+    declared = (VOCABULARY.parent / "vocabulary.pxi").read_text()
+    wanted = set(re.findall(r"(\w+)\([^)]*\) noexcept nogil", declared))
+    assert len(wanted) >= 20
+    assert wanted <= functions(VOCABULARY / f"{name}.h")
+    driver = (DATA / "vocabulary_driver.c").read_text()
+    assert {function for function in wanted if not re.search(rf"\b{function}\(", driver)} == set()
+
+
+def test_every_header_is_here():
+    headers = {path.stem for path in VOCABULARY.glob("*.h")} - {"common", "avx2_lanes"}
+    assert headers == {"generic", *HEADERS} == set(cpu.KERNELS)
