@@ -2,38 +2,77 @@
 
 import os
 import platform
+import subprocess
 import sys
+import tempfile
+from glob import glob
+from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MSVC = sys.platform == "win32" and "gcc" not in os.environ.get("CC", "")
 MACHINE = platform.machine().lower()
+KERNEL_DIR = "fastdrop/kernels"
 
 # Wide instructions only here: everything else is compiled for the baseline.
 KERNELS = {"generic": []}
-if MACHINE in ("x86_64", "amd64"):
+if sys.platform == "win32":
+    pass  # the wide kernels are written for gcc and clang
+elif MACHINE in ("x86_64", "amd64"):
     KERNELS |= {
-        "avx2": ["-mavx2", "-maes"],
-        "avx2_vaes": ["-mavx2", "-maes", "-mvaes"],
+        "avx2": ["-mavx2", "-mf16c", "-maes"],
+        "avx2_vaes": ["-mavx2", "-mf16c", "-maes", "-mvaes"],
         "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-maes", "-mvaes"],
     }
 elif MACHINE in ("aarch64", "arm64"):
     KERNELS |= {"neon": ["-march=armv8-a+crypto"]}
 
-OPTIMISE = ["-O3", "-ffp-contract=off"]
-INLINE = "inline __attribute__((always_inline, unused))"
+# Never -ffast-math: a product and a sum are rounded apart, on every machine alike.
+OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"]
+INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
-extensions = [
-    Extension(
-        f"fastdrop.kernels.{name}",
-        [f"fastdrop/kernels/{name}.pyx"],
-        include_dirs=["fastdrop/kernels"],
-        define_macros=[("CYTHON_INLINE", INLINE)],
-        extra_compile_args=OPTIMISE + flags,
+
+def openmp() -> list[str]:
+    """The flag for OpenMP, if the compiler has it; without it everything runs on one thread."""
+    flag = "/openmp" if sys.platform == "win32" else "-fopenmp"
+    if sys.platform == "win32":
+        return [flag]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "openmp.c")
+        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+        command = [*os.environ.get("CC", "cc").split(), flag, str(source), "-o", str(Path(folder, "openmp"))]
+        try:
+            found = subprocess.run(command, capture_output=True).returncode == 0
+        except OSError:
+            found = False
+    return [flag] if found else []
+
+
+def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: str) -> Extension:
+    path = "fastdrop/" + name.replace(".", "/")
+    return Extension(
+        f"fastdrop.{name}",
+        [f"{path}.pyx"],
+        include_dirs=[KERNEL_DIR, np.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros.items()],
+        extra_compile_args=[*OPTIMISE, *flags],
+        extra_link_args=list(link),
+        depends=[*glob(f"{KERNEL_DIR}/*.p[xy][di]"), *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)],
     )
-    for name, flags in KERNELS.items()
+
+
+threads = openmp()
+extensions = [
+    extension("functional"),
+    extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
+    *(extension(f"kernels.{name}", flags, CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),
 ]
 
-setup(ext_modules=cythonize(extensions, compiler_directives={"language_level": 3, "cdivision": True}))
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={"language_level": 3, "cdivision": True, "binding": True},
+        nthreads=os.cpu_count() if sys.platform == "linux" else 0,
+    )
+)

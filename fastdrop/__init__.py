@@ -1,0 +1,36 @@
+"""fastdrop: dropout on the CPU at the speed of a copy.
+
+Fused ReLU, dropout and scaling in one pass over an array, with an exact keep probability, a mask
+of one bit an element or none, and the same result on every machine and thread count.
+"""
+
+from fastdrop import reference
+from fastdrop.functional import (
+    dropout,
+    dropout_backward,
+    dropout_predict,
+    keep_mask,
+    relu_dropout,
+    relu_dropout_backward,
+    relu_dropout_predict,
+)
+from fastdrop.mask import Mask
+from fastdrop.stream import Stream
+from fastdrop.threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Mask",
+    "Stream",
+    "dropout",
+    "dropout_backward",
+    "dropout_predict",
+    "get_num_threads",
+    "keep_mask",
+    "reference",
+    "relu_dropout",
+    "relu_dropout_backward",
+    "relu_dropout_predict",
+    "set_num_threads",
+]

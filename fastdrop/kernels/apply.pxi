@@ -1,6 +1,9 @@
 # Decisions and elements -> results, a word of 64 at a time. Arguments before the task are
 # constants where these functions are called, so that every form has a loop of its own.
 
+from fastdrop.kernels.kernel cimport dropout_pass
+
+
 cdef inline int itemsize(int dtype) noexcept nogil:
     return 4 if dtype == FLOAT32 else 8
 

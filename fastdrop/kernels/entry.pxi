@@ -3,33 +3,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 
 
-cdef extern from "kernel.h":
-    enum:
-        FLOAT32
-        FLOAT64
-        DRAWN
-        SAVED_BITS
-        SAVED_OUTPUT
-        ALL_KEPT
-        NONE_KEPT
-    ctypedef struct dropout_pass:
-        int dtype
-        int relu
-        int decision
-        int streaming
-        const char* x
-        char* y
-        double scale
-        const char* saved
-        unsigned char* mask
-        uint64_t first_bit
-        uint64_t seed[2]
-        uint64_t position
-        uint64_t threshold
-    ctypedef struct dropout_kernel:
-        const char* name
-        void (*run)(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil
-
+from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, SAVED_BITS, SAVED_OUTPUT, dropout_kernel
 
 
 cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -43,7 +17,7 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
     cdef ptrdiff_t start = first - phase  # the element that `now` starts with
     cdef ptrdiff_t end
     cdef uint64_t block = (task.position + first) // BLOCK
-    cdef uint64_t count = (phase + (last - first) + BLOCK - 1) // BLOCK
+    cdef ptrdiff_t count = (phase + (last - first) + BLOCK - 1) // BLOCK  # blocks left
     cdef bint more
     key_schedule(&draw.key, task.seed[0], task.seed[1])
     draw.threshold = task.threshold

@@ -6,6 +6,8 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from fastdrop.kernels.kernel cimport FLOAT32, FLOAT64
+
 cdef extern from *:
     # GROUP_BLOCKS blocks of 128 bits, in as many registers as it takes.
     const int GROUP_BLOCKS

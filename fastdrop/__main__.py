@@ -1,0 +1,88 @@
+"""The command line: ``python -m fastdrop COMMAND``, or ``fastdrop COMMAND``.
+
+A command's module is imported only when it is asked for, so what one of them needs cannot
+keep another from running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from fastdrop.commands import MISUSED
+
+COMMANDS = {
+    "info": "what is in use here: version, compiler, instruction set, threads",
+    "check": "compare every kernel that this machine can run with the NumPy reference, bit for bit",
+    "bench": "measure the speed here, beside a copy and what else is installed",
+    "demo": "train a network with dropout on handwritten digits, several ways",
+    "mask": "draw a keep mask, or save it as an array or a picture",
+}
+EXTRAS = {"bench": "bench", "demo": "demo", "mask": "demo"}  # what a command's own imports come with
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+EPILOG = """\
+examples:
+  fastdrop info
+  fastdrop check --cases 10000
+  fastdrop mask 24x64 --keep-prob 0.9 --seed 42
+
+exit codes: 0 done, and what was to be shown holds; 1 it does not hold; 2 wrong arguments, or
+something has to be installed first. `fastdrop COMMAND --help` says more about a command.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    try:
+        parsed = parser_for(command).parse_args(arguments)
+        return parsed.run(parsed)
+    except ModuleNotFoundError as missing:
+        if command is None or missing.name is None or missing.name.partition(".")[0] == "fastdrop":
+            raise
+        print(f"fastdrop {command}: {needs(command, missing.name)}", file=sys.stderr)
+        return MISUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parser_for(command: str | None) -> argparse.ArgumentParser:
+    """The parser of the whole command line, which knows the arguments of one command."""
+    parser = argparse.ArgumentParser(
+        prog="fastdrop",
+        description="Dropout, and ReLU with dropout, fused and exact on the CPU.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fastdrop {installed_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if name == command:
+            module = importlib.import_module(f"fastdrop.commands.{name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def needs(command: str, module: str) -> str:
+    """What to do where `command` lacks `module`."""
+    if command not in EXTRAS:
+        return f"needs {module}, which is not installed"
+    return f"needs {module}, which is not installed: pip install 'fastdrop[{EXTRAS[command]}]'"
+
+
+def installed_version() -> str:
+    try:
+        return version("fastdrop")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

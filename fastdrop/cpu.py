@@ -1,0 +1,67 @@
+"""Which instruction set: chosen at import, the best that machine and build have."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from fastdrop.kernels import dispatch
+
+KERNELS = ("avx512", "avx2_vaes", "avx2", "neon", "generic")  # best first
+FORCED = "FASTDROP_ISA"
+STREAMING = "FASTDROP_STREAMING_BYTES"
+
+
+def available() -> tuple[str, ...]:
+    """The instruction sets that this machine supports and this build contains, best first."""
+    supported = dispatch.supported()
+    return tuple(name for name in KERNELS if name in supported and name in dispatch.built)
+
+
+def active() -> str:
+    """The instruction set that calls run on."""
+    return dispatch.active()
+
+
+def activate(name: str) -> None:
+    """Run all calls on the kernels of an instruction set from now on.
+
+    Raises
+    ------
+    ValueError
+        If `name` is not available.
+    ImportError
+        If its module is there and does not load: nothing falls back in silence.
+    """
+    if name not in available():
+        raise ValueError(
+            f"{FORCED} must name an instruction set that is available here, "
+            f"{', '.join(available())}; got {name!r}"
+        )
+    dispatch.set_kernel(importlib.import_module(f"fastdrop.kernels.{name}").kernel)
+
+
+def last_level_cache() -> int:
+    """The size of the largest cache in bytes, 32 MiB where the system does not say."""
+    for level in ("SC_LEVEL4_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
+        try:
+            size = os.sysconf(level)
+        except (AttributeError, OSError, ValueError):
+            continue
+        if size > 0:
+            return size
+    return 32 * 2**20
+
+
+def _streaming_bytes() -> int:
+    """The result size above which stores bypass the cache; the variable is for experiments."""
+    value = os.environ.get(STREAMING)
+    if value is None:
+        return last_level_cache()
+    if not value.isdecimal():
+        raise ValueError(f"{STREAMING} must be a number of bytes, got {value!r}")
+    return min(int(value), 2**62)
+
+
+activate(os.environ.get(FORCED) or available()[0])
+dispatch.set_streaming_bytes(_streaming_bytes())
