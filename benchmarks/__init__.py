@@ -1,0 +1,1 @@
+"""How fast, beside everybody else: see README.md."""
