@@ -1,0 +1,75 @@
+# Everything that a developer runs. Each target sets up what it needs in .venv by itself, and
+# what is up to date is not done again. Another interpreter: make PYTHON=python3.13 test
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13 python3.14 python3.10,\
+            $(if $(shell $(name) -c 'import sys; print(sys.version_info >= (3, 10) or "")' 2>/dev/null),$(name))))
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+
+# What has been done is remembered in .venv, and for this folder only, so a copied one starts anew.
+DONE := $(VENV)/done$(CURDIR)
+USABLE := $(shell $(RUN) -c 'import pip; print("yes")' 2>/dev/null)
+REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr , ' ')
+SOURCES := setup.py pyproject.toml $(wildcard $(foreach folder,fastdrop fastdrop/kernels fastdrop/kernels/simd,\
+             $(addprefix $(folder)/*.,pyx pxd pxi h)))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint build dist clean remake
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten digits, several ways
+	$(RUN) -m fastdrop demo $(ARGS)
+
+test: $(DONE)/build $(DONE)/test  ## prove the kernels against the NumPy reference (ARGS="-k mask -x")
+	$(RUN) -m pytest $(ARGS)
+
+bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and other libraries
+	$(RUN) -m fastdrop bench $(ARGS)
+	$(if $(wildcard benchmarks/*.py),$(RUN) -m pytest benchmarks)
+
+lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython, and the types
+	$(RUN) -m ruff check
+	$(VENV)/bin/cython-lint fastdrop
+	$(RUN) -m mypy
+
+build: $(DONE)/build  ## compile in place, whatever has changed
+
+dist: $(DONE)/requires  ## the source distribution, in dist/
+	$(PIP) install build
+	$(RUN) -m build --sdist
+
+clean:  ## remove what was built, and .venv
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find fastdrop tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	rm -f fastdrop/*.so fastdrop/*.c fastdrop/kernels/*.so fastdrop/kernels/*.c fastdrop/kernels/*.html
+
+# --- what the targets stand on ---
+
+$(DONE)/venv: $(if $(USABLE),,remake)
+	@mkdir -p $(@D) && touch $@
+
+remake:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or later was not found: make PYTHON=/path/to/python ..." >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(DONE)/requires: pyproject.toml $(DONE)/venv
+	$(PIP) install $(REQUIRES)
+	@touch $@
+
+# Installed in place anew when its metadata may have changed; else only what has changed is compiled.
+$(DONE)/build: $(SOURCES) $(DONE)/requires
+	@if [ $(DONE)/installed -nt pyproject.toml ] && [ $(DONE)/installed -nt $(DONE)/requires ]; then set -x; \
+	    $(RUN) setup.py --quiet build_ext --inplace; \
+	else set -x; \
+	    $(PIP) install --no-build-isolation --no-deps --editable . && touch $(DONE)/installed; fi
+	@touch $@
+
+# The package is there already: this adds what its extra asks for.
+$(DONE)/%: pyproject.toml | $(DONE)/build
+	$(PIP) install 'fastdrop[$*]'
+	@touch $@
