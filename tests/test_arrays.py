@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
-from support import DTYPES, assert_identical, at_address, bit_patterns, sample
 
 import fastdrop as fd
 from fastdrop import reference
+from support import DTYPES, assert_identical, at_address, bit_patterns, sample
 
 KEEP_PROB = 0.7
 SHAPE = (6, 7, 50)

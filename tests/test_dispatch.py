@@ -7,10 +7,10 @@ import shutil
 import sys
 
 import pytest
-from support import printed_by, run_python
 
 import fastdrop as fd
 from fastdrop import cpu
+from support import printed_by, run_python
 
 ACTIVE = "import fastdrop.cpu as cpu; print(cpu.active())"
 UNAVAILABLE = sorted(set(cpu.KERNELS) - set(cpu.available()))

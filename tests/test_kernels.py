@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import DTYPES, MODES, assert_identical, at_address, bit_patterns, sample
 
 import fastdrop as fd
 from fastdrop import reference
+from fastdrop.kernels import dispatch
+from support import DTYPES, MODES, assert_identical, at_address, bit_patterns, sample
 
 OPERATIONS = (
     "relu_dropout",
@@ -181,6 +183,26 @@ MILLION = [
 @pytest.mark.parametrize("case", MILLION, ids=lambda case: f"{case.operation}-{case.dtype}-{case.keep_prob}")
 def test_a_million_elements(isa, case):
     assert_equal_to_reference(case)
+
+
+@pytest.fixture
+def bypassing() -> Iterator[None]:
+    """Results of any size bypass the cache, as those do that are larger than it."""
+    dispatch.set_streaming_bytes(0)
+    yield
+    dispatch.set_streaming_bytes(fd.cpu.last_level_cache())
+
+
+@pytest.mark.usefixtures("bypassing")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("address", [0, 4, 8, 16, 20, 32, 60, 63, 1])
+def test_results_that_bypass_the_cache(isa, dtype, address):
+    """Such stores are aligned, so that what comes before the first cache line is a case of its own."""
+    for offset, length in ((0, 1025), (1, 2047), (127, 5000), (2**32 - 5, 8192), (64, 20_003)):
+        for operation in ("relu_dropout", "dropout", "dropout_backward", "relu_dropout_predict"):
+            where = Case(length, operation, dtype, "inverted", 0.8, offset, 4, address, "out=", 3)
+            assert_equal_to_reference(where)
+            assert_equal_to_reference(where._replace(address=address, place="in place"))
 
 
 # --- special values ---------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from support import DATA, golden_streams, known_answers, words
 
 import fastdrop as fd
 from fastdrop import reference
+from support import DATA, golden_streams, known_answers, words
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 INCLUDE = "#include <Random123/ars.h>"

@@ -9,10 +9,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from support import DATA, GOLDEN_STREAMS, golden_streams, known_answers, printed_by
 
 import fastdrop as fd
 from fastdrop import arguments, reference
+from support import DATA, GOLDEN_STREAMS, golden_streams, known_answers, printed_by
 
 CALLS = [
     *("relu_dropout", "relu_dropout_backward", "relu_dropout_predict"),

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support import DATA, assert_identical, golden_streams, printed_by, sample
 
 import fastdrop as fd
 from fastdrop.stream import seed_of
+from support import DATA, assert_identical, golden_streams, printed_by, sample
 
 OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3)
 LAST = 2**64

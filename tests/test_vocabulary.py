@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import DATA, KNOWN_ANSWERS, ROOT, content, known_answers
 
 from fastdrop import cpu
+from support import DATA, KNOWN_ANSWERS, ROOT, content, known_answers
 
 X86 = ("avx2", "avx2_vaes", "avx512")
 HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
