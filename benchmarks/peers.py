@@ -88,7 +88,7 @@ class TorchCompiled(TorchEager):
         try:
             with torch.no_grad():
                 self.step()(torch.ones(8, 8).flatten(), 0.5)
-        except Exception as reason:  # noqa: BLE001  # whatever its compiler raises
+        except Exception as reason:  # whatever its compiler raises
             return f"torch.compile: {type(reason).__name__}"
         return ""
 
@@ -251,7 +251,7 @@ def numba_loops() -> dict[str, Callable[..., Any]]:
     def forward(x, y, flags, keep_prob, scale):  # type: ignore[no-untyped-def]
         zero = x.dtype.type(0)
         for i in range(x.size):
-            kept = (np.random.random() < keep_prob) & (x[i] > zero)
+            kept = (np.random.random() < keep_prob) & (x[i] > zero)  # noqa: NPY002
             flags[i] = kept
             y[i] = x[i] * scale if kept else zero
         return y

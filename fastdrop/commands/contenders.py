@@ -88,8 +88,8 @@ class Peer:
 class Fastdrop(Peer):
     """This package, with one instruction set."""
 
-    def __init__(self, isa: str | None = None, threads: int = 1, *, out: bool = True, mask: bool = True) -> None:
-        self.isa = isa or cpu.active()
+    def __init__(self, isa: str, threads: int = 1, *, out: bool = True, mask: bool = True) -> None:
+        self.isa = isa
         self.threads, self.out, self.mask_too = threads, out, mask
         self.name = f"fastdrop {self.isa}"
 
@@ -149,7 +149,7 @@ class TextbookNumpy(Peer):
 
         def call() -> NDArray[Any]:
             h = np.maximum(0, x)
-            u = (np.random.rand(*h.shape) < p) / p
+            u = (np.random.rand(*h.shape) < p) / p  # noqa: NPY002
             h *= u
             return h
 
@@ -157,7 +157,7 @@ class TextbookNumpy(Peer):
 
     def backward(self, task: Task) -> Callable[[], Any]:
         x, p = task.x, task.keep_prob
-        u = (np.random.rand(*x.shape) < p) / p
+        u = (np.random.rand(*x.shape) < p) / p  # noqa: NPY002
         h = np.maximum(0, x)
 
         def call() -> NDArray[Any]:
@@ -171,7 +171,7 @@ class TextbookNumpy(Peer):
         return partial(np.maximum, 0, task.x)
 
     def mask(self, task: Task) -> Callable[[], Any]:
-        return lambda: np.random.rand(*task.x.shape) < task.keep_prob
+        return lambda: np.random.rand(*task.x.shape) < task.keep_prob  # noqa: NPY002
 
 
 class BestNumpy(Peer):
@@ -269,6 +269,13 @@ def as_array(result: Any) -> NDArray[Any]:
     if isinstance(result, tuple):
         result = result[0]
     return result.to_array() if isinstance(result, fd.Mask) else np.asarray(result)
+
+
+def present(peers: list[Peer]) -> tuple[list[Peer], list[str]]:
+    """Those that can take part, and why the others cannot."""
+    reasons = {peer.name: peer.missing() for peer in peers}
+    absent = [f"{name} is left out: {reason}" for name, reason in reasons.items() if reason]
+    return [peer for peer in peers if not reasons[peer.name]], absent
 
 
 def entered(peers: list[Peer], task: Task) -> dict[str, Contender]:

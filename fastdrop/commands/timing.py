@@ -141,7 +141,7 @@ def no_collection() -> Any:
             gc.enable()
 
 
-def machine(packages: tuple[str, ...] = ()) -> dict[str, str]:
+def machine(*packages: str) -> dict[str, str]:
     """What a table of times has to be read with."""
     return {
         "cpu": cpu_name(),
