@@ -160,6 +160,35 @@ def test_every_offset_in_a_block(isa, operation, keep_prob):
         assert np.array_equal(mask.to_array(), passed), offset
 
 
+def uniforms(seed: int, count: int) -> list[int]:
+    """U of the first `count` elements, as integers."""
+    blocks = np.arange(-(-count // reference.BLOCK), dtype=np.uint64)
+    total = np.zeros(len(blocks) * reference.BLOCK, np.uint64)
+    for j in range(64):
+        bits = np.unpackbits(reference.plane(seed, blocks, j), bitorder="little")
+        total |= bits.astype(np.uint64) << np.uint64(63 - j)
+    return [int(value) for value in total[:count]]
+
+
+def significant_bits(value: int) -> int:
+    return (value // (value & -value)).bit_length()
+
+
+@pytest.mark.parametrize("seed", [1, 2**64 + 3])
+def test_an_element_whose_uniform_is_the_threshold_is_dropped(library, seed):
+    """Ties down to the last plane: those uniforms of a stream that a float64 holds exactly."""
+    count = 30_000
+    tied = [(n, u) for n, u in enumerate(uniforms(seed, count)) if u and significant_bits(u) <= 53]
+    assert len(tied) > 50
+    assert any(u % 2 for _, u in tied), "no threshold whose last bit is set"
+    for n, u in tied:
+        keep_prob = u / 2**64
+        dropped = library.keep_mask(1, keep_prob, rng=fd.Stream(seed, n))
+        above = max(np.nextafter(keep_prob, 1.0), (u + 1) / 2**64)
+        kept = library.keep_mask(1, above, rng=fd.Stream(seed, n))
+        assert (dropped.to_array().item(), kept.to_array().item()) == (False, True), (n, hex(u))
+
+
 MILLION = [
     Case(1_000_003, operation, dtype, mode, keep_prob, offset, address, 4, place, 42)
     for operation, dtype, mode, keep_prob, offset, address, place in (

@@ -7,6 +7,7 @@ import itertools
 import pickle
 import re
 import runpy
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -183,6 +184,16 @@ def test_any_slice_can_be_made_alone(isa, offset):
         part, part_mask = fd.relu_dropout(x[start:stop], 0.7, rng=fd.Stream(9, offset + int(start)))
         assert_identical(part, whole[start:stop], f"{start}:{stop}")
         assert np.array_equal(part_mask.to_array(), passed[start:stop])
+
+
+@pytest.mark.skipif(sys.maxsize < 2**32, reason="more elements than this machine can address")
+def test_more_elements_than_32_bits_count():
+    """Half a gigabyte of bits; a 32-bit index that overflows is a bug that others had."""
+    size = 2**32 + 3000
+    mask = fd.keep_mask(size, 0.5, rng=fd.Stream(11, 5))
+    for start in (0, 2**31 - 512, 2**32 - 512, size - 1000):
+        alone = fd.reference.keep_mask(1000, 0.5, rng=fd.Stream(11, 5 + start))
+        assert np.array_equal(mask.bits[start // 8 :][:125], alone.bits), start
 
 
 def test_successive_calls_are_slices_of_one_stream(library):
