@@ -1,0 +1,98 @@
+"""What the commands share: how they show tables and progress, and what their exit codes mean.
+
+A terminal gets colour and progress bars from rich, where that is installed; a file or a pipe
+gets plain text. A command is a module with ``add_arguments(parser)`` and
+``run(arguments) -> int``; it imports nothing optional before it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+DONE = 0
+FAILED = 1  # what the command set out to show does not hold here
+MISUSED = 2  # wrong arguments, as argparse has it, or something to be installed first
+
+
+def on_terminal(stream: Any) -> bool:
+    """Whether rich may draw on `stream`: it is a terminal, and rich is there."""
+    if not stream.isatty():
+        return False
+    try:
+        import rich  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output; every column but the first is aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not on_terminal(sys.stdout):
+        print(plain_table(title, columns, cells))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in cells:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same in plain text, for files, pipes and machines without rich."""
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = [
+        "  ".join(cell.rjust(width) if number else cell.ljust(width)
+                  for number, (cell, width) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    ]  # fmt: skip
+    return "\n".join([title, *text])
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error while the block runs, which the function it yields moves by one."""
+    if not on_terminal(sys.stderr):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+def show_json(value: object) -> None:
+    """`value` for machines, on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A parser of integers for argparse, which refuses those below `least`."""
+
+    def integer(text: str) -> int:
+        try:
+            value = int(text, 0)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return integer

@@ -1,0 +1,280 @@
+"""``check``: the NumPy reference against every kernel that this machine can run.
+
+A case is a call with random arguments, and a pure function of the seed and its number. So a
+difference is reproduced by these two alone, whatever came before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdrop import cpu, functional, reference, threads
+from fastdrop.arguments import DTYPES, MODES, Mode
+from fastdrop.commands import DONE, FAILED, add_json_argument, at_least, progress, show_json, show_table
+from fastdrop.mask import Mask
+from fastdrop.stream import POSITIONS, Stream
+
+KEEP_PROBS = (0.0, 2.0**-60, 2.0**-11, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2.0**-53, 1.0)
+OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3)
+SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45)
+SIZES = (300, 300, 5_000, 70_000)  # a case's largest size is one of these: mostly small, where the tails are
+LAYOUTS = ("contiguous", "misaligned", "strided", "reversed", "transposed", "swapped", "in place")
+SHOWN = 10  # differences that are printed
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arguments of one call, but for its data."""
+
+    number: int
+    call: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    layout: str
+    keep_prob: float
+    mode: Mode
+    seed: int
+    offset: int
+    threads: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", type=at_least(1), default=3000, metavar="N",
+                        help="how many random cases to compare (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=at_least(0), metavar="SEED",
+                        help="seed of the cases (default: a fresh one, which is printed)")  # fmt: skip
+    parser.add_argument("--first", type=at_least(0), default=0, metavar="NUMBER",
+                        help="number of the first case (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--isa", choices=cpu.available(), action="append",
+                        help="compare this kernel only; may be repeated (default: all that run here)")  # fmt: skip
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
+    kernels = tuple(dict.fromkeys(arguments.isa or cpu.available()))
+    if not arguments.json:
+        print(f"seed {seed}, {arguments.cases:,} cases against {', '.join(kernels)}", flush=True)
+    comparison = compare(seed, range(arguments.first, arguments.first + arguments.cases), kernels)
+    (print_json if arguments.json else print_tables)(comparison, seed, kernels)
+    return FAILED if comparison.differences else DONE
+
+
+class Comparison:
+    """What was compared so far: cases and elements of each call, and the cases that differ."""
+
+    def __init__(self) -> None:
+        self.cases: Counter[tuple[str, str]] = Counter()  # by call and dtype
+        self.elements: Counter[tuple[str, str]] = Counter()
+        self.differences: list[tuple[Case, str]] = []  # and the kernel
+
+    def differing(self, call: str, dtype: str, kernel: str) -> int:
+        return sum(
+            (case.call, case.dtype.name, ran) == (call, dtype, kernel) for case, ran in self.differences
+        )
+
+
+def compare(seed: int, numbers: range, kernels: tuple[str, ...]) -> Comparison:
+    """Run each case with the reference and with each kernel; the one in use before is put back."""
+    comparison, active, thread_count = Comparison(), cpu.active(), threads.get_num_threads()
+    try:
+        with progress("comparing", len(numbers)) as advance:
+            for number in numbers:
+                case, data = random_case(seed, number, thread_count)
+                compare_case(case, data, kernels, comparison)
+                advance()
+    finally:
+        cpu.activate(active)
+        threads.set_num_threads(thread_count)
+    return comparison
+
+
+def compare_case(
+    case: Case, data: NDArray[Any], kernels: tuple[str, ...], comparison: Comparison
+) -> None:
+    expected = outcome(CALLS[case.call](reference, case, laid_out(data, case.layout)))
+    key = case.call, case.dtype.name
+    comparison.cases[key] += 1
+    comparison.elements[key] += data.size
+    threads.set_num_threads(case.threads)
+    for kernel in kernels:
+        cpu.activate(kernel)
+        if outcome(CALLS[case.call](functional, case, laid_out(data, case.layout))) != expected:
+            comparison.differences.append((case, kernel))
+
+
+# --- cases ------------------------------------------------------------------------------------
+
+
+def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArray[Any]]:
+    """Case `number` of `seed`, and its data."""
+    rng = np.random.default_rng((seed, number))
+    size = int(rng.integers(0, rng.choice(SIZES), endpoint=True))
+    columns = int(rng.integers(1, 40))
+    case = Case(
+        number=number,
+        call=str(rng.choice(list(CALLS))),
+        dtype=DTYPES[rng.integers(len(DTYPES))],
+        shape=(size // columns, columns),
+        layout=str(rng.choice(LAYOUTS)),
+        keep_prob=random_keep_prob(rng),
+        mode=MODES[rng.integers(len(MODES))],
+        seed=int.from_bytes(rng.bytes(16), "little"),
+        offset=random_offset(rng, size),
+        threads=int(rng.integers(1, thread_count, endpoint=True)),
+    )
+    data = rng.standard_normal(case.shape).astype(case.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        specials = np.array(SPECIALS).astype(case.dtype)
+    np.copyto(data, rng.choice(specials, case.shape), where=rng.random(case.shape) < 0.1)
+    return case, data
+
+
+def random_keep_prob(rng: np.random.Generator) -> float:
+    """One at an edge, one of few bits, or any."""
+    return float(rng.choice([rng.choice(KEEP_PROBS), rng.integers(257) / 256, rng.random()]))
+
+
+def random_offset(rng: np.random.Generator, size: int) -> int:
+    """One at an edge, the last possible, or any."""
+    anywhere = int(rng.integers(2**63))
+    return (*OFFSETS, POSITIONS - size, anywhere)[rng.integers(len(OFFSETS) + 2)]
+
+
+def laid_out(data: NDArray[Any], layout: str) -> NDArray[Any]:
+    """A new array with the values of `data` that lies in memory as `layout` says."""
+    rows, columns = data.shape
+    if layout == "misaligned":
+        buffer = np.empty(data.nbytes + 1, np.uint8)
+        array = buffer[1:].view(data.dtype).reshape(data.shape)
+    elif layout == "strided":
+        array = np.empty((2 * rows, 3 * columns), data.dtype)[::2, ::3]
+    elif layout == "reversed":
+        array = np.empty_like(data)[::-1, ::-1]
+    elif layout == "transposed":
+        array = np.empty((columns, rows), data.dtype).T
+    elif layout == "swapped":
+        array = np.empty(data.shape, data.dtype.newbyteorder())
+    else:
+        array = np.empty_like(data)
+    array[...] = data
+    return array
+
+
+# --- calls: each with the reference's or the compiled functions, as `calls` ---------------------
+
+
+def forward(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+    def call(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
+        stream = Stream(case.seed, case.offset)
+        y, mask = getattr(calls, name)(x, case.keep_prob, mode=case.mode, rng=stream, out=result(case, x))
+        return y, mask, stream.offset
+
+    return call
+
+
+def backward(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+    def call(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
+        # Any bits will do: these differ from what the call itself could draw.
+        flags = np.random.default_rng(case.seed).random(dy.shape) < 0.5
+        mask = Mask.from_array(flags, case.keep_prob, case.mode)
+        return (getattr(calls, name)(dy, mask, out=result(case, dy)),)
+
+    return call
+
+
+def backward_from_output(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
+    saved = np.roll(dy, 7) * (np.arange(dy.size).reshape(dy.shape) % 3 > 0)
+    dx = calls.relu_dropout_backward(
+        dy, saved, keep_prob=case.keep_prob, mode=case.mode, out=result(case, dy)
+    )
+    return (dx,)
+
+
+def predict(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+    def call(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
+        return (getattr(calls, name)(x, case.keep_prob, mode=case.mode, out=result(case, x)),)
+
+    return call
+
+
+def mask_alone(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
+    stream = Stream(case.seed, case.offset)
+    return calls.keep_mask(x.shape, case.keep_prob, rng=stream), stream.offset
+
+
+CALLS: dict[str, Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]] = {
+    "relu_dropout": forward("relu_dropout"),
+    "relu_dropout_backward": backward("relu_dropout_backward"),
+    "relu_dropout_backward from y": backward_from_output,
+    "relu_dropout_predict": predict("relu_dropout_predict"),
+    "dropout": forward("dropout"),
+    "dropout_backward": backward("dropout_backward"),
+    "dropout_predict": predict("dropout_predict"),
+    "keep_mask": mask_alone,
+}
+
+
+def result(case: Case, x: NDArray[Any]) -> NDArray[Any] | None:
+    return x if case.layout == "in place" else None
+
+
+def outcome(returned: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a call returned, as values that are equal only where every bit is."""
+    return tuple(
+        (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+        for value in returned
+    )
+
+
+# --- what is printed --------------------------------------------------------------------------
+
+
+def print_tables(comparison: Comparison, seed: int, kernels: tuple[str, ...]) -> None:
+    rows = []
+    for (call, dtype), cases in sorted(comparison.cases.items()):
+        found = [comparison.differing(call, dtype, kernel) for kernel in kernels]
+        verdicts = [f"{count} differ" if count else "equal" for count in found]
+        rows.append((call, dtype, cases, f"{comparison.elements[call, dtype]:,}", *verdicts))
+    show_table("Reference against kernels, bit for bit", ("call", "dtype", "cases", "elements", *kernels), rows)
+    for case, kernel in comparison.differences[:SHOWN]:
+        print(f"\n{kernel} differs from the reference: {case}\nreproduce: {reproduction(seed, case, kernel)}",
+              file=sys.stderr)  # fmt: skip
+    if comparison.differences:
+        print(f"\n{len(comparison.differences):,} differences (seed {seed})", file=sys.stderr)
+    else:
+        print(f"all {sum(comparison.cases.values()):,} cases equal (seed {seed})")
+
+
+def reproduction(seed: int, case: Case, kernel: str) -> str:
+    """The command that runs one case again. The number of threads is drawn from those in use."""
+    return (
+        f"FASTDROP_NUM_THREADS={threads.get_num_threads()} python -m fastdrop check "
+        f"--seed {seed} --first {case.number} --cases 1 --isa {kernel}"
+    )
+
+
+def print_json(comparison: Comparison, seed: int, kernels: tuple[str, ...]) -> None:
+    show_json(
+        {
+            "seed": seed,
+            "kernels": kernels,
+            "compared": [
+                {"call": call, "dtype": dtype, "cases": cases, "elements": comparison.elements[call, dtype]}
+                for (call, dtype), cases in sorted(comparison.cases.items())
+            ],
+            "differences": [
+                {"case": case.number, "kernel": kernel, "reproduce": reproduction(seed, case, kernel)}
+                for case, kernel in comparison.differences
+            ],
+        }
+    )

@@ -1,0 +1,47 @@
+"""``info``: what is in use here."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from typing import Any
+
+import numpy as np
+
+import fastdrop
+from fastdrop import cpu, threads
+from fastdrop.commands import DONE, add_json_argument, show_json, show_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        show_json(facts())
+        return DONE
+    rows = [(name.replace("_", " "), in_words(value)) for name, value in facts().items()]
+    show_table("fastdrop here", ("what", "value"), rows)
+    return DONE
+
+
+def facts() -> dict[str, Any]:
+    """What a bug report should say."""
+    return {
+        "version": fastdrop.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "compiler": cpu.compiler(),
+        "instruction_set": cpu.active(),
+        "available": list(cpu.available()),
+        "threads": threads.get_num_threads(),
+        "openmp": threads.openmp(),
+    }
+
+
+def in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
