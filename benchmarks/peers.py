@@ -95,7 +95,9 @@ class TorchCompiled(TorchEager):
     @cache  # noqa: B019
     def step(self) -> Callable[[Any, float], Any]:
         import torch
+        from torch._functorch import config
 
+        config.donated_buffer = False  # so that one forward can be followed by many backwards
         return torch.compile(super().step(), dynamic=True)
 
 

@@ -23,7 +23,7 @@ from fastdrop.commands.contenders import Case, Fastdrop, Peer, Task
 SIZES = {"1 Ki": 2**10, "16 Ki": 2**14, "256 Ki": 2**18, "16 Mi": 2**24}
 OPERATIONS = ("forward", "backward", "predict")
 ROUNDS = 21
-MEASURED = 0.5  # share of the time; the rest goes to arrays, imports and first calls
+MEASURED = 0.8  # share of the time; the rest goes to arrays, imports and first calls
 
 Results = dict[tuple[str, str], timing.Comparison]  # of operation and size
 

@@ -1,0 +1,44 @@
+"""Options of the suite, and what its JSON says of the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import sizes
+from fastdrop.commands import timing
+
+LIBRARIES = ("torch", "jax", "numba", "thinc", "pytest-benchmark")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fastdrop")
+    group.addoption("--sizes", type=sizes.parse_all, default=sizes.USUAL, metavar="64,16Ki,...",
+                    help="numbers of elements (default: 64 to 16 Mi in six steps)")  # fmt: skip
+    group.addoption("--full", action="store_const", dest="sizes", const=sizes.ALL,
+                    help="every size from 64 to 64 Mi")  # fmt: skip
+    group.addoption("--comparison-seconds", type=float, default=2.0, metavar="S",
+                    help="how long contenders alternate at each size (default: 2)")  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "size" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("own_sizes"):
+        metafunc.parametrize("size", metafunc.config.getoption("sizes"), ids=sizes.label)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "own_sizes: does not follow --sizes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:  # other libraries' warnings are not this suite's business
+        item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    machine_info["fastdrop"] = timing.machine(*LIBRARIES)
+
+
+def pytest_report_header() -> str:
+    return "machine: " + ", ".join(f"{name} {value}" for name, value in timing.machine(*LIBRARIES).items())

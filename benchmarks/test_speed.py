@@ -1,0 +1,171 @@
+"""The suite: every benchmark's own time, and in `extra_info` its ratios, taken side by side.
+
+pytest-benchmark runs one contender after the other, so its times compare runs of one machine
+over the weeks. What compares contenders is `extra_info`: there all contenders of a group
+alternate in one run (see `fastdrop.commands.timing`), and ratios are medians with quartiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import peers, sizes
+from fastdrop import cpu
+from fastdrop.commands import timing
+from fastdrop.commands.contenders import OPERATIONS, Case, Fastdrop, Peer, Task, entered
+
+OURS = tuple(peers.ours())
+BEST = OURS[0]
+COPY = peers.Copy()
+EVERYBODY = (*OURS, *(COPY if peer.name == COPY.name else peer for peer in peers.others()))
+ROUNDS = 25
+OWN_ROUNDS = 5  # of pytest-benchmark, after the comparison
+CORES = range(1, timing.usable_cores() + 1)
+
+own_sizes = pytest.mark.own_sizes
+
+
+class Measure:
+    """Benchmark one contender of a group, and store what the comparison of the group says."""
+
+    def __init__(self, benchmark: Any, seconds: float) -> None:
+        self.benchmark = benchmark
+        self.seconds = seconds
+
+    def __call__(self, series: str, case: Case, peer: Peer, rivals: tuple[Peer, ...]) -> None:
+        if reason := reason_missing(peer):
+            pytest.skip(reason)
+        comparison = compared(case, rivals, self.seconds)
+        what = f"{case.operation} {sizes.label(case.size)} {case.dtype} keep_prob={case.keep_prob:.6g}"
+        self.benchmark.group = f"{series}: {what}"
+        self.benchmark.extra_info |= asdict(case) | {
+            "series": series,
+            "contender": peer.name,
+            "isa": getattr(peer, "isa", None),
+            "threads": getattr(peer, "threads", 1),
+            "rounds": len(comparison.seconds),
+            "ns_an_element": asdict(comparison.time(peer.name) * (1e9 / case.size)),
+            "ratios": {other: asdict(comparison.ratio(peer.name, other)) for other in comparison.names},
+        }
+        contender = entered([peer], task_of(case))[peer.name]
+        count = timing.calls_a_stretch(contender)
+        self.benchmark.pedantic(contender.call, rounds=OWN_ROUNDS, iterations=count)
+
+
+@pytest.fixture
+def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
+    return Measure(benchmark, request.config.getoption("comparison_seconds"))
+
+
+@cache
+def reason_missing(peer: Peer) -> str:
+    return peer.missing()
+
+
+@lru_cache(maxsize=1)
+def task_of(case: Case) -> Task:
+    return Task(case)
+
+
+@cache
+def compared(case: Case, rivals: tuple[Peer, ...], seconds: float) -> timing.Comparison:
+    there = [peer for peer in rivals if not reason_missing(peer)]
+    return timing.alternate(entered(there, task_of(case)), rounds=ROUNDS, seconds=seconds)
+
+
+def by_name(rivals: tuple[Peer, ...]) -> Callable[..., Any]:
+    return pytest.mark.parametrize("peer", rivals, ids=lambda peer: peer.name)
+
+
+# --- against everybody, over sizes ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "peer"),
+    [
+        pytest.param(operation, peer, id=f"{operation}-{peer.name}")
+        for operation in OPERATIONS
+        for peer in EVERYBODY
+        if peer.offers(Case(operation))
+    ],
+)
+def test_beside_everybody(measure: Measure, operation: str, size: int, peer: Peer) -> None:
+    measure("peers", Case(operation, size), peer, EVERYBODY)
+
+
+# --- what the cost depends on -----------------------------------------------------------------
+
+
+@own_sizes
+@by_name((*OURS, COPY))
+@pytest.mark.parametrize("size", [2**14, 2**18, 2**24], ids=sizes.label)
+@pytest.mark.parametrize("operation", ["forward", "backward", "predict"])
+def test_float64(measure: Measure, operation: str, size: int, peer: Peer) -> None:
+    measure("float64", Case(operation, size, "float64"), peer, (*OURS, COPY))
+
+
+@own_sizes
+@by_name((*OURS, COPY))
+@pytest.mark.parametrize("keep_prob", [0.5, 0.75, 0.8, 0.9, 0.99, 0.999, 1 - 2**-20])
+@pytest.mark.parametrize("operation", ["forward", "mask"])
+def test_keep_prob(measure: Measure, operation: str, keep_prob: float, peer: Peer) -> None:
+    measure("keep_prob", Case(operation, 2**18, keep_prob=keep_prob), peer, (*OURS, COPY))
+
+
+@own_sizes
+@by_name(OURS)
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 53])
+def test_undecided_bits(measure: Measure, bits: int, peer: Peer) -> None:
+    """Thresholds near 0.9 with so many bits before their last one: a tie can last so long."""
+    keep_prob = (int(0.9 * 2**bits) | 1) / 2**bits
+    measure.benchmark.extra_info["bits"] = bits
+    measure("undecided bits", Case("mask", 2**18, keep_prob=keep_prob), peer, OURS)
+
+
+VARIANTS = {
+    "out, mask": Fastdrop(BEST.isa),
+    "out, no mask": Fastdrop(BEST.isa, mask=False),
+    "fresh, mask": Fastdrop(BEST.isa, out=False),
+    "fresh, no mask": Fastdrop(BEST.isa, out=False, mask=False),
+}
+for name, variant in VARIANTS.items():
+    variant.name = f"fastdrop, {name}"
+
+
+@by_name((*VARIANTS.values(), COPY))
+def test_results(measure: Measure, size: int, peer: Peer) -> None:
+    measure("results", Case(size=size), peer, (*VARIANTS.values(), COPY))
+
+
+TEAMS: tuple[Peer, ...] = tuple(
+    team for threads in CORES for team in (Fastdrop(BEST.isa, threads), peers.CopyInThreads(threads))
+)
+for team in TEAMS:
+    if isinstance(team, Fastdrop):
+        team.name = f"fastdrop, {team.threads} threads"
+
+
+@own_sizes
+@by_name(TEAMS)
+@pytest.mark.parametrize("size", [2**16, 2**18, 2**20, 2**24], ids=sizes.label)
+def test_threads(measure: Measure, size: int, peer: Peer) -> None:
+    measure("threads", Case(size=size), peer, TEAMS)
+
+
+# --- and that it was the real thing -----------------------------------------------------------
+
+
+@own_sizes
+@by_name(OURS)
+def test_the_named_kernel_runs(benchmark: Any, peer: Fastdrop) -> None:
+    contender = entered([peer], Task(Case(size=2**10)))[peer.name]
+    contender.enter()
+    y, mask = benchmark(contender.call)
+    assert cpu.active() == peer.isa
+    assert np.array_equal(mask.to_array(), y != 0)
