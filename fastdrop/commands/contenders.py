@@ -35,16 +35,19 @@ class Case:
 
 
 class Task:
-    """A case with its arrays, which all contenders share."""
+    """A case with its arrays, which all contenders share; those of `like`, where one is given."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, like: Task | None = None) -> None:
         self.case = case
         self.keep_prob = case.keep_prob
         self.dtype = np.dtype(case.dtype)
         self.rate = 1 - case.keep_prob  # of what is dropped, as most frameworks count
         self.scale = self.dtype.type(1 / case.keep_prob)
-        self.x = np.random.default_rng(SEED).standard_normal(case.size, self.dtype)
-        self.out = np.zeros_like(self.x)
+        if like is None:
+            self.x = np.random.default_rng(SEED).standard_normal(case.size, self.dtype)
+            self.out = np.zeros_like(self.x)
+        else:
+            self.x, self.out = like.x, like.out
 
     @cached_property
     def uniforms(self) -> NDArray[Any]:

@@ -1,0 +1,46 @@
+"""How many planes of random bits a decision takes: in theory, and counted on the stream.
+
+An element is compared with the threshold bit by bit, and half of the undecided are decided by
+each plane; where the rest of the threshold is zero, all are. Elements that are decided together
+need as many planes as the slowest of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastdrop import arguments, reference
+
+PLANES = 64
+
+
+def planes_that_matter(threshold: int) -> int:
+    """The place of the last one in the threshold: nobody is undecided after it."""
+    return next((j for j in range(PLANES) if threshold << j & (2**64 - 1) == 0), PLANES)
+
+
+def expected(keep_prob: float, together: int) -> float:
+    """The expected planes of `together` elements: the sum of P(one is undecided) over planes."""
+    planes = np.arange(planes_that_matter(arguments.threshold(keep_prob)))
+    return float(np.sum(1 - (1 - 0.5**planes) ** together))
+
+
+def counted(keep_prob: float, together: int, blocks: int = 256, seed: int = 1) -> float:
+    """The mean of the planes that each `together` of the first elements of a stream need."""
+    needed = planes_needed(arguments.threshold(keep_prob), blocks, seed)
+    return float(needed.reshape(-1, together).max(axis=1).mean())
+
+
+def planes_needed(threshold: int, blocks: int, seed: int) -> NDArray[np.int64]:
+    """For each element: the planes until its uniform differs from the threshold."""
+    counters = np.arange(blocks, dtype=np.uint64)
+    last = planes_that_matter(threshold)
+    needed = np.full(blocks * reference.BLOCK, last)
+    undecided = np.ones(needed.size, np.bool_)
+    for j in range(last):
+        bits = np.unpackbits(reference.plane(seed, counters, j), bitorder="little")
+        decided = undecided & (bits != threshold >> (63 - j) & 1)
+        needed[decided] = j + 1
+        undecided &= ~decided
+    return needed

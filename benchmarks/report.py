@@ -1,0 +1,117 @@
+"""From the suite's JSON to tables in Markdown and to plots.
+
+    python -m benchmarks.report RESULTS.json [--plots DIR] [--into FILE.md] [--targets FILE.md]
+
+A table is written to standard output, or into a Markdown file, between the lines
+`<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`; NAME is machine, forward, backward,
+predict, mask, float64, keep_prob, results, threads, or targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import sizes
+
+Row = dict[str, Any]  # the extra_info of a benchmark
+MARKED = r"(<!-- benchmarks:{0} -->\n).*?(<!-- /benchmarks:{0} -->)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("results", type=Path, help="what pytest --benchmark-json wrote")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
+    parser.add_argument("--into", type=Path, action="append", default=[], metavar="FILE",
+                        help="write the tables into this file; may be repeated")  # fmt: skip
+    parser.add_argument("--targets", type=Path, metavar="FILE", help="the table of benchmarks.targets")
+    chosen = parser.parse_args(arguments)
+    machine, rows = load(chosen.results)
+    tables = all_tables(machine, rows)
+    if chosen.targets:
+        tables["targets"] = chosen.targets.read_text()
+    for path in chosen.into:
+        path.write_text(filled(path.read_text(), tables))
+    if chosen.plots:
+        from benchmarks import plots
+
+        plots.draw(rows, machine, chosen.plots)
+    if not chosen.into:
+        print("\n\n".join(tables.values()))
+    return 0
+
+
+def load(path: Path) -> tuple[dict[str, str], list[Row]]:
+    """The machine, and a row for each benchmark that was measured."""
+    record = json.loads(path.read_text())
+    rows = [entry["extra_info"] for entry in record["benchmarks"] if "series" in entry["extra_info"]]
+    return record["machine_info"]["fastdrop"], rows
+
+
+def filled(text: str, tables: dict[str, str]) -> str:
+    """`text` with each table between its markers."""
+    for name, table in tables.items():
+        pattern = re.compile(MARKED.format(re.escape(name)), re.DOTALL)
+        text = pattern.sub(lambda found, table=table: f"{found[1]}\n{table.strip()}\n\n{found[2]}", text)
+    return text
+
+
+def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
+    of_peers = {
+        operation: by_size(selected(rows, "peers", operation))
+        for operation in ("forward", "backward", "predict", "mask")
+    }
+    return {"machine": machine_table(machine)} | of_peers | {
+        "float64": by_size(selected(rows, "float64", "forward")),
+        "keep_prob": pivot(selected(rows, "keep_prob", "forward"), "keep_prob", lambda p: f"{p:.7g}"),
+        "results": by_size(selected(rows, "results", "forward")),
+        "threads": by_size(selected(rows, "threads", "forward")),
+    }
+
+
+def selected(rows: list[Row], series: str, operation: str) -> list[Row]:
+    return [row for row in rows if (row["series"], row["operation"]) == (series, operation)]
+
+
+def machine_table(machine: dict[str, str]) -> str:
+    return markdown([["", ""], *([name, str(value)] for name, value in machine.items())])
+
+
+def by_size(rows: list[Row]) -> str:
+    return pivot(rows, "size", sizes.label)
+
+
+def pivot(rows: list[Row], over: str, label: Callable[[Any], str]) -> str:
+    """A line for each contender, a column for each value of `over`."""
+    values = sorted({row[over] for row in rows})
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    cells = {(row["contender"], row[over]): cell(row) for row in rows}
+    return markdown([
+        ["ns an element (quartiles)", *map(label, values)],
+        *([name, *(cells.get((name, value), "") for value in values)] for name in names),
+    ])  # fmt: skip
+
+
+def cell(row: Row) -> str:
+    """Time with its quartiles; and the ratio to the copy of the same run, where there is one."""
+    time = row["ns_an_element"]
+    text = f"{time['median']:.3g} ({time['low']:.3g}-{time['high']:.3g})"
+    copy = row["ratios"].get("copy")
+    return f"{text}, {copy['median']:.3g} x" if copy and row["contender"] != "copy" else text
+
+
+def markdown(lines: list[list[str]]) -> str:
+    header, *body = lines
+    ruled = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The targets: how fast each call has to be beside a copy and beside others, and what is measured.
+
+    python -m benchmarks.targets [--json FILE] [--markdown FILE] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers, sizes
+from fastdrop import cpu
+from fastdrop.commands import progress, show_table, timing
+from fastdrop.commands.contenders import Case, Fastdrop, Peer, Task, present
+
+SMALL, LARGE = (2**14, 2**18), 2**24  # in the caches; larger than most last-level caches
+COPY, MAXIMUM = peers.Copy(), peers.Maximum()
+VECTOR = tuple(isa for isa in cpu.KERNELS if isa != "generic")
+AVX2 = ("avx2_vaes", "avx2")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An upper limit for time / time of `beside`, or a lower one for its inverse."""
+
+    what: str
+    operation: str
+    keep_prob: float
+    beside: Peer
+    small: float
+    large: float
+    faster: bool = False  # the limit is on how many times faster
+    isas: tuple[str, ...] = VECTOR
+
+
+PROMISES = (
+    Target("forward", "forward", 0.9, COPY, 1.5, 0.9, isas=("avx512",)),
+    Target("forward", "forward", 0.9, COPY, 1.9, 1.0, isas=("avx2_vaes",)),
+    Target("forward", "forward", 0.9, COPY, 2.5, 1.0, isas=("avx2",)),
+    Target("forward, keep_prob 0.5", "forward", 0.5, COPY, 1.05, 0.8, isas=("avx512",)),
+    Target("forward, keep_prob 0.5", "forward", 0.5, COPY, 1.3, 0.8, isas=AVX2),
+    Target("backward", "backward", 0.9, COPY, 1.1, 0.9),
+    Target("predict", "predict", 0.9, COPY, 1.0, 0.9),
+    Target("forward", "forward", 0.9, MAXIMUM, 2.5, 1.0, faster=True),
+)
+BEST = cpu.available()[:1]
+RIVALS = (
+    Target("forward", "forward", 0.9, peers.TextbookNumpy(), 40, 30, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, peers.BestNumpy(), 18, 10, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, peers.TorchEager(), 45, 35, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, peers.TextbookNumpy(), 2, 2, faster=True, isas=("generic",)),
+)
+OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds a call of 64 elements
+TWO_THREADS = 1.85  # times one thread, at 1 Mi elements
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of the table."""
+
+    what: str
+    isa: str
+    dtype: str
+    elements: str
+    target: str
+    measured: timing.Spread
+    met: bool
+
+    def cells(self) -> list[str]:
+        verdict = "met" if self.met else "**missed**"
+        return [self.what, self.isa, self.dtype, self.elements, self.target, str(self.measured), verdict]
+
+
+COLUMNS = ["what", "kernel", "dtype", "elements", "target", "measured (quartiles)", ""]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure every target, and print the table; 0 even where one is missed: it is a report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--quick", action="store_true", help="few rounds, no array above 16 Ki: a trial")
+    chosen = parser.parse_args(arguments)
+    environment = timing.machine("torch")
+    with progress("targets", 2 * len(cpu.available()) + 4) as tick:
+        verdicts = []
+        for verdict in measured(quick=chosen.quick):
+            if verdict:
+                verdicts.append(verdict)
+            else:
+                tick()
+    text = markdown(verdicts, environment)
+    show_table("Targets", COLUMNS, [verdict.cells() for verdict in verdicts])
+    print("\n" + as_line(environment))
+    if chosen.markdown:
+        chosen.markdown.write_text(text)
+    if chosen.json:
+        record = {"machine": environment, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        chosen.json.write_text(json.dumps(record, indent=1))
+    return 0
+
+
+def measured(quick: bool) -> Iterator[Verdict | None]:
+    """The verdicts; None after each part of the work."""
+    rounds = 5 if quick else 41
+    lengths = SMALL[:1] if quick else (*SMALL, LARGE)
+    for dtype in ("float32", "float64"):
+        for isa in cpu.available():
+            yield from verdicts_of(PROMISES, (isa,), dtype, lengths, rounds)
+            yield None
+        yield from verdicts_of(RIVALS, cpu.available(), dtype, lengths, 5 if quick else 15)
+        yield None
+    yield from overheads(rounds)
+    yield None
+    if timing.usable_cores() > 1:
+        yield from two_threads(quick, rounds)
+    yield None
+
+
+def verdicts_of(
+    targets: tuple[Target, ...], isas: tuple[str, ...], dtype: str, lengths: tuple[int, ...], rounds: int
+) -> Iterator[Verdict]:
+    """Every target on `isas` at each length: all that they name alternates in one run."""
+    pairs = [(target, isa) for target in targets for isa in isas if isa in target.isas]
+    there, _ = present([target.beside for target, _ in pairs])
+    pairs = [(target, isa) for target, isa in pairs if target.beside in there]
+    if not pairs:
+        return
+    for size in lengths:
+        task = Task(Case("forward", size, dtype, 0.9))
+        contenders = {target.beside.name: ready(target.beside, task) for target, _ in pairs}
+        for target, isa in pairs:
+            case = Case(target.operation, size, dtype, target.keep_prob)
+            contenders[key(isa, case)] = ready(Fastdrop(isa), Task(case, like=task))
+        comparison = timing.alternate(contenders, rounds=rounds)
+        for target, isa in pairs:
+            name = key(isa, Case(target.operation, size, dtype, target.keep_prob))
+            yield verdict(target, isa, dtype, size, comparison, name)
+
+
+def key(isa: str, case: Case) -> str:
+    return f"{isa} {case.operation} {case.keep_prob}"
+
+
+def ready(peer: Peer, task: Task) -> timing.Contender:
+    peer.enter()
+    return peer.contender(task)
+
+
+def verdict(
+    target: Target, isa: str, dtype: str, size: int, comparison: timing.Comparison, name: str
+) -> Verdict:
+    limit = target.large if size == LARGE else target.small
+    if target.faster:
+        ratio = comparison.ratio(target.beside.name, name)
+        met, text = ratio.median >= limit, f">= {limit:g} x faster than {target.beside.name}"
+    else:
+        ratio = comparison.ratio(name, target.beside.name)
+        met, text = ratio.median <= limit, f"<= {limit:g} x {target.beside.name}"
+    return Verdict(target.what, isa, dtype, sizes.label(size), text, ratio, met)
+
+
+def overheads(rounds: int) -> Iterator[Verdict]:
+    """Whole calls on 64 elements, with `out=` and a Stream."""
+    for operation, limit in OVERHEAD.items():
+        case = Case(operation, 64)
+        for isa in cpu.available():
+            time = timing.alternate({"": ready(Fastdrop(isa), Task(case))}, rounds=rounds).time("")
+            text = f"<= {limit * 1e6:g} us a call"
+            yield Verdict(operation, isa, "float32", "64", text, time * 1e6, time.median <= limit)
+
+
+def two_threads(quick: bool, rounds: int) -> Iterator[Verdict]:
+    """What a second core brings, beside what it brings to a copy."""
+    isa = cpu.available()[0]
+    teams: list[Peer] = [Fastdrop(isa, 1), Fastdrop(isa, 2), peers.CopyInThreads(1), peers.CopyInThreads(2)]
+    for size in (2**20,) if quick else (2**20, LARGE):
+        names = ["one", "two", "copy one", "copy two"]
+        task = Task(Case(size=size))
+        contenders = {name: ready(peer, task) for name, peer in zip(names, teams)}
+        comparison = timing.alternate(contenders, rounds=rounds)
+        gain = comparison.ratio("one", "two")
+        copy = comparison.ratio("copy one", "copy two").median
+        limit = TWO_THREADS if size < LARGE else copy
+        text = f">= {limit:.3g} x one thread" + ("" if size < LARGE else " (as a copy gains)")
+        yield Verdict("two threads", isa, "float32", sizes.label(size), text, gain, gain.median >= limit)
+
+
+def markdown(verdicts: list[Verdict], environment: dict[str, str]) -> str:
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(verdict.cells() for verdict in verdicts)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    met = sum(verdict.met for verdict in verdicts)
+    return (
+        f"{as_line(environment)}\n\nMade by `python -m benchmarks.targets`: "
+        f"{met} of {len(verdicts)} met.\n\n{table}\n"
+    )
+
+
+def as_line(environment: dict[str, Any]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in environment.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
