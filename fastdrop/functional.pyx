@@ -4,9 +4,10 @@ Contiguous native arrays go straight to the kernel, anything else through `numpy
 pieces; what a call accepts and says is in arguments.py, for both.
 """
 
+import math
+
 import numpy as np
 
-cimport cython
 cimport numpy as cnp
 from libc.math cimport ldexp
 from libc.stddef cimport ptrdiff_t
@@ -75,9 +76,9 @@ def relu_dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_ma
     >>> import numpy as np
     >>> y, mask = fd.relu_dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1)
     >>> y
-    array([0., 0., 6., 8.], dtype=float32)
+    array([0., 0., 6., 0.], dtype=float32)
     >>> fd.relu_dropout_backward(np.ones(4, np.float32), mask)
-    array([0., 0., 2., 2.], dtype=float32)
+    array([0., 0., 2., 0.], dtype=float32)
     """
     return forward(x, keep_prob, mode, rng, out, return_mask, True)
 
@@ -94,7 +95,7 @@ def dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_mask=Tr
     >>> import numpy as np
     >>> y, mask = fd.dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1)
     >>> y
-    array([ 0., -0.,  6.,  8.], dtype=float32)
+    array([ 0., -4.,  6.,  0.], dtype=float32)
     """
     return forward(x, keep_prob, mode, rng, out, return_mask, False)
 
@@ -136,7 +137,7 @@ def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
     >>> import numpy as np
     >>> y, _ = fd.relu_dropout(np.float32([1, -2, 3, 4]), 0.5, rng=1, return_mask=False)
     >>> fd.relu_dropout_backward(np.ones(4, np.float32), y, keep_prob=0.5, mode="inverted")
-    array([0., 0., 2., 2.], dtype=float32)
+    array([0., 0., 2., 0.], dtype=float32)
     """
     cdef dropout_pass task
     cdef double scale
@@ -149,9 +150,12 @@ def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
         saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
     dx = out if fits(out, dy) else arguments.result(out, dy)
     begin(&task, False, scale)
-    if type(saved) is Mask:
+    if isinstance(saved, Mask):
+        bits = saved._bits
+        if not (is_plain(dx) and apart(bits, dx)) and np.may_share_memory(bits, dx):
+            bits = bits.copy()
         task.decision = SAVED_BITS
-        task.saved = cnp.PyArray_BYTES(saved._bits)
+        task.saved = cnp.PyArray_BYTES(bits)
         run(&task, dy, dx, None)
     else:
         task.decision = SAVED_OUTPUT
@@ -189,7 +193,7 @@ def dropout_backward(dy, mask, *, out=None):
     >>> import numpy as np
     >>> y, mask = fd.dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1)
     >>> fd.dropout_backward(np.ones(4, np.float32), mask)
-    array([0., 0., 2., 2.], dtype=float32)
+    array([0., 2., 2., 0.], dtype=float32)
     """
     return relu_dropout_backward(dy, mask_of_dropout(mask), out=out)
 
@@ -272,15 +276,14 @@ def keep_mask(shape, keep_prob, *, rng=None):
     --------
     >>> import fastdrop as fd
     >>> fd.keep_mask((2, 4), keep_prob=0.5, rng=1).to_array()
-    array([[False, False,  True,  True],
-           [False,  True,  True,  True]])
+    array([[False,  True,  True, False],
+           [ True,  True, False,  True]])
     """
     cdef dropout_pass task
-    cdef cnp.npy_intp size = 1
+    cdef cnp.npy_intp size
     shape = as_shape(shape)
     keep_prob = arguments.keep_probability(keep_prob)
-    for length in shape:
-        size *= length
+    size = math.prod(shape)
     bits = empty_bits(size)
     begin(&task, False, 1)
     decide(&task, keep_prob, as_stream(rng), size)

@@ -137,6 +137,8 @@ def as_shape(shape: Any) -> tuple[int, ...]:
     lengths = tuple(integer("shape", length) for length in lengths)
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape must have no negative length, got {shape!r}")
+    if math.prod(lengths) >= 2**63:
+        raise ValueError(f"shape must have fewer than 2**63 elements, got {shape!r}")
     return lengths
 
 

@@ -83,6 +83,8 @@ def keep_bits(seed: int, blocks: NDArray[np.uint64], threshold: int) -> NDArray[
         if (threshold << j) % 2**64 == 0:  # only zeros to come: the tied are not below
             break
         undecided = np.flatnonzero(tied.any(axis=1))
+        if not undecided.size:
+            break
         bits = plane(seed, blocks[undecided], j)
         if (threshold >> (63 - j)) & 1:
             below[undecided] |= tied[undecided] & ~bits
@@ -165,11 +167,12 @@ def relu_dropout_backward(
     saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
     dx = arguments.result(out, dy)
     dy = _apart(dy, dx)
-    y = None if isinstance(saved, Mask) else _apart(saved, dx)
+    bits = _apart(saved.bits, dx) if isinstance(saved, Mask) else None
+    y = _apart(saved, dx) if bits is None else None
     for part in _parts(dy.size):
         values = dy.flat[part]
-        if y is None:
-            passed = np.unpackbits(saved.bits[_bytes(part)], count=values.size, bitorder="little")
+        if bits is not None:
+            passed = np.unpackbits(bits[_bytes(part)], count=values.size, bitorder="little")
         else:
             passed = y.flat[part] != 0
         dx.flat[part] = _scaled(values, passed.view(np.bool_), scale)

@@ -34,7 +34,7 @@ class Stream:
     >>> import fastdrop as fd
     >>> stream = fd.Stream(42)
     >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
-    array([False,  True, False, False])
+    array([ True, False,  True,  True])
     >>> stream
     Stream(seed=42, offset=4)
 
@@ -42,7 +42,7 @@ class Stream:
 
     >>> stream.offset = 0
     >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
-    array([False,  True, False, False])
+    array([ True, False,  True,  True])
 
     References
     ----------

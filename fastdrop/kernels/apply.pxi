@@ -1,167 +1,182 @@
-# Decisions and elements -> results, a word of 64 at a time. Arguments before the task are
-# constants where these functions are called, so that every form has a loop of its own.
+# Decisions and elements -> results, sixteen elements and sixteen bits at a time. A dtype or a form
+# is a constant where these functions are called, so that each has a loop of its own.
 
 from fastdrop.kernels.kernel cimport dropout_pass
 
+cdef enum:
+    STEP = 16           # elements
+    GROUP_STEPS = GROUP_SIZE * BLOCK / STEP
+    ALIGNMENT = 64      # of results that bypass the cache
+
 
 cdef inline int itemsize(int dtype) noexcept nogil:
-    return 4 if dtype == FLOAT32 else 8
+    return 8 if dtype == FLOAT64 else 4
 
 
-cdef inline int lane_count(int dtype) noexcept nogil:
-    return 8 if dtype == FLOAT64 else 16
-
-
-cdef inline uint64_t apply_word(
-    int dtype, bint relu, bint streaming, const char* x, char* y, uint64_t keep, lanes scale
+cdef inline void apply_step(
+    int dtype, bint relu, bint streaming,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed, lanes scale
 ) noexcept nogil:
     """`y = scale * x` where kept (and passed by the ReLU), else +0; the bits of what passed."""
-    cdef uint64_t passed = 0
     cdef lanes value
     cdef lanes_mask mask
     cdef int i
-    for i in range(0, 64, 8):
-        if i % lane_count(dtype):
-            continue
-        value = lanes_load(dtype, x + i * itemsize(dtype))
-        mask = mask_expand(dtype, <uint32_t> (keep >> i))
+    for i in range(2 if dtype == FLOAT64 else 1):
+        value = lanes_load(dtype, x + 64 * i)
+        mask = mask_load(dtype, keep + i)
         if relu:
-            mask = mask_and(mask, lanes_positive(dtype, value))
-            passed |= <uint64_t> mask_pack(dtype, mask) << i
-        value = lanes_select(dtype, mask, lanes_mul(dtype, value, scale))
+            mask = mask_positive(dtype, mask, value)
+            mask_store(dtype, passed + i, mask)
+        value = lanes_scale(dtype, mask, value, scale)
         if streaming:
-            lanes_stream(dtype, y + i * itemsize(dtype), value)
+            lanes_stream(dtype, y + 64 * i, value)
         else:
-            lanes_store(dtype, y + i * itemsize(dtype), value)
-    return passed if relu else keep
+            lanes_store(dtype, y + 64 * i, value)
 
 
-cdef inline uint64_t apply_part(
-    int dtype, bint relu, const char* x, char* y, uint64_t keep, lanes scale, ptrdiff_t count
-) noexcept nogil:
-    """The same for `count` < 64 elements."""
-    cdef char padded[64 * 8]
-    memset(padded, 0, 64 * itemsize(dtype))
-    memcpy(padded, x, count * itemsize(dtype))
-    keep = apply_word(dtype, relu, False, padded, padded, keep & low_bits(count), scale)
-    memcpy(y, padded, count * itemsize(dtype))
-    return keep
-
-
-cdef inline void apply_words(
+cdef inline void apply_steps(
     int dtype, bint relu, bint streaming,
-    const dropout_pass* task, ptrdiff_t first, const unsigned char* bits, uint64_t bit, int count
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed, double factor,
+    ptrdiff_t steps, const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """`count` words of elements from `first` on; their decisions are in `bits` from `bit` on."""
-    cdef lanes scale = lanes_fill(dtype, task.scale)
-    cdef uint64_t keep
-    cdef int i
-    for i in range(count):
-        keep = apply_word(
-            dtype, relu, streaming, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
-            load_word(bits, bit), scale,
-        )
-        if task.mask != NULL:
-            store_word(task.mask, task.first_bit + first, keep)
-        first += 64
-        bit += 64
+    """All steps, while the first planes of the chunk ahead are drawn: drawing is bound by
+    arithmetic and this by memory, so that side by side they hide each other's waits."""
+    cdef lanes scale = lanes_fill(dtype, factor)
+    cdef int size = STEP * itemsize(dtype)
+    cdef int i = 0, plane, planes
+    cdef ptrdiff_t step = 0, stop
+    cdef Group group
+    if ahead != NULL:
+        planes = first_planes(draw.threshold)
+        while i < ahead.count and step + GROUP_STEPS <= steps:
+            group = group_first(ahead, i)
+            for plane in range(FIRST_PLANES):
+                if plane < planes:
+                    compare_plane(draw, &group, plane)
+                stop = step + GROUP_STEPS // FIRST_PLANES
+                while step < stop:
+                    apply_step(dtype, relu, streaming, x + step * size, y + step * size,
+                               keep + 2 * step, passed + 2 * step, scale)
+                    step += 1
+            group_store(ahead, i, group)
+            i += GROUP_SIZE
+        draw_first(draw, ahead, i)
+    while step < steps:
+        apply_step(dtype, relu, streaming, x + step * size, y + step * size,
+                   keep + 2 * step, passed + 2 * step, scale)
+        step += 1
+
+
+cdef inline void apply_part(
+    int dtype, bint relu, const dropout_pass* task, ptrdiff_t first, ptrdiff_t count,
+    const unsigned char* keep, uint64_t bit
+) noexcept nogil:
+    """Fewer elements than a step."""
+    cdef char padded[STEP * 8]
+    cdef uint64_t bits
+    if count == 0:
+        return
+    bits = load_part(keep, bit, count)
+    memset(padded, 0, STEP * itemsize(dtype))
+    memcpy(padded, task.x + first * itemsize(dtype), count * itemsize(dtype))
+    apply_step(dtype, relu, False, padded, padded, <unsigned char*> &bits, <unsigned char*> &bits,
+               lanes_fill(dtype, task.scale))
+    memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
+    if relu and task.mask != NULL:
+        store_part(task.mask, task.first_bit + first, bits, count)
 
 
 cdef inline void apply_as(
     int dtype, bint relu, bint streaming,
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* bits, uint64_t bit,
+    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """All elements, while the first planes of the chunk ahead are drawn: the generator is bound by
-    arithmetic and this loop by memory, so that together they take little longer than either."""
-    cdef Group group
-    cdef int i = 0, plane, planes
-    cdef ptrdiff_t count
-    cdef uint64_t keep
-    if ahead != NULL and GROUP_BLOCKS == 8:
-        planes = first_planes(draw.threshold)
-        while i < ahead.count and first + 1024 <= last:
-            group = group_first(ahead, i)
-            for plane in range(8):
-                if plane < planes:
-                    compare_plane(draw, &group, plane)
-                apply_words(dtype, relu, streaming, task, first, bits, bit, 2)
-                first += 128
-                bit += 128
-            group_store(ahead, i, group)
-            i += GROUP_BLOCKS
-    if ahead != NULL:
-        draw_first(draw, ahead, i)
-    count = (last - first) // 64
-    apply_words(dtype, relu, streaming, task, first, bits, bit, count)
-    first += 64 * count
-    bit += 64 * count
-    if first < last:
-        keep = apply_part(
-            dtype, relu, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
-            load_part(bits, bit, last - first), lanes_fill(dtype, task.scale), last - first,
-        )
-        if task.mask != NULL:
-            store_part(task.mask, task.first_bit + first, keep, last - first)
+    cdef uint64_t keep_words[CHUNK_WORDS + 1]
+    cdef uint64_t passed_words[CHUNK_WORDS + 1]
+    cdef unsigned char* passed = <unsigned char*> passed_words
+    cdef ptrdiff_t head, body
+    cdef uint64_t mask_bit
+    cdef bint aside
+    # First what is before an aligned result, or before a byte of the mask.
+    if streaming:
+        head = (-<uintptr_t> (task.y + first * itemsize(dtype)) % ALIGNMENT) // itemsize(dtype)
+    else:
+        head = -(task.first_bit + first) % 8
+    head = min(head, last - first)
+    apply_part(dtype, relu, task, first, head, keep, bit)
+    first += head
+    bit += head
+    body = (last - first) & ~<ptrdiff_t> (STEP - 1)
+
+    # The loop wants its bits to start with a byte.
+    keep += bit >> 3
+    bit &= 7
+    if bit:
+        copy_bits(<unsigned char*> keep_words, 0, keep, bit, last - first)
+        keep = <unsigned char*> keep_words
+        bit = 0
+    mask_bit = task.first_bit + first
+    aside = task.mask == NULL or mask_bit & 7
+    if not aside:
+        passed = task.mask + (mask_bit >> 3)
+
+    apply_steps(
+        dtype, relu, streaming, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
+        keep, passed, task.scale, body // STEP, draw, ahead,
+    )
+    if relu and aside and task.mask != NULL:
+        copy_bits(task.mask, mask_bit, passed, 0, body)
+    apply_part(dtype, relu, task, first + body, last - first - body, keep, body)
 
 
 cdef inline void apply_dtype(
     int dtype,
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* bits, uint64_t bit,
+    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     if task.streaming:
         if task.relu:
-            apply_as(dtype, True, True, task, first, last, bits, bit, draw, ahead)
+            apply_as(dtype, True, True, task, first, last, keep, bit, draw, ahead)
         else:
-            apply_as(dtype, False, True, task, first, last, bits, bit, draw, ahead)
+            apply_as(dtype, False, True, task, first, last, keep, bit, draw, ahead)
     elif task.relu:
-        apply_as(dtype, True, False, task, first, last, bits, bit, draw, ahead)
+        apply_as(dtype, True, False, task, first, last, keep, bit, draw, ahead)
     else:
-        apply_as(dtype, False, False, task, first, last, bits, bit, draw, ahead)
+        apply_as(dtype, False, False, task, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* bits, uint64_t bit,
+    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """Elements first, ..., last - 1 of a pass; their decisions are in `bits` from `bit` on."""
+    """At most CHUNK elements of a pass from `first` on; their decisions are in `keep` from `bit` on."""
     if task.x == NULL:
         if ahead != NULL:
             draw_first(draw, ahead, 0)
-        copy_bits(task.mask, task.first_bit + first, bits, bit, last - first)
     elif task.dtype == FLOAT32:
-        apply_dtype(FLOAT32, task, first, last, bits, bit, draw, ahead)
+        apply_dtype(FLOAT32, task, first, last, keep, bit, draw, ahead)
     elif task.dtype == FLOAT64:
-        apply_dtype(FLOAT64, task, first, last, bits, bit, draw, ahead)
+        apply_dtype(FLOAT64, task, first, last, keep, bit, draw, ahead)
+    if task.mask != NULL and not task.relu:
+        copy_bits(task.mask, task.first_bit + first, keep, bit, last - first)
 
 
-cdef inline uint64_t nonzero_word(int dtype, const char* y) noexcept nogil:
-    """Which of 64 elements are not zero."""
-    cdef uint64_t bits = 0
-    cdef int i
-    for i in range(0, 64, 8):
-        if i % lane_count(dtype) == 0:
-            bits |= <uint64_t> mask_pack(
-                dtype, lanes_nonzero(dtype, lanes_load(dtype, y + i * itemsize(dtype)))
-            ) << i
-    return bits
-
-
-cdef inline void nonzero_as(int dtype, const char* y, ptrdiff_t count, uint64_t* bits) noexcept nogil:
-    cdef char padded[64 * 8]
-    while count >= 64:
-        bits[0] = nonzero_word(dtype, y)
-        bits += 1
-        y += 64 * itemsize(dtype)
-        count -= 64
-    if count:
+cdef inline void nonzero_as(int dtype, const char* y, ptrdiff_t count, unsigned char* bits) noexcept nogil:
+    cdef char padded[STEP * 8]
+    cdef ptrdiff_t step = 0
+    cdef int i, size = STEP * itemsize(dtype)
+    while step < count // STEP:
+        for i in range(2 if dtype == FLOAT64 else 1):
+            mask_store(dtype, bits + 2 * step + i, mask_nonzero(dtype, lanes_load(dtype, y + step * size + 64 * i)))
+        step += 1
+    if count % STEP:
         memset(padded, 0, sizeof(padded))
-        memcpy(padded, y, count * itemsize(dtype))
-        bits[0] = nonzero_word(dtype, padded)
+        memcpy(padded, y + step * size, count % STEP * itemsize(dtype))
+        for i in range(2 if dtype == FLOAT64 else 1):
+            mask_store(dtype, bits + 2 * step + i, mask_nonzero(dtype, lanes_load(dtype, padded + 64 * i)))
 
 
-cdef void nonzero(int dtype, const char* y, ptrdiff_t count, uint64_t* bits) noexcept nogil:
+cdef void nonzero(int dtype, const char* y, ptrdiff_t count, unsigned char* bits) noexcept nogil:
     """Which of `count` elements are not zero, packed."""
     if dtype == FLOAT32:
         nonzero_as(FLOAT32, y, count, bits)

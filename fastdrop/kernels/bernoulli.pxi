@@ -9,12 +9,11 @@
 cdef enum:
     BLOCK = 128             # elements that one block decides a bit of
     BLOCK_WORDS = 2
-    CHUNK_BLOCKS = 64       # drawn together: their bits stay in the first-level cache
+    CHUNK_BLOCKS = 32       # drawn together: one bit of a word for each of their words
     CHUNK = CHUNK_BLOCKS * BLOCK
     CHUNK_WORDS = CHUNK_BLOCKS * BLOCK_WORDS
     FIRST_PLANES = 8        # leave one element in 256 tied, and two blocks in five
-    REST_PLANES = 2         # at a time, once blocks are gathered
-    MOST_GROUP_BLOCKS = 8
+    REST_PLANES = 4         # at a time, once blocks are gathered
 
 cdef struct Group:
     blocks counter
@@ -24,9 +23,9 @@ cdef struct Group:
 cdef struct Chunk:
     uint64_t block      # its first block
     int count           # blocks
-    uint64_t carried[BLOCK_WORDS]    # the last block of the chunk before it
-    uint64_t below[CHUNK_WORDS]      # packed: whether U < threshold
-    uint64_t tied[CHUNK_WORDS]       # packed: whether another plane has to tell
+    uint64_t below[CHUNK_WORDS]     # packed: whether U < threshold
+    uint64_t tied[CHUNK_WORDS]      # packed: whether another plane has to tell
+    uint64_t undecided              # which words have a tie
 
 cdef struct Draw:
     Key key
@@ -55,6 +54,7 @@ cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
 cdef inline void group_store(Chunk* chunk, int i, Group group) noexcept nogil:
     blocks_store(chunk.below + BLOCK_WORDS * i, group.below)
     blocks_store(chunk.tied + BLOCK_WORDS * i, group.tied)
+    chunk.undecided |= blocks_which(group.tied) << BLOCK_WORDS * i
 
 
 cdef inline int first_planes(uint64_t threshold) noexcept nogil:
@@ -75,49 +75,51 @@ cdef void draw_first(const Draw* draw, Chunk* chunk, int i) noexcept nogil:
         for plane in range(planes):
             compare_plane(draw, &group, plane)
         group_store(chunk, i, group)
-        i += GROUP_BLOCKS
+        i += GROUP_SIZE
 
 
 cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, uint64_t* ties) noexcept nogil:
     """The blocks that still have a tie, side by side; how many they are."""
+    cdef uint64_t blocks_left = (chunk.undecided | chunk.undecided >> 1) & <uint64_t> 0x5555555555555555
     cdef int i, found = 0
-    for i in range(chunk.count):
+    if chunk.count < CHUNK_BLOCKS:
+        blocks_left &= low_bits(BLOCK_WORDS * chunk.count)
+    while blocks_left:
+        i = lowest_bit(blocks_left)     # the block's first word
+        blocks_left &= blocks_left - 1
         index[found] = i
-        counters[2 * found] = chunk.block + i
+        counters[2 * found] = chunk.block + i // BLOCK_WORDS
         counters[2 * found + 1] = 0
-        ties[2 * found] = chunk.tied[2 * i]
-        ties[2 * found + 1] = chunk.tied[2 * i + 1]
-        found += (chunk.tied[2 * i] | chunk.tied[2 * i + 1]) != 0
+        ties[2 * found] = chunk.tied[i]
+        ties[2 * found + 1] = chunk.tied[i + 1]
+        found += 1
     # The last group is filled up with blocks that need nothing.
-    memset(counters + 2 * found, 0, 16 * GROUP_BLOCKS)
-    memset(ties + 2 * found, 0, 16 * GROUP_BLOCKS)
+    memset(counters + 2 * found, 0, 16 * GROUP_SIZE)
+    memset(ties + 2 * found, 0, 16 * GROUP_SIZE)
     return found
 
 
 cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
     """The other planes, for the blocks that have a tie."""
-    cdef int index[CHUNK_BLOCKS + 1]
-    cdef uint64_t counters[CHUNK_WORDS + BLOCK_WORDS * MOST_GROUP_BLOCKS]
-    cdef uint64_t ties[CHUNK_WORDS + BLOCK_WORDS * MOST_GROUP_BLOCKS]
-    cdef int found = gather_tied(chunk, index, counters, ties)
+    cdef int index[CHUNK_BLOCKS]
+    cdef uint64_t counters[CHUNK_WORDS + BLOCK_WORDS * GROUP_SIZE]
+    cdef uint64_t ties[CHUNK_WORDS + BLOCK_WORDS * GROUP_SIZE]
     cdef Group group
-    cdef int i = 0, plane, k
+    cdef int found, i = 0, plane, k
+    if draw.threshold << FIRST_PLANES == 0:
+        return
+    found = gather_tied(chunk, index, counters, ties)
     while i < found:
         group.counter = blocks_load(counters + 2 * i)
         group.tied = blocks_load(ties + 2 * i)
         group.below = blocks_set(0, 0)
         plane = FIRST_PLANES
-        while plane < 64 and draw.threshold << plane and blocks_any(group.tied):
+        while plane < 64 and draw.threshold << plane and blocks_which(group.tied):
             for k in range(REST_PLANES):
                 compare_plane(draw, &group, plane + k)
             plane += REST_PLANES
         blocks_store(ties + 2 * i, group.below)
-        i += GROUP_BLOCKS
+        i += GROUP_SIZE
     for i in range(found):
-        chunk.below[2 * index[i]] |= ties[2 * i]
-        chunk.below[2 * index[i] + 1] |= ties[2 * i + 1]
-
-
-cdef inline void draw_end(const Draw* draw, Chunk* chunk) noexcept nogil:
-    if draw.threshold << FIRST_PLANES:
-        draw_rest(draw, chunk)
+        chunk.below[index[i]] |= ties[2 * i]
+        chunk.below[index[i] + 1] |= ties[2 * i + 1]

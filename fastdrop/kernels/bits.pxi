@@ -45,6 +45,15 @@ cdef inline void store_part(unsigned char* bits, uint64_t first, uint64_t word, 
 cdef inline void copy_bits(
     unsigned char* to, uint64_t to_first, const unsigned char* bits, uint64_t first, ptrdiff_t count
 ) noexcept nogil:
+    cdef int shift = first & 7
+    if to_first & 7 == 0:
+        to += to_first >> 3
+        to_first = 0
+        if shift == 0:
+            memcpy(to, bits + (first >> 3), count >> 3)
+            to += count >> 3
+            first += count & ~<ptrdiff_t> 7
+            count &= 7
     while count >= 64:
         store_word(to, to_first, load_word(bits, first))
         to_first += 64

@@ -37,7 +37,7 @@ cdef extern from *:
     const char* COMPILER
 
 cdef enum:
-    CHUNK = 8192            # threads meet at multiples of it, where a kernel's chunks and mask bytes end
+    CHUNK = 4096            # threads meet at multiples of it, where a kernel's chunks and mask bytes end
     SLICE = 1 << 24         # elements between two looks at pending signals: well below half a second
     HOLD_GIL = 1 << 10      # elements that take less time than letting go of the interpreter does
     ONE_THREAD = 1 << 16    # elements below which a second thread does not pay for being woken

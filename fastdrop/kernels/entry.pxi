@@ -7,60 +7,58 @@ from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, SAVED_BITS, SAVED_OUTPUT, 
 
 
 cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """A chunk is applied while the next is drawn. What does not fill a word of 64 elements waits
-    for it, and its bits are carried, so that words keep to cache lines and blocks to the stream."""
+    """Chunks start where blocks do; one is applied while the next is drawn."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
+    cdef Chunk* drawn
     cdef Draw draw
     cdef int phase = (task.position + first) % BLOCK
-    cdef ptrdiff_t start = first - phase  # the element that `now` starts with
+    cdef ptrdiff_t left = (phase + (last - first) + BLOCK - 1) // BLOCK  # blocks
     cdef ptrdiff_t end
-    cdef uint64_t block = (task.position + first) // BLOCK
-    cdef ptrdiff_t count = (phase + (last - first) + BLOCK - 1) // BLOCK  # blocks left
-    cdef bint more
     key_schedule(&draw.key, task.seed[0], task.seed[1])
     draw.threshold = task.threshold
-    now.block = block
-    now.count = min(count, CHUNK_BLOCKS)
+    now.block = (task.position + first) // BLOCK
+    now.count = min(left, CHUNK_BLOCKS)
+    now.undecided = 0
     draw_first(&draw, now, 0)
-    while True:
-        draw_end(&draw, now)
-        count -= now.count
-        block += now.count
-        more = count > 0
-        end = last
-        if more:
-            ahead.block = block
-            ahead.count = min(count, CHUNK_BLOCKS)
-            ahead.carried[0] = now.below[CHUNK_WORDS - 2]
-            ahead.carried[1] = now.below[CHUNK_WORDS - 1]
-            end = first + ((start + CHUNK - first) & ~<ptrdiff_t> 63)
-        apply(task, first, end, <const unsigned char*> now.carried, first - start + BLOCK, &draw, ahead if more else NULL)
-        if not more:
-            break
+    while left:
+        draw_rest(&draw, now)
+        left -= now.count
+        ahead.block = now.block + now.count
+        ahead.count = min(left, CHUNK_BLOCKS)
+        ahead.undecided = 0
+        end = min(first + CHUNK - phase, last)
+        drawn = ahead if left else NULL
+        apply(task, first, end, <const unsigned char*> now.below, phase, &draw, drawn)
         first = end
-        start += CHUNK
+        phase = 0
         now, ahead = ahead, now
 
 
-cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Decisions that need no drawing."""
     cdef uint64_t words[CHUNK_WORDS]
+    cdef const unsigned char* keep = <const unsigned char*> words
+    cdef uint64_t bit = 0
     cdef ptrdiff_t end
-    if first == last:
-        return
+    memset(words, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
+    while first < last:
+        end = min(first + CHUNK, last)
+        if task.decision == SAVED_BITS:
+            keep = <const unsigned char*> task.saved
+            bit = task.first_bit + first
+        elif task.decision == SAVED_OUTPUT:
+            nonzero(task.dtype, task.saved + first * itemsize(task.dtype), end - first, <unsigned char*> words)
+        apply(task, first, end, keep, bit, NULL, NULL)
+        first = end
+
+
+cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     if task.decision == DRAWN:
         run_drawn(task, first, last)
-    elif task.decision == SAVED_BITS:
-        apply(task, first, last, <const unsigned char*> task.saved, task.first_bit + first, NULL, NULL)
     else:
-        memset(words, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
-        while first < last:
-            end = min(first + CHUNK, last)
-            if task.decision == SAVED_OUTPUT:
-                nonzero(task.dtype, task.saved + first * itemsize(task.dtype), end - first, words)
-            apply(task, first, end, <const unsigned char*> words, 0, NULL, NULL)
-            first = end
+        run_given(task, first, last)
     if task.streaming:
         stream_end()
 

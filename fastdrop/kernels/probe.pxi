@@ -8,4 +8,4 @@ def probe_ars(counter: int, seed: int, rounds: int = ROUNDS) -> bytes:
     key_schedule(&key, seed & 0xFFFFFFFFFFFFFFFF, seed >> 64)
     state = ars(&key, blocks_set(counter & 0xFFFFFFFFFFFFFFFF, counter >> 64), rounds)
     blocks_store(words, state)
-    return (<char*> words)[:16 * GROUP_BLOCKS]
+    return (<char*> words)[:16 * GROUP_SIZE]

@@ -4,7 +4,7 @@
 
 #include "avx2_lanes.h"
 
-#define GROUP_BLOCKS 8
+enum { GROUP_SIZE = 8 };
 
 typedef struct { __m128i part[8]; } blocks; /* 1 block each */
 
@@ -60,11 +60,14 @@ VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
     return state;
 }
 
-VOCABULARY int blocks_any(blocks a)
+VOCABULARY uint64_t blocks_which(blocks a)
 {
-    __m128i any = a.part[0];
-    for (int i = 1; i < 8; i++) any = _mm_or_si128(any, a.part[i]);
-    return !_mm_testz_si128(any, any);
+    unsigned zero = 0;
+    EACH_PART {
+        __m128i is_zero = _mm_cmpeq_epi64(a.part[i], _mm_setzero_si128());
+        zero |= (unsigned)_mm_movemask_pd(_mm_castsi128_pd(is_zero)) << 2 * i;
+    }
+    return zero ^ 0xFFFF;
 }
 
 VOCABULARY blocks blocks_load(const uint64_t *words)

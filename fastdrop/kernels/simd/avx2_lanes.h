@@ -7,7 +7,7 @@
 #include "common.h"
 
 typedef struct { __m256i half[2]; } lanes;
-typedef lanes lanes_mask; /* all ones or all zeros a lane */
+typedef lanes lanes_mask; /* the sign bit of a lane */
 
 #define EACH_HALF for (int i = 0; i < 2; i++)
 #define AS_PS _mm256_castsi256_ps
@@ -41,72 +41,61 @@ VOCABULARY lanes lanes_fill(int dtype, double value)
     return a;
 }
 
-VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
     EACH_HALF a.half[i] =
-        dtype == FLOAT32 ? _mm256_castps_si256(_mm256_mul_ps(AS_PS(a.half[i]), AS_PS(b.half[i])))
-                         : _mm256_castpd_si256(_mm256_mul_pd(AS_PD(a.half[i]), AS_PD(b.half[i])));
+        dtype == FLOAT64
+            ? _mm256_castpd_si256(_mm256_blendv_pd(
+                  _mm256_setzero_pd(), _mm256_mul_pd(AS_PD(a.half[i]), AS_PD(b.half[i])), AS_PD(m.half[i])))
+            : _mm256_castps_si256(_mm256_blendv_ps(
+                  _mm256_setzero_ps(), _mm256_mul_ps(AS_PS(a.half[i]), AS_PS(b.half[i])), AS_PS(m.half[i])));
     return a;
 }
 
-/* A comparison with zero: its predicate has to be a constant. */
-#define COMPARED(dtype, a, predicate)                                                                  \
-    (dtype == FLOAT32                                                                                  \
-         ? _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a), _mm256_setzero_ps(), predicate))                \
-         : _mm256_castpd_si256(_mm256_cmp_pd(AS_PD(a), _mm256_setzero_pd(), predicate)))
-
-VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
-{
-    EACH_HALF a.half[i] = COMPARED(dtype, a.half[i], _CMP_NLE_UQ);
-    return a;
-}
-
-VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
-{
-    EACH_HALF a.half[i] = COMPARED(dtype, a.half[i], _CMP_NEQ_UQ);
-    return a;
-}
-
-VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
-{
-    EACH_HALF a.half[i] = _mm256_and_si256(a.half[i], b.half[i]);
-    return a;
-}
-
-VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
-{
-    (void)dtype;
-    return mask_and(m, a);
-}
-
-/* Every lane sees all bits, and keeps the one of its own. */
-VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+/* Every lane sees all bits, and shifts its own to the sign. */
+VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
-    EACH_HALF {
-        if (dtype == FLOAT32) {
-            __m256i own = _mm256_slli_epi32(_mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), 8 * i);
-            m.half[i] = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), own), own);
-        } else {
-            __m256i own = _mm256_slli_epi64(_mm256_setr_epi64x(1, 2, 4, 8), 4 * i);
-            m.half[i] = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x((int)bits), own), own);
-        }
+    uint16_t word;
+    if (dtype == FLOAT64) {
+        __m256i all = _mm256_set1_epi8((char)*bits);
+        m.half[0] = _mm256_sllv_epi64(all, _mm256_setr_epi64x(63, 62, 61, 60));
+        m.half[1] = _mm256_sllv_epi64(all, _mm256_setr_epi64x(59, 58, 57, 56));
+    } else {
+        __m256i all;
+        memcpy(&word, bits, 2);
+        all = _mm256_set1_epi16((short)word);
+        m.half[0] = _mm256_sllv_epi32(all, _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24));
+        m.half[1] = _mm256_sllv_epi32(all, _mm256_setr_epi32(23, 22, 21, 20, 19, 18, 17, 16));
     }
     return m;
 }
 
-VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
 {
-    if (dtype == FLOAT32)
-        return (uint32_t)_mm256_movemask_ps(AS_PS(m.half[0])) |
-               (uint32_t)_mm256_movemask_ps(AS_PS(m.half[1])) << 8;
-    return (uint32_t)_mm256_movemask_pd(AS_PD(m.half[0])) |
-           (uint32_t)_mm256_movemask_pd(AS_PD(m.half[1])) << 4;
+    if (dtype == FLOAT64) {
+        *bits = (unsigned char)(_mm256_movemask_pd(AS_PD(m.half[0])) | _mm256_movemask_pd(AS_PD(m.half[1])) << 4);
+    } else {
+        bits[0] = (unsigned char)_mm256_movemask_ps(AS_PS(m.half[0]));
+        bits[1] = (unsigned char)_mm256_movemask_ps(AS_PS(m.half[1]));
+    }
 }
 
-VOCABULARY void prefetch(const char *address)
+/* A comparison with zero: its predicate has to be a constant. */
+#define COMPARED(dtype, a, predicate)                                                              \
+    (dtype == FLOAT64 ? _mm256_castpd_si256(_mm256_cmp_pd(AS_PD(a), _mm256_setzero_pd(), predicate)) \
+                      : _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a), _mm256_setzero_ps(), predicate)))
+
+VOCABULARY lanes_mask mask_positive(int dtype, lanes_mask m, lanes a)
 {
-    _mm_prefetch(address, _MM_HINT_T0);
+    EACH_HALF m.half[i] = _mm256_and_si256(m.half[i], COMPARED(dtype, a.half[i], _CMP_NLE_UQ));
+    return m;
+}
+
+VOCABULARY lanes_mask mask_nonzero(int dtype, lanes a)
+{
+    EACH_HALF a.half[i] = COMPARED(dtype, a.half[i], _CMP_NEQ_UQ);
+    return a;
 }
 
 VOCABULARY void stream_end(void)

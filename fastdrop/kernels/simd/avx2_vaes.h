@@ -4,7 +4,7 @@
 
 #include "avx2_lanes.h"
 
-#define GROUP_BLOCKS 8
+enum { GROUP_SIZE = 8 };
 
 typedef struct { __m256i part[4]; } blocks; /* 2 blocks each */
 
@@ -60,11 +60,14 @@ VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
     return state;
 }
 
-VOCABULARY int blocks_any(blocks a)
+VOCABULARY uint64_t blocks_which(blocks a)
 {
-    __m256i any = a.part[0];
-    for (int i = 1; i < 4; i++) any = _mm256_or_si256(any, a.part[i]);
-    return !_mm256_testz_si256(any, any);
+    unsigned zero = 0;
+    EACH_PART {
+        __m256i is_zero = _mm256_cmpeq_epi64(a.part[i], _mm256_setzero_si256());
+        zero |= (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(is_zero)) << 4 * i;
+    }
+    return zero ^ 0xFFFF;
 }
 
 VOCABULARY blocks blocks_load(const uint64_t *words)

@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-#define GROUP_BLOCKS 8
+enum { GROUP_SIZE = 8 };
 
 typedef struct { __m512i part[2]; } blocks; /* 4 blocks each */
 
@@ -64,10 +64,10 @@ VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
     return state;
 }
 
-VOCABULARY int blocks_any(blocks a)
+VOCABULARY uint64_t blocks_which(blocks a)
 {
-    __m512i either = _mm512_or_si512(a.part[0], a.part[1]);
-    return _mm512_test_epi64_mask(either, either) != 0;
+    return (uint64_t)_mm512_test_epi64_mask(a.part[0], a.part[0]) |
+           (uint64_t)_mm512_test_epi64_mask(a.part[1], a.part[1]) << 8;
 }
 
 VOCABULARY blocks blocks_load(const uint64_t *words)
@@ -111,51 +111,38 @@ VOCABULARY lanes lanes_fill(int dtype, double value)
                             : _mm512_castpd_si512(_mm512_set1_pd(value));
 }
 
-VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    return dtype == FLOAT32
-               ? _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)))
-               : _mm512_castpd_si512(_mm512_mul_pd(_mm512_castsi512_pd(a), _mm512_castsi512_pd(b)));
+    return dtype == FLOAT64
+               ? _mm512_castpd_si512(_mm512_maskz_mul_pd((__mmask8)m, _mm512_castsi512_pd(a), _mm512_castsi512_pd(b)))
+               : _mm512_castps_si512(_mm512_maskz_mul_ps(m, _mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
 }
 
-VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
+VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
-    return dtype == FLOAT32
-               ? _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NLE_UQ)
-               : _mm512_cmp_pd_mask(_mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NLE_UQ);
-}
-
-VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
-{
-    return dtype == FLOAT32
-               ? _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NEQ_UQ)
-               : _mm512_cmp_pd_mask(_mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NEQ_UQ);
-}
-
-VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
-{
-    return dtype == FLOAT32 ? _mm512_maskz_mov_epi32(m, a) : _mm512_maskz_mov_epi64((__mmask8)m, a);
-}
-
-VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
-{
-    return a & b;
-}
-
-VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
-{
-    return (lanes_mask)(dtype == FLOAT32 ? bits : bits & 0xFF);
-}
-
-VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
-{
-    (void)dtype;
+    uint16_t m;
+    if (dtype == FLOAT64)
+        return *bits;
+    memcpy(&m, bits, 2);
     return m;
 }
 
-VOCABULARY void prefetch(const char *address)
+VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
 {
-    _mm_prefetch(address, _MM_HINT_T0);
+    memcpy(bits, &m, dtype == FLOAT64 ? 1 : 2);
+}
+
+VOCABULARY lanes_mask mask_positive(int dtype, lanes_mask m, lanes a)
+{
+    return dtype == FLOAT64
+               ? _mm512_mask_cmp_pd_mask((__mmask8)m, _mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NLE_UQ)
+               : _mm512_mask_cmp_ps_mask(m, _mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NLE_UQ);
+}
+
+VOCABULARY lanes_mask mask_nonzero(int dtype, lanes a)
+{
+    return dtype == FLOAT64 ? _mm512_cmp_pd_mask(_mm512_castsi512_pd(a), _mm512_setzero_pd(), _CMP_NEQ_UQ)
+                            : _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_setzero_ps(), _CMP_NEQ_UQ);
 }
 
 VOCABULARY void stream_end(void)

@@ -6,7 +6,7 @@
 #include "common.h"
 
 /* One block at a time: a smaller group stops drawing sooner, and without vectors costs no more. */
-#define GROUP_BLOCKS 1
+enum { GROUP_SIZE = 1 };
 
 typedef struct { uint64_t word[2]; } blocks;
 
@@ -121,9 +121,9 @@ VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
     AES_ROUND(aes_column_last, state, key);
 }
 
-VOCABULARY int blocks_any(blocks a)
+VOCABULARY uint64_t blocks_which(blocks a)
 {
-    return (a.word[0] | a.word[1]) != 0;
+    return (a.word[0] != 0) | (a.word[1] != 0) << 1;
 }
 
 VOCABULARY blocks blocks_load(const uint64_t *words)
@@ -174,66 +174,60 @@ VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 VOCABULARY lanes lanes_fill(int dtype, double value)
 {
     lanes a;
-    if (dtype == FLOAT32) EACH_FLOAT a.f[i] = (float)value;
-    else EACH_DOUBLE a.d[i] = value;
+    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = value;
+    else EACH_FLOAT a.f[i] = (float)value;
     return a;
 }
 
-VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    if (dtype == FLOAT32) EACH_FLOAT a.f[i] *= b.f[i];
-    else EACH_DOUBLE a.d[i] *= b.d[i];
-    return a;
-}
-
-VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
-{
-    lanes_mask m;
-    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = a.f[i] <= 0 ? 0 : UINT32_MAX;
-    else EACH_DOUBLE m.q[i] = a.d[i] <= 0 ? 0 : UINT64_MAX;
-    return m;
-}
-
-VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
-{
-    lanes_mask m;
-    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = a.f[i] == 0 ? 0 : UINT32_MAX;
-    else EACH_DOUBLE m.q[i] = a.d[i] == 0 ? 0 : UINT64_MAX;
-    return m;
-}
-
-VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
-{
-    (void)dtype;
+    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] *= b.d[i];
+    else EACH_FLOAT a.f[i] *= b.f[i];
     EACH_DOUBLE a.q[i] &= m.q[i];
     return a;
 }
 
-VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
-{
-    EACH_DOUBLE a.q[i] &= b.q[i];
-    return a;
-}
+static const uint32_t own_bit[16] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                     1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
 
-VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
-    if (dtype == FLOAT32) EACH_FLOAT m.w[i] = (bits & (1u << i)) ? UINT32_MAX : 0;
-    else EACH_DOUBLE m.q[i] = (bits & (1u << i)) ? UINT64_MAX : 0;
+    uint32_t word = bits[0];
+    if (dtype == FLOAT64) {
+        EACH_DOUBLE m.q[i] = word & own_bit[i] ? UINT64_MAX : 0;
+    } else {
+        word |= (uint32_t)bits[1] << 8;
+        EACH_FLOAT m.w[i] = word & own_bit[i] ? UINT32_MAX : 0;
+    }
     return m;
 }
 
-VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
 {
-    uint32_t bits = 0;
-    if (dtype == FLOAT32) EACH_FLOAT bits |= m.w[i] & (1u << i);
-    else EACH_DOUBLE bits |= (uint32_t)m.q[i] & (1u << i);
-    return bits;
+    uint32_t word = 0;
+    if (dtype == FLOAT64) {
+        EACH_DOUBLE word |= (uint32_t)m.q[i] & own_bit[i];
+    } else {
+        EACH_FLOAT word |= m.w[i] & own_bit[i];
+        bits[1] = (unsigned char)(word >> 8);
+    }
+    bits[0] = (unsigned char)word;
 }
 
-VOCABULARY void prefetch(const char *address)
+VOCABULARY lanes_mask mask_positive(int dtype, lanes_mask m, lanes a)
 {
-    (void)address;
+    if (dtype == FLOAT64) EACH_DOUBLE m.q[i] &= a.d[i] <= 0 ? 0 : UINT64_MAX;
+    else EACH_FLOAT m.w[i] &= a.f[i] <= 0 ? 0 : UINT32_MAX;
+    return m;
+}
+
+VOCABULARY lanes_mask mask_nonzero(int dtype, lanes a)
+{
+    lanes_mask m;
+    if (dtype == FLOAT64) EACH_DOUBLE m.q[i] = a.d[i] == 0 ? 0 : UINT64_MAX;
+    else EACH_FLOAT m.w[i] = a.f[i] == 0 ? 0 : UINT32_MAX;
+    return m;
 }
 
 VOCABULARY void stream_end(void)

@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-#define GROUP_BLOCKS 8
+enum { GROUP_SIZE = 8 };
 
 typedef struct { uint8x16_t part[8]; } blocks; /* 1 block each */
 
@@ -68,11 +68,15 @@ VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
     return state;
 }
 
-VOCABULARY int blocks_any(blocks a)
+VOCABULARY uint64_t blocks_which(blocks a)
 {
-    uint8x16_t any = a.part[0];
-    for (int i = 1; i < 8; i++) any = vorrq_u8(any, a.part[i]);
-    return vmaxvq_u8(any) != 0;
+    uint64_t which = 0;
+    EACH_PART {
+        uint64x2_t words = vreinterpretq_u64_u8(a.part[i]);
+        which |= (uint64_t)(vgetq_lane_u64(words, 0) != 0) << 2 * i;
+        which |= (uint64_t)(vgetq_lane_u64(words, 1) != 0) << (2 * i + 1);
+    }
+    return which;
 }
 
 VOCABULARY blocks blocks_load(const uint64_t *words)
@@ -125,38 +129,14 @@ VOCABULARY lanes lanes_fill(int dtype, double value)
     return a;
 }
 
-VOCABULARY lanes lanes_mul(int dtype, lanes a, lanes b)
+VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    EACH_QUARTER a.quarter[i] =
-        dtype == FLOAT32 ? FROM_F32(vmulq_f32(AS_F32(a.quarter[i]), AS_F32(b.quarter[i])))
-                         : FROM_F64(vmulq_f64(AS_F64(a.quarter[i]), AS_F64(b.quarter[i])));
+    EACH_QUARTER {
+        uint32x4_t product = dtype == FLOAT64 ? FROM_F64(vmulq_f64(AS_F64(a.quarter[i]), AS_F64(b.quarter[i])))
+                                              : FROM_F32(vmulq_f32(AS_F32(a.quarter[i]), AS_F32(b.quarter[i])));
+        a.quarter[i] = vandq_u32(m.quarter[i], product);
+    }
     return a;
-}
-
-VOCABULARY lanes_mask lanes_positive(int dtype, lanes a)
-{
-    EACH_QUARTER a.quarter[i] =
-        vmvnq_u32(dtype == FLOAT32 ? vclezq_f32(AS_F32(a.quarter[i])) : FROM_U64(vclezq_f64(AS_F64(a.quarter[i]))));
-    return a;
-}
-
-VOCABULARY lanes_mask lanes_nonzero(int dtype, lanes a)
-{
-    EACH_QUARTER a.quarter[i] =
-        vmvnq_u32(dtype == FLOAT32 ? vceqzq_f32(AS_F32(a.quarter[i])) : FROM_U64(vceqzq_f64(AS_F64(a.quarter[i]))));
-    return a;
-}
-
-VOCABULARY lanes_mask mask_and(lanes_mask a, lanes_mask b)
-{
-    EACH_QUARTER a.quarter[i] = vandq_u32(a.quarter[i], b.quarter[i]);
-    return a;
-}
-
-VOCABULARY lanes lanes_select(int dtype, lanes_mask m, lanes a)
-{
-    (void)dtype;
-    return mask_and(m, a);
 }
 
 /* A vector of the bits that belong to the lanes of quarter i. */
@@ -164,29 +144,46 @@ VOCABULARY uint32x4_t own_bits(int dtype, int i)
 {
     static const uint32_t four[4] = {1, 2, 4, 8};
     static const uint64_t two[2] = {1, 2};
-    return dtype == FLOAT32 ? vshlq_u32(vld1q_u32(four), vdupq_n_s32(4 * i))
-                            : FROM_U64(vshlq_u64(vld1q_u64(two), vdupq_n_s64(2 * i)));
+    return dtype == FLOAT64 ? FROM_U64(vshlq_u64(vld1q_u64(two), vdupq_n_s64(2 * i)))
+                            : vshlq_u32(vld1q_u32(four), vdupq_n_s32(4 * i));
 }
 
-VOCABULARY lanes_mask mask_expand(int dtype, uint32_t bits)
+VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
+    uint32_t word = bits[0];
+    if (dtype != FLOAT64)
+        word |= (uint32_t)bits[1] << 8;
     EACH_QUARTER m.quarter[i] =
-        dtype == FLOAT32 ? vtstq_u32(vdupq_n_u32(bits), own_bits(dtype, i))
-                         : FROM_U64(vtstq_u64(vdupq_n_u64(bits), vreinterpretq_u64_u32(own_bits(dtype, i))));
+        dtype == FLOAT64 ? FROM_U64(vtstq_u64(vdupq_n_u64(word), vreinterpretq_u64_u32(own_bits(dtype, i))))
+                         : vtstq_u32(vdupq_n_u32(word), own_bits(dtype, i));
     return m;
 }
 
-VOCABULARY uint32_t mask_pack(int dtype, lanes_mask m)
+VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
 {
-    uint32x4_t bits = vandq_u32(m.quarter[0], own_bits(dtype, 0));
-    for (int i = 1; i < 4; i++) bits = vorrq_u32(bits, vandq_u32(m.quarter[i], own_bits(dtype, i)));
-    return vaddvq_u32(bits);
+    uint32x4_t own = vandq_u32(m.quarter[0], own_bits(dtype, 0));
+    uint32_t word;
+    for (int i = 1; i < 4; i++) own = vorrq_u32(own, vandq_u32(m.quarter[i], own_bits(dtype, i)));
+    word = vaddvq_u32(own);
+    bits[0] = (unsigned char)word;
+    if (dtype != FLOAT64)
+        bits[1] = (unsigned char)(word >> 8);
 }
 
-VOCABULARY void prefetch(const char *address)
+VOCABULARY lanes_mask mask_positive(int dtype, lanes_mask m, lanes a)
 {
-    __builtin_prefetch(address);
+    EACH_QUARTER m.quarter[i] =
+        vbicq_u32(m.quarter[i], dtype == FLOAT64 ? FROM_U64(vclezq_f64(AS_F64(a.quarter[i])))
+                                                 : vclezq_f32(AS_F32(a.quarter[i])));
+    return m;
+}
+
+VOCABULARY lanes_mask mask_nonzero(int dtype, lanes a)
+{
+    EACH_QUARTER a.quarter[i] =
+        vmvnq_u32(dtype == FLOAT64 ? FROM_U64(vceqzq_f64(AS_F64(a.quarter[i]))) : vceqzq_f32(AS_F32(a.quarter[i])));
+    return a;
 }
 
 VOCABULARY void stream_end(void)
