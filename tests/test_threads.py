@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,6 +107,28 @@ def test_a_call_lets_other_threads_run():
     assert switches >= 5
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals on this system")
+def test_a_long_call_answers_signals():
+    """Ctrl-C and its like, within half a second; this call would take many."""
+    code = """
+import signal, time
+import fastdrop as fd
+
+def interrupt(*_):
+    raise InterruptedError
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+start = time.monotonic()
+try:
+    fd.keep_mask(2**33, 0.9, rng=1)
+except InterruptedError:
+    print(time.monotonic() - start)
+"""
+    seconds = float(printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1"))
+    assert 0.2 <= seconds < 0.2 + 0.5
+
+
 # --- how many ---------------------------------------------------------------------------------
 
 
@@ -133,6 +156,29 @@ SHOW = "import fastdrop as fd; print(fd.get_num_threads())"
 @pytest.mark.parametrize("count", ["1", "3"])
 def test_the_environment_sets_the_number(count):
     assert printed_by(SHOW, FASTDROP_NUM_THREADS=count) == count
+
+
+@pytest.mark.skipif(not openmp(), reason="built without OpenMP: one thread")
+def test_otherwise_openmp_says_the_number():
+    """Its own variable, the processors that this process may use, and threadpoolctl."""
+    assert printed_by(SHOW, OMP_NUM_THREADS="3") == "3"
+    assert printed_by(SHOW, OMP_NUM_THREADS="3", FASTDROP_NUM_THREADS="2") == "2"
+    if hasattr(os, "sched_setaffinity"):
+        one = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); "
+        assert printed_by(one + SHOW) == "1"
+
+
+@pytest.mark.skipif(not openmp(), reason="built without OpenMP: one thread")
+def test_threadpoolctl_sees_the_threads():
+    pytest.importorskip("threadpoolctl")
+    code = """
+import fastdrop as fd, threadpoolctl
+with threadpoolctl.threadpool_limits(3, user_api="openmp"):
+    print(fd.get_num_threads())
+with threadpoolctl.threadpool_limits(1):
+    print(fd.get_num_threads())
+"""
+    assert printed_by(code, OMP_NUM_THREADS="2").split() == ["3", "1"]
 
 
 @pytest.mark.parametrize("count", ["0", "-2", "two", "1.5"])

@@ -94,7 +94,7 @@ def test_functions_equal_the_generic_ones(name, tmp_path, monkeypatch):
     generic = text_of("generic", machine, tmp_path, monkeypatch).splitlines()
     answers = [line.split("->")[1].strip() for line in content(KNOWN_ANSWERS)]
     assert [line for line in lines if line.startswith("ars")] == [f"ars {answer}" for answer in answers]
-    assert "any 0, of one bit 1024" in lines
+    assert "which 0, of one bit 1024, the lowest 1024" in lines
     assert len(lines) == len(generic)
     assert [pair for pair in zip(lines, generic, strict=True) if pair[0] != pair[1]] == []
 
@@ -102,7 +102,7 @@ def test_functions_equal_the_generic_ones(name, tmp_path, monkeypatch):
 def functions(header: Path) -> set[str]:
     """The vocabulary functions that a header defines, with what it includes of its own."""
     text = header.read_text()
-    shared = re.findall(r'#include "(avx\w+\.h)"', text)
+    shared = re.findall(r'#include "(\w+\.h)"', text)
     names = re.findall(r"^VOCABULARY [\w ]+?\**(\w+)\(", text, re.MULTILINE)
     return set(names).union(*(functions(header.with_name(name)) for name in shared))
 

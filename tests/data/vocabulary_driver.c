@@ -13,7 +13,7 @@
 
 enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64 };
 
-#define EACH_GROUP for (int g = 0; g < WORDS; g += 2 * GROUP_BLOCKS)
+#define EACH_GROUP for (int g = 0; g < WORDS; g += 2 * GROUP_SIZE)
 
 /* SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
 static uint64_t random_state = 42;
@@ -48,7 +48,7 @@ static void known_answers(void)
 {
     int rounds;
     while (scanf("%d", &rounds) == 1) {
-        uint64_t counter[2], key[2], output[2 * GROUP_BLOCKS];
+        uint64_t counter[2], key[2], output[2 * GROUP_SIZE];
         read_words(counter);
         read_words(key);
         blocks state = blocks_xor(blocks_set(counter[0], counter[1]), blocks_set(key[0], key[1]));
@@ -60,7 +60,7 @@ static void known_answers(void)
         }
         blocks_store(output, state);
         int alike = 1;
-        for (int i = 2; i < 2 * GROUP_BLOCKS; i++) alike &= output[i] == output[i % 2];
+        for (int i = 2; i < 2 * GROUP_SIZE; i++) alike &= output[i] == output[i % 2];
         printf("ars%s", alike ? "" : " (the blocks of a group differ)");
         for (int i = 0; i < 4; i++) printf(" %08" PRIx32, (uint32_t)(output[i / 2] >> (i % 2 * 32)));
         printf("\n");
@@ -80,23 +80,25 @@ static uint64_t a[WORDS], b[WORDS], c[WORDS], result[WORDS];
 #define B blocks_load(b + g)
 #define C blocks_load(c + g)
 
-static int any(const uint64_t *words)
+/* Which words are not zero, bit n for word n. */
+static uint64_t which(const uint64_t *words)
 {
-    int found = 0;
-    EACH_GROUP found |= blocks_any(blocks_load(words + g));
-    return found;
+    uint64_t bits = 0;
+    EACH_GROUP bits |= blocks_which(blocks_load(words + g)) << g;
+    return bits;
 }
 
-static void check_any(void)
+static void check_which(void)
 {
     uint64_t words[WORDS] = {0};
-    int none = any(words), found = 0;
+    uint64_t none = which(words), found = 0, lowest = 0;
     for (int bit = 0; bit < 64 * WORDS; bit++) {
         words[bit / 64] = (uint64_t)1 << bit % 64;
-        found += any(words);
+        found += which(words) == (uint64_t)1 << bit / 64;
+        lowest += lowest_bit(words[bit / 64] | (uint64_t)1 << 63) == bit % 64;
         words[bit / 64] = 0;
     }
-    printf("any %d, of one bit %d\n", none, found);
+    printf("which %" PRIu64 ", of one bit %" PRIu64 ", the lowest %" PRIu64 "\n", none, found, lowest);
 }
 
 static void check_blocks(void)
@@ -113,6 +115,8 @@ static void check_blocks(void)
     PRINT_BLOCKS("below", blocks_below(A, B, C));
     PRINT_BLOCKS("aes", blocks_aes(A, B));
     PRINT_BLOCKS("aes_last", blocks_aes_last(A, B));
+    for (int i = 0; i < WORDS; i++) a[i] = b[i] % 3 ? a[i] : 0;
+    printf("which %04" PRIx64 "\n", which(a));
 }
 
 /* --- lanes --------------------------------------------------------------------------------- */
@@ -153,7 +157,9 @@ static void print_lanes(int dtype, const char *name, lanes value)
 
 static void print_bits(int dtype, const char *name, lanes_mask mask)
 {
-    printf("%s %04" PRIx32 "\n", name, mask_pack(dtype, mask));
+    unsigned char bits[4] = {0xAA, 0xAA, 0xAA, 0xAA}; /* what is not written to must stay */
+    mask_store(dtype, bits + 1, mask);
+    printf("%s %02x%02x%02x%02x\n", name, bits[0], bits[1], bits[2], bits[3]);
 }
 
 static void print_streamed(int dtype, lanes value)
@@ -169,29 +175,30 @@ VOCABULARY void check_lanes(int dtype)
 {
     static const double scales[] = {0.0, 1.0, 1 / 0.9, 2.0, 1 / 3.0, 1e-40, 1e-310, 1e300, INFINITY};
     char elements[LANES_BYTES + 1];
-    uint32_t bits = (uint32_t)random_word(), other = (uint32_t)random_word();
+    unsigned char bits[3];
+    uint64_t word = random_word();
+    memcpy(bits, &word, sizeof bits);
     fill_elements(dtype, elements + 1);
-    prefetch(elements);
     lanes value = lanes_load(dtype, elements + 1);
+    lanes_mask mask = mask_load(dtype, bits + 1);
     print_lanes(dtype, "load", value);
     print_streamed(dtype, value);
     for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
-        print_lanes(dtype, "fill", lanes_fill(dtype, scales[i]));
-        print_lanes(dtype, "mul", lanes_mul(dtype, value, lanes_fill(dtype, scales[i])));
+        lanes scale = lanes_fill(dtype, scales[i]);
+        print_lanes(dtype, "fill", scale);
+        print_lanes(dtype, "scale", lanes_scale(dtype, mask, value, scale));
+        print_lanes(dtype, "scale positive", lanes_scale(dtype, mask_positive(dtype, mask, value), value, scale));
+        print_lanes(dtype, "scale nonzero", lanes_scale(dtype, mask_nonzero(dtype, value), value, scale));
     }
-    print_bits(dtype, "positive", lanes_positive(dtype, value));
-    print_bits(dtype, "nonzero", lanes_nonzero(dtype, value));
-    print_bits(dtype, "expand", mask_expand(dtype, bits));
-    print_bits(dtype, "mask_and", mask_and(mask_expand(dtype, bits), mask_expand(dtype, other)));
-    print_lanes(dtype, "select", lanes_select(dtype, mask_expand(dtype, bits), value));
-    print_lanes(dtype, "select positive", lanes_select(dtype, lanes_positive(dtype, value), value));
-    print_lanes(dtype, "select nonzero", lanes_select(dtype, lanes_nonzero(dtype, value), value));
+    print_bits(dtype, "mask", mask);
+    print_bits(dtype, "positive", mask_positive(dtype, mask, value));
+    print_bits(dtype, "nonzero", mask_nonzero(dtype, value));
 }
 
 int main(void)
 {
     known_answers();
-    check_any();
+    check_which();
     for (int trial = 0; trial < TRIALS; trial++) {
         check_blocks();
         printf("float32\n");
