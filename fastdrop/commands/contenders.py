@@ -160,7 +160,7 @@ class TextbookNumpy(Peer):
 
     def backward(self, task: Task) -> Callable[[], Any]:
         x, p = task.x, task.keep_prob
-        u = (np.random.rand(*x.shape) < p) / p  # noqa: NPY002
+        u = ((np.random.rand(*x.shape) < p) / p).astype(x.dtype)  # noqa: NPY002
         h = np.maximum(0, x)
 
         def call() -> NDArray[Any]:

@@ -1,0 +1,113 @@
+"""Every contender computes dropout rightly: what is timed is the same work.
+
+The rates are held to Hoeffding's inequality, which is exact at every number of elements: with
+the bound used here a right contender fails one run in a hundred million.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import peers
+from fastdrop import cpu
+from fastdrop.commands.contenders import Case, Fastdrop, Task, as_array, entered
+
+SIZE = 2**14 + 77
+FALSE_ALARM = 1e-8
+COMPARED = {"copy", "np.maximum"}  # these drop nothing
+
+everybody = [*peers.ours(), *peers.others()]
+droppers = [peer for peer in everybody if peer.name not in COMPARED]
+
+
+def offering(operation):
+    return pytest.mark.parametrize(
+        "peer", [peer for peer in droppers if peer.offers(Case(operation))], ids=lambda peer: peer.name
+    )
+
+
+def prepared(peer: Any, case: Case) -> tuple[Task, Any]:
+    if reason := peer.missing():
+        pytest.skip(reason)
+    task = Task(case)
+    contender = entered([peer], task)[peer.name]
+    contender.enter()
+    return task, contender.call
+
+
+def assert_rate(share, count, probability):
+    bound = math.sqrt(math.log(2 / FALSE_ALARM) / (2 * count))
+    # 16 bits: what the coarsest of the uniforms is off by
+    assert abs(share - probability) <= bound + 2.0**-17
+
+
+both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@both_dtypes
+@offering("forward")
+def test_forward_keeps_at_the_rate_and_scales_exactly(peer, dtype):
+    task, call = prepared(peer, Case("forward", SIZE, dtype, keep_prob=0.25))
+    y = as_array(call()).copy()
+    assert y.dtype == dtype
+    passed = y != 0
+    assert not passed[task.x <= 0].any()
+    assert np.array_equal(y[passed], 4 * task.x[passed])
+    positive = task.x > 0
+    assert_rate(passed[positive].mean(), positive.sum(), 0.25)
+
+
+@offering("forward")
+def test_the_next_call_draws_another_mask(peer):
+    task, call = prepared(peer, Case("forward", SIZE, keep_prob=0.5))
+    first = as_array(call()).copy() != 0
+    second = as_array(call()) != 0
+    positive = task.x > 0
+    assert_rate((first & second)[positive].mean(), positive.sum(), 0.25)
+
+
+@both_dtypes
+@offering("backward")
+def test_backward_is_the_gradient_of_some_mask(peer, dtype):
+    task, call = prepared(peer, Case("backward", SIZE, dtype, keep_prob=0.5))
+    dx = as_array(call())
+    assert dx.dtype == dtype
+    passed = dx != 0
+    assert not passed[task.x <= 0].any()
+    assert np.array_equal(dx[passed], 2 * task.x[passed])
+    positive = task.x > 0
+    assert_rate(passed[positive].mean(), positive.sum(), 0.5)
+
+
+@both_dtypes
+@offering("predict")
+def test_predict_is_the_relu(peer, dtype):
+    task, call = prepared(peer, Case("predict", SIZE, dtype))
+    assert np.array_equal(as_array(call()), np.maximum(task.x, 0))
+
+
+@pytest.mark.parametrize("keep_prob", [0.5, 0.9])
+@offering("mask")
+def test_mask_keeps_at_the_rate(peer, keep_prob):
+    _, call = prepared(peer, Case("mask", SIZE, keep_prob=keep_prob))
+    kept = as_array(call()) != 0
+    assert kept.shape == (SIZE,)
+    assert_rate(kept.mean(), SIZE, keep_prob)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_copy_in_threads_copies_all(threads):
+    task, call = prepared(peers.CopyInThreads(threads), Case(size=SIZE))
+    call()
+    assert np.array_equal(task.out, task.x)
+
+
+def test_each_kernel_is_timed_as_itself():
+    for isa in cpu.available():
+        _, call = prepared(Fastdrop(isa), Case(size=SIZE))
+        call()
+        assert cpu.active() == isa
