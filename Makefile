@@ -15,7 +15,7 @@ SOURCES := setup.py pyproject.toml $(wildcard $(foreach folder,fastdrop fastdrop
              $(addprefix $(folder)/*.,pyx pxd pxi h)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint build dist clean remake
+.PHONY: help demo test bench lint types build dist clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -31,9 +31,11 @@ bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and
 	$(RUN) -m fastdrop bench $(ARGS)
 	$(if $(wildcard benchmarks/*.py),$(RUN) -m pytest benchmarks)
 
-lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython, and the types
+lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython
 	$(RUN) -m ruff check
-	$(VENV)/bin/cython-lint fastdrop
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint fastdrop
+
+types: $(DONE)/build $(DONE)/lint  ## mypy, strict
 	$(RUN) -m mypy
 
 build: $(DONE)/build  ## compile in place, whatever has changed
@@ -64,7 +66,7 @@ $(DONE)/requires: pyproject.toml $(DONE)/venv
 # Installed in place anew when its metadata may have changed; else only what has changed is compiled.
 $(DONE)/build: $(SOURCES) $(DONE)/requires
 	@if [ $(DONE)/installed -nt pyproject.toml ] && [ $(DONE)/installed -nt $(DONE)/requires ]; then set -x; \
-	    $(RUN) setup.py --quiet build_ext --inplace; \
+	    $(RUN) setup.py --quiet build_ext --inplace --parallel 4; \
 	else set -x; \
 	    $(PIP) install --no-build-isolation --no-deps --editable . && touch $(DONE)/installed; fi
 	@touch $@
