@@ -20,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="every size from 64 to 64 Mi")  # fmt: skip
     group.addoption("--comparison-seconds", type=float, default=2.0, metavar="S",
                     help="how long contenders alternate at each size (default: 2)")  # fmt: skip
+    group.addoption("--contenders", type=lambda text: tuple(text.split(",")), default=("",),
+                    metavar="fastdrop,copy,...", help="how their names begin (default: all)")  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,9 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "own_sizes: does not follow --sizes")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:  # other libraries' warnings are not this suite's business
         item.add_marker(pytest.mark.filterwarnings("ignore"))
+    wanted = config.getoption("contenders")
+    left_out = [item for item in items if name_of(item) and not name_of(item).startswith(wanted)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def name_of(item: pytest.Item) -> str:
+    """The name of the contender that an item is about."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params["peer"].name if callspec and "peer" in callspec.params else ""
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

@@ -57,15 +57,17 @@ EXAMPLES = (0.5, 0.75, 0.8, 0.9, 0.99, 0.999, 1 - 2**-20)
 def draw(rows: list[Row], machine: dict[str, str], folder: Path) -> None:
     """Every plot that the rows have data for, as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawings: dict[str, Callable[[list[Row]], Figure]] = {
-        "time_an_element": time_an_element,
-        "share_of_copy": share_of_copy,
-        "threads": threads,
-        "planes": planes_an_element,
-        "undecided_bits": undecided_bits,
+    drawings: dict[str, tuple[str, Callable[[list[Row]], Figure]]] = {
+        "time_an_element": ("peers", time_an_element),
+        "share_of_copy": ("peers", share_of_copy),
+        "threads": ("threads", threads),
+        "planes": ("keep_prob", planes_an_element),
+        "undecided_bits": ("undecided bits", undecided_bits),
     }
     with plt.rc_context(STYLE):
-        for name, drawing in drawings.items():
+        for name, (series, drawing) in drawings.items():
+            if not of_series(rows, series):
+                continue
             figure = drawing(rows)
             figure.supxlabel(f"{machine['cpu']}, NumPy {machine['numpy']}", fontsize=8, color="#666666")
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -133,7 +135,7 @@ def share_of_copy(rows: list[Row]) -> Figure:
         axes.set_title(operation, loc="left")
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("speed / speed of a copy")
-    panels[-1].legend(fontsize=9)
+    panels[0].legend(fontsize=9)
     return figure
 
 

@@ -34,13 +34,15 @@ own_sizes = pytest.mark.own_sizes
 class Measure:
     """Benchmark one contender of a group, and store what the comparison of the group says."""
 
-    def __init__(self, benchmark: Any, seconds: float) -> None:
+    def __init__(self, benchmark: Any, seconds: float, wanted: tuple[str, ...]) -> None:
         self.benchmark = benchmark
         self.seconds = seconds
+        self.wanted = wanted
 
     def __call__(self, series: str, case: Case, peer: Peer, rivals: tuple[Peer, ...]) -> None:
         if reason := reason_missing(peer):
             pytest.skip(reason)
+        rivals = tuple(rival for rival in rivals if rival.name.startswith(self.wanted))
         comparison = compared(case, rivals, self.seconds)
         what = f"{case.operation} {sizes.label(case.size)} {case.dtype} keep_prob={case.keep_prob:.6g}"
         self.benchmark.group = f"{series}: {what}"
@@ -60,7 +62,8 @@ class Measure:
 
 @pytest.fixture
 def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
-    return Measure(benchmark, request.config.getoption("comparison_seconds"))
+    options = request.config.getoption
+    return Measure(benchmark, options("comparison_seconds"), options("contenders"))
 
 
 @cache
