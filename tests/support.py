@@ -133,6 +133,7 @@ def run_python(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
     return subprocess.run(
         [*prefix, sys.executable, *program, *arguments],
+        cwd=Path(__file__).parent,
         env=inherited | {"PYTHONPATH": str(Path(fastdrop.__file__).parents[1])} | environment,
         capture_output=True,
         text=True,
