@@ -133,7 +133,7 @@ def share_of_copy(rows: list[Row]) -> Figure:
         axes.axhline(1, color=COLOURS["copy"], linestyle="--", linewidth=1.2)
         over_sizes(axes, chosen)
         axes.set_title(operation, loc="left")
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylim(0, 2)
     panels[0].set_ylabel("speed / speed of a copy")
     panels[0].legend(fontsize=9)
     return figure
@@ -173,23 +173,25 @@ def gain(row: Row) -> dict[str, float]:
 def planes_an_element(rows: list[Row]) -> Figure:
     """Theory and count need no clock; the time below them is that of the mask alone."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.5, 6.5), sharex=True)
-    chances = 2.0 ** -np.linspace(1, 20, 58)
+    decimal, binary = 10 ** -np.linspace(0.31, 6, 50), 0.5 ** np.arange(1, 21)
     for together, colour in ((1, "#0072b2"), (128, "#d55e00")):
         what = "an element alone" if together == 1 else f"{together} elements together"
-        above.plot(chances, [planes.expected(1 - chance, together) for chance in chances],
-                   color=colour, label=f"theory, {what}")  # fmt: skip
+        for rates, style, where in ((decimal, "-", ""), (binary, ":", ", 1 - 2**-k")):
+            above.plot(rates, [planes.expected(1 - rate, together) for rate in rates],
+                       style, color=colour, label=f"theory, {what}{where}")  # fmt: skip
         counts = [planes.counted(keep_prob, together) for keep_prob in EXAMPLES]
         above.plot([1 - keep_prob for keep_prob in EXAMPLES], counts, "o", color=colour,
                    label=f"counted, {what}")  # fmt: skip
+    above.set_ylim(0, 9)
     above.set_ylabel("planes")
-    above.legend(fontsize=8, ncols=2)
+    above.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     chosen = [row | {"rate": 1 - row["keep_prob"]} for row in of_series(rows, "keep_prob", "mask")]
     for name in contenders(chosen):
         if name != "copy":
             line(below, chosen, name, "rate", nanoseconds)
     below.set_xscale("log")
     below.invert_xaxis()
-    below.set_ylim(bottom=0)
+    below.set_yscale("log")
     below.set_ylabel("ns an element, mask alone")
     below.set_xlabel("1 - keep_prob")
     below.legend(fontsize=8)
@@ -202,7 +204,7 @@ def undecided_bits(rows: list[Row]) -> Figure:
     for name in contenders(rows):
         line(axes, rows, name, "bits", nanoseconds)
     axes.set_xscale("log", base=2)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
     ticks = [1, 2, 4, 8, 16, 32, 53]
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.set_xlabel("bits of the threshold that can stay undecided")
