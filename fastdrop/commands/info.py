@@ -11,6 +11,7 @@ import numpy as np
 import fastdrop
 from fastdrop import cpu, threads
 from fastdrop.commands import DONE, add_json_argument, show_json, show_table
+from fastdrop.kernels import dispatch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def facts() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "compiler": cpu.compiler(),
+        "compiler": dispatch.compiler,
         "instruction_set": cpu.active(),
         "available": list(cpu.available()),
         "threads": threads.get_num_threads(),

@@ -24,7 +24,7 @@ HALF_BLOCKS = " ▄▀█"  # two rows of the mask in a line: neither, lower, up
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shape", type=shape, help="lengths of the axes, such as 1000 or 24x64")
     parser.add_argument("--keep-prob", type=keep_prob, default=0.5, metavar="P",
-                        help="probability that an element is kept, in [0, 1] (default: %(default)s)")  # fmt: skip
+                        help="probability that an element is kept (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=integer, default=None,
                         help="seed of the stream, 0 <= SEED < 2**128 (default: fresh entropy)")  # fmt: skip
     parser.add_argument("--offset", type=integer, default=0,
