@@ -88,6 +88,7 @@ def out_cases():
     frozen.flags.writeable = False
     column = np.lib.stride_tricks.as_strided(X.copy(), (3, 4), (4, 0))
     windows = np.lib.stride_tricks.as_strided(np.zeros(6, np.float32), (3, 4), (4, 4))
+    shifted = np.lib.stride_tricks.as_strided(np.zeros(16, np.float32), (3, 4), (16, 3))
     unlike = [
         (X.tolist(), TypeError, "out must be a numpy.ndarray, got list"),
         (1.0, TypeError, "out must be a numpy.ndarray, got float"),
@@ -98,6 +99,7 @@ def out_cases():
         (X[np.newaxis].copy(), ValueError, "out must have the input's shape (3, 4), got (1, 3, 4)"),
         (frozen, ValueError, "out must be writable, got a read-only array"),
         (column, ValueError, "out must have a place of its own for every element, got strides (4, 0)"),
+        (shifted, ValueError, "out must have a place of its own for every element, got strides (16, 3)"),
         (windows, ValueError, "out must have a place of its own for every element, got strides (4, 4)"),
     ]
     for name in ELEMENTWISE:
