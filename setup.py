@@ -53,18 +53,21 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
     path = "fastdrop/" + name.replace(".", "/")
     return Extension(
         f"fastdrop.{name}",
-        [f"{path}.pyx"],
-        include_dirs=[KERNEL_DIR, np.get_include()],
+        [f"{path}.py" if Path(f"{path}.py").exists() else f"{path}.pyx"],
+        include_dirs=[KERNEL_DIR, "fastdrop/include", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros.items()],
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
-        depends=[*glob(f"{KERNEL_DIR}/*.p[xy][di]"), *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)],
+        depends=[*glob("fastdrop/**/*.p[xy][di]", recursive=True), *glob("fastdrop/**/*.h", recursive=True)],
     )
 
 
 threads = openmp()
 extensions = [
+    # Plain Python, compiled only to make a call on a small array quicker.
+    *(extension(name) for name in ("arguments", "mask", "stream")),
     extension("functional"),
+    extension("capi"),
     extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(extension(f"kernels.{name}", flags, CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),
 ]
@@ -72,7 +75,7 @@ extensions = [
 setup(
     ext_modules=cythonize(
         extensions,
-        compiler_directives={"language_level": 3, "cdivision": True, "binding": True},
+        compiler_directives={"language_level": 3, "cdivision": True, "annotation_typing": False},
         nthreads=os.cpu_count() if sys.platform == "linux" else 0,
     )
 )

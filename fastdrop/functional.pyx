@@ -339,7 +339,7 @@ cdef inline void begin(dropout_pass* task, bint relu, double scale) noexcept:
 cdef int decide(dropout_pass* task, double keep_prob, stream, cnp.npy_intp size) except -1:
     """Reserve the positions, and take the decisions from them; the last that can raise."""
     cdef object seed = stream._seed
-    task.position = stream.reserve(size)
+    task.position = stream.reserve(size) & <uint64_t> 0xFFFFFFFFFFFFFFFF  # 2**64 where size is 0
     task.seed[0] = seed & 0xFFFFFFFFFFFFFFFF
     task.seed[1] = seed >> 64
     if keep_prob == 1:

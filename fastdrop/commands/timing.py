@@ -147,6 +147,7 @@ def machine(*packages: str) -> dict[str, str]:
         "cpu": cpu_name(),
         "cores": f"{usable_cores()} usable",
         "last-level cache": f"{cpu.last_level_cache() / 2**20:g} MiB",
+        "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "instruction sets": ", ".join(cpu.available()),

@@ -91,9 +91,8 @@ cdef inline void apply_as(
     const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    cdef uint64_t keep_words[CHUNK_WORDS + 1]
-    cdef uint64_t passed_words[CHUNK_WORDS + 1]
-    cdef unsigned char* passed = <unsigned char*> passed_words
+    cdef chunk_words keep_words, passed_words
+    cdef unsigned char* passed = <unsigned char*> passed_words.word
     cdef ptrdiff_t head, body
     cdef uint64_t mask_bit
     cdef bint aside
@@ -112,8 +111,8 @@ cdef inline void apply_as(
     keep += bit >> 3
     bit &= 7
     if bit:
-        copy_bits(<unsigned char*> keep_words, 0, keep, bit, last - first)
-        keep = <unsigned char*> keep_words
+        copy_bits(<unsigned char*> keep_words.word, 0, keep, bit, last - first)
+        keep = <unsigned char*> keep_words.word
         bit = 0
     mask_bit = task.first_bit + first
     aside = task.mask == NULL or mask_bit & 7

@@ -9,9 +9,7 @@
 cdef enum:
     BLOCK = 128             # elements that one block decides a bit of
     BLOCK_WORDS = 2
-    CHUNK_BLOCKS = 32       # drawn together: one bit of a word for each of their words
     CHUNK = CHUNK_BLOCKS * BLOCK
-    CHUNK_WORDS = CHUNK_BLOCKS * BLOCK_WORDS
     FIRST_PLANES = 8        # leave one element in 256 tied, and two blocks in five
     REST_PLANES = 4         # at a time, once blocks are gathered
 
@@ -23,8 +21,8 @@ cdef struct Group:
 cdef struct Chunk:
     uint64_t block      # its first block
     int count           # blocks
-    uint64_t below[CHUNK_WORDS]     # packed: whether U < threshold
-    uint64_t tied[CHUNK_WORDS]      # packed: whether another plane has to tell
+    chunk_words below               # packed: whether U < threshold
+    chunk_words tied                # packed: whether another plane has to tell
     uint64_t undecided              # which words have a tie
 
 cdef struct Draw:
@@ -52,8 +50,8 @@ cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
 
 
 cdef inline void group_store(Chunk* chunk, int i, Group group) noexcept nogil:
-    blocks_store(chunk.below + BLOCK_WORDS * i, group.below)
-    blocks_store(chunk.tied + BLOCK_WORDS * i, group.tied)
+    blocks_store(chunk.below.word + BLOCK_WORDS * i, group.below)
+    blocks_store(chunk.tied.word + BLOCK_WORDS * i, group.tied)
     chunk.undecided |= blocks_which(group.tied) << BLOCK_WORDS * i
 
 
@@ -90,8 +88,8 @@ cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, 
         index[found] = i
         counters[2 * found] = chunk.block + i // BLOCK_WORDS
         counters[2 * found + 1] = 0
-        ties[2 * found] = chunk.tied[i]
-        ties[2 * found + 1] = chunk.tied[i + 1]
+        ties[2 * found] = chunk.tied.word[i]
+        ties[2 * found + 1] = chunk.tied.word[i + 1]
         found += 1
     # The last group is filled up with blocks that need nothing.
     memset(counters + 2 * found, 0, 16 * GROUP_SIZE)
@@ -102,8 +100,9 @@ cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, 
 cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
     """The other planes, for the blocks that have a tie."""
     cdef int index[CHUNK_BLOCKS]
-    cdef uint64_t counters[CHUNK_WORDS + BLOCK_WORDS * GROUP_SIZE]
-    cdef uint64_t ties[CHUNK_WORDS + BLOCK_WORDS * GROUP_SIZE]
+    cdef chunk_words counter_words, tie_words
+    cdef uint64_t* counters = counter_words.word
+    cdef uint64_t* ties = tie_words.word
     cdef Group group
     cdef int found, i = 0, plane, k
     if draw.threshold << FIRST_PLANES == 0:
@@ -121,5 +120,5 @@ cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
         blocks_store(ties + 2 * i, group.below)
         i += GROUP_SIZE
     for i in range(found):
-        chunk.below[index[i]] |= ties[2 * i]
-        chunk.below[index[i] + 1] |= ties[2 * i + 1]
+        chunk.below.word[index[i]] |= ties[2 * i]
+        chunk.below.word[index[i] + 1] |= ties[2 * i + 1]

@@ -65,7 +65,7 @@ cdef int run(dropout_pass* task, ptrdiff_t size) except -1:
     return 0
 
 
-cdef bint can_stream(const dropout_pass* task, ptrdiff_t size) noexcept:
+cdef bint can_stream(const dropout_pass* task, ptrdiff_t size) noexcept nogil:
     """Whether the result is larger than the cache, and its elements can be aligned."""
     cdef int itemsize = 8 if task.dtype == FLOAT64 else 4
     return size * itemsize > streaming_bytes and <uintptr_t> task.y % itemsize == 0

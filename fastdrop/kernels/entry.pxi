@@ -30,7 +30,7 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
         ahead.undecided = 0
         end = min(first + CHUNK - phase, last)
         drawn = ahead if left else NULL
-        apply(task, first, end, <const unsigned char*> now.below, phase, &draw, drawn)
+        apply(task, first, end, <const unsigned char*> now.below.word, phase, &draw, drawn)
         first = end
         phase = 0
         now, ahead = ahead, now
@@ -38,18 +38,19 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
 
 cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Decisions that need no drawing."""
-    cdef uint64_t words[CHUNK_WORDS]
-    cdef const unsigned char* keep = <const unsigned char*> words
+    cdef chunk_words words
+    cdef unsigned char* given = <unsigned char*> words.word
+    cdef const unsigned char* keep = given
     cdef uint64_t bit = 0
     cdef ptrdiff_t end
-    memset(words, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
+    memset(given, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
     while first < last:
         end = min(first + CHUNK, last)
         if task.decision == SAVED_BITS:
             keep = <const unsigned char*> task.saved
             bit = task.first_bit + first
         elif task.decision == SAVED_OUTPUT:
-            nonzero(task.dtype, task.saved + first * itemsize(task.dtype), end - first, <unsigned char*> words)
+            nonzero(task.dtype, task.saved + first * itemsize(task.dtype), end - first, given)
         apply(task, first, end, keep, bit, NULL, NULL)
         first = end
 

@@ -9,6 +9,13 @@ from libc.string cimport memcpy, memset
 from fastdrop.kernels.kernel cimport FLOAT32, FLOAT64
 
 cdef extern from *:
+    # Packed bits of a chunk of CHUNK_BLOCKS blocks, aligned, with room for a group more.
+    enum:
+        CHUNK_BLOCKS
+        CHUNK_WORDS
+    ctypedef struct chunk_words:
+        uint64_t* word
+
     # GROUP_SIZE blocks of 128 bits, in as many registers as it takes.
     enum:
         GROUP_SIZE

@@ -7,7 +7,7 @@
 #include "common.h"
 
 typedef struct { __m256i half[2]; } lanes;
-typedef lanes lanes_mask; /* the sign bit of a lane */
+typedef lanes lanes_mask; /* all ones or all zeros a lane */
 
 #define EACH_HALF for (int i = 0; i < 2; i++)
 #define AS_PS _mm256_castsi256_ps
@@ -43,30 +43,36 @@ VOCABULARY lanes lanes_fill(int dtype, double value)
 
 VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    EACH_HALF a.half[i] =
-        dtype == FLOAT64
-            ? _mm256_castpd_si256(_mm256_blendv_pd(
-                  _mm256_setzero_pd(), _mm256_mul_pd(AS_PD(a.half[i]), AS_PD(b.half[i])), AS_PD(m.half[i])))
-            : _mm256_castps_si256(_mm256_blendv_ps(
-                  _mm256_setzero_ps(), _mm256_mul_ps(AS_PS(a.half[i]), AS_PS(b.half[i])), AS_PS(m.half[i])));
+    EACH_HALF {
+        __m256i product = dtype == FLOAT64
+                              ? _mm256_castpd_si256(_mm256_mul_pd(AS_PD(a.half[i]), AS_PD(b.half[i])))
+                              : _mm256_castps_si256(_mm256_mul_ps(AS_PS(a.half[i]), AS_PS(b.half[i])));
+        a.half[i] = _mm256_and_si256(m.half[i], product);
+    }
     return a;
 }
 
-/* Every lane sees all bits, and shifts its own to the sign. */
+/* Every lane sees all bits, and keeps its own. These instructions, unlike shifts and blends, do not
+ * compete with AES for a port. */
 VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
-    uint16_t word;
     if (dtype == FLOAT64) {
         __m256i all = _mm256_set1_epi8((char)*bits);
-        m.half[0] = _mm256_sllv_epi64(all, _mm256_setr_epi64x(63, 62, 61, 60));
-        m.half[1] = _mm256_sllv_epi64(all, _mm256_setr_epi64x(59, 58, 57, 56));
+        EACH_HALF {
+            __m256i own = i ? _mm256_setr_epi64x(16, 32, 64, 128) : _mm256_setr_epi64x(1, 2, 4, 8);
+            m.half[i] = _mm256_cmpeq_epi64(_mm256_and_si256(all, own), own);
+        }
     } else {
         __m256i all;
+        uint16_t word;
         memcpy(&word, bits, 2);
         all = _mm256_set1_epi16((short)word);
-        m.half[0] = _mm256_sllv_epi32(all, _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24));
-        m.half[1] = _mm256_sllv_epi32(all, _mm256_setr_epi32(23, 22, 21, 20, 19, 18, 17, 16));
+        EACH_HALF {
+            __m256i own = i ? _mm256_setr_epi32(1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15)
+                            : _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            m.half[i] = _mm256_cmpeq_epi32(_mm256_and_si256(all, own), own);
+        }
     }
     return m;
 }

@@ -18,6 +18,18 @@
 #define VOCABULARY static inline __attribute__((always_inline, unused))
 #endif
 
+/* A chunk of packed bits, and room for a group more. Vectors of it must not straddle cache lines:
+ * what is then read back in small pieces would wait for each of them to reach the cache. */
+enum { CHUNK_BLOCKS = 32, CHUNK_WORDS = 64, ROOM_WORDS = CHUNK_WORDS + 16 };
+
+typedef struct {
+#if defined(_MSC_VER) && !defined(__clang__)
+    __declspec(align(64)) uint64_t word[ROOM_WORDS];
+#else
+    uint64_t word[ROOM_WORDS] __attribute__((aligned(64)));
+#endif
+} chunk_words;
+
 VOCABULARY int lowest_bit(uint64_t word)
 {
 #if defined(_MSC_VER) && !defined(__clang__)

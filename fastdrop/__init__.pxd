@@ -1,0 +1,3 @@
+# What `cimport fastdrop` gives.
+
+from fastdrop.capi cimport *

@@ -1,0 +1,157 @@
+"""The kernels on raw pointers, without the GIL: what ``cimport fastdrop`` gives.
+
+The declarations in capi.pxd are the interface and say what each function does; `__pyx_capi__`
+has the same functions for whatever can call a C function pointer.
+"""
+
+from pathlib import Path
+
+from libc.math cimport ldexp
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from fastdrop.kernels cimport dispatch, kernel
+from fastdrop.kernels.kernel cimport dropout_pass
+
+from fastdrop import cpu  # noqa: F401  (it chooses the kernel)
+
+
+def get_include():
+    """The folder of ``fastdrop.h``, for ``include_dirs`` of an extension that cimports fastdrop.
+
+    Returns
+    -------
+    path : str
+
+    Examples
+    --------
+    >>> import os
+    >>> import fastdrop as fd
+    >>> os.listdir(fd.get_include())
+    ['fastdrop.h']
+    """
+    return str(Path(__file__).parent / "include")
+
+
+cdef int api_version() noexcept nogil:
+    return API_VERSION
+
+
+cdef const char* status_text(int status) noexcept nogil:
+    if status == OK:
+        return "ok"
+    if status == BAD_DTYPE:
+        return "dtype must be FLOAT32 or FLOAT64"
+    if status == BAD_SIZE:
+        return "size must not be negative"
+    if status == BAD_KEEP_PROB:
+        return "keep_prob must be in [0, 1]: it is the probability that an element is kept"
+    if status == BAD_OFFSET:
+        return "stream.offset + size must not exceed 2**64"
+    if status == BAD_POINTER:
+        return "elements, bits and stream must not be NULL"
+    return "no status of fastdrop"
+
+
+cdef int fill_bits(
+    unsigned char* bits, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
+) noexcept nogil:
+    cdef dropout_pass task
+    cdef int status = begin(&task, FLOAT32, size, 1)
+    if status == OK:
+        status = draw(&task, size, keep_prob, stream)
+    if status == OK and bits == NULL and size:
+        status = BAD_POINTER
+    if status == OK:
+        task.mask = bits
+        run(&task, size)
+    return status
+
+
+cdef int forward(
+    int dtype, bint relu, const void* x, void* y, unsigned char* bits, ptrdiff_t size,
+    double keep_prob, double scale, const fastdrop_stream* stream,
+) noexcept nogil:
+    cdef dropout_pass task
+    cdef int status = begin(&task, dtype, size, scale)
+    if status == OK:
+        status = draw(&task, size, keep_prob, stream)
+    if status != OK:
+        return status
+    task.relu = relu
+    task.mask = bits
+    return apply(&task, x, y, size)
+
+
+cdef int backward(
+    int dtype, const void* dy, const unsigned char* bits, void* dx, ptrdiff_t size, double scale
+) noexcept nogil:
+    return backward_from(kernel.SAVED_BITS, dtype, dy, bits, dx, size, scale)
+
+
+cdef int backward_from_output(
+    int dtype, const void* dy, const void* y, void* dx, ptrdiff_t size, double scale
+) noexcept nogil:
+    return backward_from(kernel.SAVED_OUTPUT, dtype, dy, y, dx, size, scale)
+
+
+cdef int backward_from(
+    int decision, int dtype, const void* dy, const void* saved, void* dx, ptrdiff_t size, double scale
+) noexcept nogil:
+    cdef dropout_pass task
+    cdef int status = begin(&task, dtype, size, scale)
+    if status != OK:
+        return status
+    if saved == NULL and size:
+        return BAD_POINTER
+    task.decision = decision
+    task.saved = <const char*> saved
+    return apply(&task, dy, dx, size)
+
+
+cdef int begin(dropout_pass* task, int dtype, ptrdiff_t size, double scale) noexcept nogil:
+    """A pass that neither reads nor writes anything yet."""
+    if dtype != FLOAT32 and dtype != FLOAT64:
+        return BAD_DTYPE
+    if size < 0:
+        return BAD_SIZE
+    memset(task, 0, sizeof(task[0]))
+    task.dtype = kernel.FLOAT64 if dtype == FLOAT64 else kernel.FLOAT32
+    task.scale = scale
+    return OK
+
+
+cdef int draw(
+    dropout_pass* task, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
+) noexcept nogil:
+    """Decisions from the stream."""
+    if not 0 <= keep_prob <= 1:
+        return BAD_KEEP_PROB
+    if stream == NULL:
+        return BAD_POINTER
+    if size and <uint64_t> (size - 1) > ~stream.offset:
+        return BAD_OFFSET
+    task.seed[0] = stream.seed[0]
+    task.seed[1] = stream.seed[1]
+    task.position = stream.offset
+    if keep_prob == 1:
+        task.decision = kernel.ALL_KEPT
+        return OK
+    task.threshold = <uint64_t> ldexp(keep_prob, 64)  # exact: the cast is the floor
+    task.decision = kernel.DRAWN if task.threshold else kernel.NONE_KEPT
+    return OK
+
+
+cdef int apply(dropout_pass* task, const void* x, void* y, ptrdiff_t size) noexcept nogil:
+    if (x == NULL or y == NULL) and size:
+        return BAD_POINTER
+    task.x = <const char*> x
+    task.y = <char*> y
+    run(task, size)
+    return OK
+
+
+cdef void run(dropout_pass* task, ptrdiff_t size) noexcept nogil:
+    task.streaming = task.y != NULL and dispatch.can_stream(task, size)
+    dispatch.run_slice(task, 0, size)
