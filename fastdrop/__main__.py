@@ -10,8 +10,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
+from fastdrop import __version__
 from fastdrop.commands import MISUSED
 
 COMMANDS = {
@@ -59,7 +59,7 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"fastdrop {installed_version()}")
+    parser.add_argument("--version", action="version", version=f"fastdrop {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         subparser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
@@ -75,13 +75,6 @@ def needs(command: str, module: str) -> str:
     if command not in EXTRAS:
         return f"needs {module}, which is not installed"
     return f"needs {module}, which is not installed: pip install 'fastdrop[{EXTRAS[command]}]'"
-
-
-def installed_version() -> str:
-    try:
-        return version("fastdrop")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

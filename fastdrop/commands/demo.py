@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seeds", type=at_least(2), default=10, metavar="N",
+    parser.add_argument("--seeds", type=at_least(2), default=8, metavar="N",
                         help="how often to train each way, at least 2 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(1), metavar="N",
                         help="how often to go through the images (default: the example's)")  # fmt: skip
@@ -336,7 +336,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         color = f"C{number}"
         points = [result["ensembles"][mode][size] for size in ENSEMBLES]
         means, half_widths = ([point[key] for point in points] for key in ("mean", "half_width"))
-        axes.errorbar(ENSEMBLES, means, half_widths, color=color, marker="o", capsize=3, label=f"{mode}, ensemble")
+        label = f"{mode}, ensemble"
+        axes.errorbar(ENSEMBLES, means, half_widths, color=color, marker="o", capsize=3, label=label)
         scaled = result["trained"][mode]["accuracy"]["mean"]
         axes.axhline(scaled, color=color, linestyle="--", label=f"{mode}, scaled")
     axes.set_xticks(ENSEMBLES, [str(size) for size in ENSEMBLES])

@@ -1,0 +1,183 @@
+"""The command line: what it prints, for people and for machines, and its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from fastdrop import cpu, functional
+from fastdrop.__main__ import COMMANDS, main
+from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
+
+
+def refused(*arguments: str) -> int:
+    """The exit code of arguments that argparse refuses."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return stopped.value.code
+
+
+def test_help_names_every_command(capsys):
+    assert refused("--help") == DONE
+    text = capsys.readouterr().out
+    assert all(f"\n    {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(command, capsys):
+    assert refused(command, "--help") == DONE
+    assert "--json" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module():
+    ran = subprocess.run([sys.executable, "-m", "fastdrop", "--version"], capture_output=True, text=True)
+    assert ran.returncode == DONE
+    assert ran.stdout.strip() == f"fastdrop {fd.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [(), ("train",), ("check", "--cases", "0"), ("demo", "--seeds", "1")])
+def test_wrong_arguments(arguments, capsys):
+    assert refused(*arguments) == MISUSED
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_missing_package_hurts_its_command_alone(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)  # import of it raises
+    assert main(["demo"]) == MISUSED
+    printed = capsys.readouterr().err
+    assert "needs threadpoolctl, which is not installed: pip install 'fastdrop[demo]'" in printed
+    assert main(["info"]) == DONE
+
+
+def test_info(isa, capsys):
+    assert main(["info", "--json"]) == DONE
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["version"] == fd.__version__
+    assert facts["instruction_set"] == isa
+    assert facts["available"] == list(cpu.available())
+    assert facts["threads"] == fd.get_num_threads()
+    assert main(["info"]) == DONE
+    assert isa in capsys.readouterr().out
+
+
+def test_check_finds_every_kernel_equal(capsys):
+    before = cpu.active()
+    assert main(["check", "--cases", "200", "--seed", "5", "--json"]) == DONE
+    result = json.loads(capsys.readouterr().out)
+    assert cpu.active() == before
+    assert result["seed"] == 5
+    assert result["kernels"] == list(cpu.available())
+    assert result["differences"] == []
+    assert {row["call"] for row in result["compared"]} == set(check.CALLS)
+    assert sum(row["cases"] for row in result["compared"]) == 200
+
+
+def test_check_reports_a_difference_and_how_to_reproduce_it(monkeypatch, capsys):
+    def wrong_in_one_bit(*arguments, **keywords):
+        y, mask = fd.reference.dropout(*arguments, **keywords)
+        if y.size:
+            y.view(f"u{y.itemsize}").flat[-1] ^= 1
+        return y, mask
+
+    class Calls:
+        def __getattr__(self, name):
+            return wrong_in_one_bit if name == "dropout" else getattr(functional, name)
+
+    monkeypatch.setattr(check, "functional", Calls())
+    kernel = cpu.available()[-1]
+    assert main(["check", "--cases", "100", "--seed", "5", "--isa", kernel, "--json"]) == FAILED
+    difference = json.loads(capsys.readouterr().out)["differences"][0]
+    again = difference["reproduce"].partition("fastdrop ")[2].split()
+    assert main(again) == FAILED
+    printed = capsys.readouterr()
+    assert f"{kernel} differs from the reference: Case(number={difference['case']}, " in printed.err
+    monkeypatch.undo()
+    assert main(again) == DONE
+
+
+def test_mask_saves_what_keep_mask_draws(tmp_path, capsys):
+    expected = fd.keep_mask((5, 7), 0.25, rng=fd.Stream(3, 11)).to_array()
+    arguments = ["mask", "5x7", "--keep-prob", "0.25", "--seed", "3", "--offset", "11"]
+    assert main([*arguments, "-o", str(tmp_path / "mask.npy")]) == DONE
+    saved = np.load(tmp_path / "mask.npy")
+    assert saved.dtype == np.bool_
+    assert np.array_equal(saved, expected)
+    capsys.readouterr()
+    assert main(arguments) == DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [[letter == "#" for letter in line] for line in lines[:5]] == expected.tolist()
+    assert lines[5] == f"{expected.sum()} of 35 kept; seed 3, offset 11, keep_prob 0.25"
+    assert main([*arguments, "--json"]) == DONE
+    bits = bytes.fromhex(json.loads(capsys.readouterr().out)["bits"])
+    assert bits == np.packbits(expected, bitorder="little").tobytes()
+
+
+def test_mask_as_a_picture(tmp_path):
+    image = pytest.importorskip("matplotlib.image", reason="matplotlib is in the extra demo")
+    path = tmp_path / "mask.png"
+    assert main(["mask", "5x7", "--seed", "3", "-o", str(path)]) == DONE
+    kept = fd.keep_mask((5, 7), 0.5, rng=3).to_array()
+    assert np.array_equal(image.imread(path)[..., 0] == 0, kept)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--keep-prob", "1.5"), "keep_prob must be in [0, 1], got 1.5"),
+        (("--seed", "x"), "must be an integer, got 'x'"),
+        (("-o", "mask.txt"), "must end in one of .npy, .png, .svg, .pdf, got 'mask.txt'"),
+    ],
+)
+def test_mask_refuses_bad_arguments(arguments, message, capsys):
+    assert refused("mask", "8", *arguments) == MISUSED
+    assert message in capsys.readouterr().err
+
+
+def test_mask_refuses_a_seed_outside_of_the_stream(capsys):
+    assert main(["mask", "8", "--seed", "-1"]) == MISUSED
+    assert "seed must be in [0, 2**128), got -1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def short_demo(capsys):
+    """A demo of one epoch, and the result that it prints."""
+    pytest.importorskip("sklearn", reason="scikit-learn is in the extra demo")
+
+    def run() -> tuple[int, dict]:
+        code = main(["demo", "--seeds", "2", "--epochs", "1", "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_demo_trains_to_the_reference_s_weights(short_demo, isa):
+    code, result = short_demo()
+    assert code == DONE
+    assert result["instruction_set"] == isa
+    assert result["differing_seeds"] == {"inverted": [], "vanilla": []}
+    assert set(result["trained"]) == {*demo.WAYS, *demo.REFERENCES}
+    assert all(trained["accuracy"]["mean"] > 0.5 for trained in result["trained"].values())
+    assert list(result["ensembles"]["inverted"]) == ["1", "4", "16", "64"]
+
+
+def test_demo_fails_where_the_weights_differ(short_demo, monkeypatch):
+    def off_by_a_little(dy, mask, *, out=None):
+        return fd.reference.relu_dropout_backward(dy, mask, out=out) * np.float32(1.0001)
+
+    monkeypatch.setattr(demo.ReferenceReLUDropout, "_backward", staticmethod(off_by_a_little))
+    code, result = short_demo()
+    assert code == FAILED
+    assert result["differing_seeds"] == {"inverted": [0, 1], "vanilla": [0, 1]}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_a_module_of_two_functions(command):
+    module = importlib.import_module(f"fastdrop.commands.{command}")
+    assert callable(module.add_arguments)
+    assert callable(module.run)

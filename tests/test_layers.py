@@ -1,0 +1,131 @@
+"""The layers: the calls, with a memory of the mask and a stream that goes on."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from fastdrop.layers import Dropout, ReLUDropout
+from support import assert_identical, sample
+
+CALLS = {
+    Dropout: (fd.reference.dropout, fd.reference.dropout_backward, fd.reference.dropout_predict),
+    ReLUDropout: (
+        fd.reference.relu_dropout,
+        fd.reference.relu_dropout_backward,
+        fd.reference.relu_dropout_predict,
+    ),
+}
+layers = pytest.mark.parametrize("layer_type", CALLS)
+
+
+@layers
+@pytest.mark.parametrize("mode", ["inverted", "vanilla"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layer_is_the_reference_s_calls(layer_type, mode, dtype, isa):
+    forward, backward, predict = CALLS[layer_type]
+    layer, stream = layer_type(0.7, mode=mode, rng=5), fd.Stream(5)
+    for step in range(3):
+        x, dy = sample(999, dtype, seed=step), sample(999, dtype, seed=10 + step)
+        y, mask = forward(x, 0.7, mode=mode, rng=stream)
+        assert_identical(layer(x), y)
+        assert_identical(layer.mask, mask)
+        assert_identical(layer.backward(dy), backward(dy, mask))
+        assert layer.rng.offset == stream.offset == 999 * (step + 1)
+    assert_identical(layer.eval()(x), predict(x, 0.7, mode=mode))
+    assert layer.rng.offset == stream.offset, "a prediction draws nothing"
+
+
+@layers
+def test_out_is_where_the_result_goes(layer_type):
+    x = sample(100)
+    expected, expected_dx = layer_type(0.5, rng=1)(x), sample(100, seed=1)
+    layer, out, dx = layer_type(0.5, rng=1), x.copy(), expected_dx.copy()
+    assert layer(out, out=out) is out
+    assert_identical(out, expected)
+    expected_dx = layer.backward(expected_dx)
+    assert layer.backward(dx, out=dx) is dx
+    assert_identical(dx, expected_dx)
+
+
+@layers
+def test_backward_needs_a_call_in_training(layer_type):
+    layer, x = layer_type(0.5, rng=1), sample(10)
+    with pytest.raises(RuntimeError, match=f"call {layer_type.__name__} with training=True first"):
+        layer.backward(x)
+    layer(x)
+    layer.eval()(x)
+    with pytest.raises(RuntimeError, match="backward needs the mask"):
+        layer.backward(x)
+
+
+@layers
+def test_train_and_eval_set_training_and_return_the_layer(layer_type):
+    layer = layer_type(0.5)
+    assert layer.training
+    assert layer.eval() is layer
+    assert not layer.training
+    assert layer.train() is layer
+    assert layer.training
+
+
+@layers
+def test_a_bad_setting_is_refused_and_the_old_one_stays(layer_type):
+    layer = layer_type(0.5, rng=3)
+    with pytest.raises(ValueError, match=r"keep_prob must be in \[0, 1\], got 1.5"):
+        layer.keep_prob = 1.5
+    with pytest.raises(ValueError, match="mode must be 'inverted' or 'vanilla', got 'upscale'"):
+        layer.mode = "upscale"
+    with pytest.raises(TypeError, match="rng must be"):
+        layer.rng = "seed"
+    assert (layer.keep_prob, layer.mode, layer.rng.seed) == (0.5, "inverted", 3)
+    with pytest.raises(ValueError, match="keep_prob"):
+        layer_type(float("nan"))
+
+
+@layers
+def test_a_call_that_raises_changes_neither_the_stream_nor_the_mask(layer_type):
+    layer, x = layer_type(0.5, rng=1), sample(10)
+    layer(x)
+    mask = layer.mask
+    with pytest.raises(TypeError, match="x must have dtype"):
+        layer(np.arange(10))
+    assert layer.mask is mask
+    assert layer.rng.offset == 10
+
+
+def test_backward_uses_what_the_forward_call_was_made_with():
+    layer = Dropout(0.5, rng=1)
+    kept = layer(np.ones(100)) != 0
+    layer.keep_prob = 0.1
+    assert_identical(layer.backward(np.ones(100)), np.where(kept, 2.0, 0.0))
+
+
+def test_layers_share_a_stream_without_sharing_positions():
+    stream = fd.Stream(9)
+    first, second = Dropout(0.5, rng=stream), Dropout(0.5, rng=stream)
+    assert first.rng is second.rng is stream
+    together = np.concatenate([first(np.ones(100)), second(np.ones(100))])
+    assert_identical(together, Dropout(0.5, rng=9)(np.ones(200)))
+
+
+@layers
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_copy_goes_on_from_the_same_place(layer_type, duplicate):
+    layer, x = layer_type(0.5), sample(100)
+    layer(x)
+    other = duplicate(layer)
+    assert_identical(other.backward(x), layer.backward(x))
+    assert_identical(other(x), layer(x))
+
+
+def test_repr_shows_what_is_dropped():
+    """So that a rate passed as keep_prob is seen."""
+    assert repr(ReLUDropout(0.1, mode="vanilla", rng=3)) == (
+        "ReLUDropout(keep_prob=0.1, mode='vanilla', rng=Stream(seed=3, offset=0), training, 90 % dropped)"
+    )
+    assert repr(Dropout(1.0).eval()).endswith("evaluation, 0 % dropped)")
