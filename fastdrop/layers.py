@@ -48,9 +48,9 @@ class Dropout:
     >>> from fastdrop.layers import Dropout
     >>> layer = Dropout(keep_prob=0.5, rng=42)
     >>> layer(np.ones(4))
-    array([0., 2., 0., 0.])
+    array([2., 0., 2., 2.])
     >>> layer.backward(np.ones(4))
-    array([0., 2., 0., 0.])
+    array([2., 0., 2., 2.])
     >>> layer.eval()(np.ones(4))
     array([1., 1., 1., 1.])
     >>> layer
@@ -181,11 +181,11 @@ class ReLUDropout(Dropout):
     >>> from fastdrop.layers import ReLUDropout
     >>> layer = ReLUDropout(keep_prob=0.5, rng=42)
     >>> layer(np.array([-1.0, 1.0, 2.0, 3.0]))
-    array([0., 2., 0., 0.])
+    array([0., 0., 4., 6.])
     >>> layer.backward(np.ones(4))
-    array([0., 2., 0., 0.])
+    array([0., 0., 2., 2.])
     """
 
-    _forward = staticmethod(functional.relu_dropout)
-    _backward = staticmethod(functional.relu_dropout_backward)
-    _predict = staticmethod(functional.relu_dropout_predict)
+    _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout)
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_backward)
+    _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_predict)

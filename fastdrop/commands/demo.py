@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,9 +103,9 @@ class TextbookReLUDropout:
 class ReferenceReLUDropout(ReLUDropout):
     """The layer on the calls of the NumPy reference."""
 
-    _forward = staticmethod(reference.relu_dropout)
-    _backward = staticmethod(reference.relu_dropout_backward)
-    _predict = staticmethod(reference.relu_dropout_predict)
+    _forward: ClassVar[Callable[..., Any]] = staticmethod(reference.relu_dropout)
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(reference.relu_dropout_backward)
+    _predict: ClassVar[Callable[..., Any]] = staticmethod(reference.relu_dropout_predict)
 
 
 class Timed:
@@ -300,14 +300,14 @@ def show(result: dict[str, Any], epochs: int) -> None:
     show_table(f"Digits, test accuracy with its {CONFIDENCE:.0%} confidence interval", columns, rows)
     print()
     ensembles = result["ensembles"]
-    rows = [
+    averaged = [
         (f"mean of {size} sub-network{'s' if size > 1 else ''}",
          *(percent(ensembles[mode][size]) for mode in MODES))
         for size in ENSEMBLES
     ]  # fmt: skip
     whole = [percent(result["trained"][mode]["accuracy"]) for mode in MODES]
-    rows.append(("the whole network, scaled", *whole))
-    show_table("Dropout as an ensemble: sampled sub-networks, averaged", ("prediction", *MODES), rows)
+    averaged.append(("the whole network, scaled", *whole))
+    show_table("Dropout as an ensemble: sampled sub-networks, averaged", ("prediction", *MODES), averaged)
     print()
     for mode, seeds in result["differing_seeds"].items():
         print(f"{mode}: {verdict(seeds, result['seeds'])}")
