@@ -41,7 +41,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
     Console().print(table)
