@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds, no array above 16 Ki: a trial")
     chosen = parser.parse_args(arguments)
     environment = timing.machine("torch")
-    with progress("targets", 2 * len(cpu.available()) + 4) as tick:
+    with progress("targets", 2 * len(cpu.available()) + 3) as tick:
         verdicts = []
         for verdict in measured(quick=chosen.quick):
             if verdict:
@@ -110,11 +110,12 @@ def measured(quick: bool) -> Iterator[Verdict | None]:
     rounds = 5 if quick else 41
     lengths = SMALL[:1] if quick else (*SMALL, LARGE)
     for dtype in ("float32", "float64"):
+        promises = PROMISES if dtype == "float32" else tuple(p for p in PROMISES if p.beside is COPY)
         for isa in cpu.available():
-            yield from verdicts_of(PROMISES, (isa,), dtype, lengths, rounds)
+            yield from verdicts_of(promises, (isa,), dtype, lengths, rounds)
             yield None
-        yield from verdicts_of(RIVALS, cpu.available(), dtype, lengths, 5 if quick else 15)
-        yield None
+    yield from verdicts_of(RIVALS, cpu.available(), "float32", lengths, 5 if quick else 15)
+    yield None
     yield from overheads(rounds)
     yield None
     if timing.usable_cores() > 1:
