@@ -6,7 +6,7 @@ from fastdrop.kernels.kernel cimport dropout_pass
 cdef enum:
     STEP = 16           # elements
     GROUP_STEPS = GROUP_SIZE * BLOCK / STEP
-    ALIGNMENT = 64      # of results that bypass the cache
+    ALIGNMENT = 64      # a cache line
 
 
 cdef inline int itemsize(int dtype) noexcept nogil:
@@ -67,6 +67,23 @@ cdef inline void apply_steps(
         step += 1
 
 
+cdef inline bint can_align(const dropout_pass* task) noexcept nogil:
+    return task.x != NULL and <uintptr_t> task.y % itemsize(task.dtype) == 0
+
+
+cdef inline ptrdiff_t boundary(const dropout_pass* task) noexcept nogil:
+    """Elements from one cache line of the result to the next, or from one byte of the mask."""
+    return ALIGNMENT // itemsize(task.dtype) if can_align(task) else 8
+
+
+cdef inline ptrdiff_t past_boundary(const dropout_pass* task, ptrdiff_t element) noexcept nogil:
+    """How many elements lie between the last boundary and this one. Loops and chunks begin at
+    boundaries: a store that straddles two cache lines costs two."""
+    if can_align(task):
+        return <uintptr_t> (task.y + element * itemsize(task.dtype)) % ALIGNMENT // itemsize(task.dtype)
+    return (task.first_bit + element) % 8
+
+
 cdef inline void apply_part(
     int dtype, bint relu, const dropout_pass* task, ptrdiff_t first, ptrdiff_t count,
     const unsigned char* keep, uint64_t bit
@@ -96,11 +113,7 @@ cdef inline void apply_as(
     cdef ptrdiff_t head, body
     cdef uint64_t mask_bit
     cdef bint aside
-    # First what is before an aligned result, or before a byte of the mask.
-    if streaming:
-        head = (-<uintptr_t> (task.y + first * itemsize(dtype)) % ALIGNMENT) // itemsize(dtype)
-    else:
-        head = -(task.first_bit + first) % 8
+    head = (boundary(task) - past_boundary(task, first)) % boundary(task)
     head = min(head, last - first)
     apply_part(dtype, relu, task, first, head, keep, bit)
     first += head

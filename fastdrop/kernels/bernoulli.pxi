@@ -11,6 +11,7 @@ cdef enum:
     BLOCK_WORDS = 2
     CHUNK = CHUNK_BLOCKS * BLOCK
     FIRST_PLANES = 8        # leave one element in 256 tied, and two blocks in five
+    CARRIED = 8             # words before a chunk's own, of which the last two are used: a cache line
     REST_PLANES = 4         # at a time, once blocks are gathered
 
 cdef struct Group:
@@ -21,7 +22,7 @@ cdef struct Group:
 cdef struct Chunk:
     uint64_t block      # its first block
     int count           # blocks
-    chunk_words below               # packed: whether U < threshold
+    chunk_words below               # packed, after a block of the chunk before: whether U < threshold
     chunk_words tied                # packed: whether another plane has to tell
     uint64_t undecided              # which words have a tie
 
@@ -50,9 +51,19 @@ cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
 
 
 cdef inline void group_store(Chunk* chunk, int i, Group group) noexcept nogil:
-    blocks_store(chunk.below.word + BLOCK_WORDS * i, group.below)
+    blocks_store(chunk.below.word + CARRIED + BLOCK_WORDS * i, group.below)
     blocks_store(chunk.tied.word + BLOCK_WORDS * i, group.tied)
     chunk.undecided |= blocks_which(group.tied) << BLOCK_WORDS * i
+
+
+cdef inline void carry_last_block(const Chunk* chunk, Chunk* ahead) noexcept nogil:
+    memcpy(ahead.below.word + CARRIED - BLOCK_WORDS,
+           chunk.below.word + CARRIED + CHUNK_WORDS - BLOCK_WORDS, 8 * BLOCK_WORDS)
+
+
+cdef inline const unsigned char* carried(const Chunk* chunk) noexcept nogil:
+    """The bits of a chunk, after those of the block before it."""
+    return <const unsigned char*> (chunk.below.word + CARRIED - BLOCK_WORDS)
 
 
 cdef inline int first_planes(uint64_t threshold) noexcept nogil:
@@ -120,5 +131,5 @@ cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
         blocks_store(ties + 2 * i, group.below)
         i += GROUP_SIZE
     for i in range(found):
-        chunk.below.word[index[i]] |= ties[2 * i]
-        chunk.below.word[index[i] + 1] |= ties[2 * i + 1]
+        chunk.below.word[CARRIED + index[i]] |= ties[2 * i]
+        chunk.below.word[CARRIED + index[i] + 1] |= ties[2 * i + 1]

@@ -45,19 +45,36 @@ cdef inline void store_part(unsigned char* bits, uint64_t first, uint64_t word, 
 cdef inline void copy_bits(
     unsigned char* to, uint64_t to_first, const unsigned char* bits, uint64_t first, ptrdiff_t count
 ) noexcept nogil:
-    cdef int shift = first & 7
-    if to_first & 7 == 0:
-        to += to_first >> 3
-        to_first = 0
-        if shift == 0:
-            memcpy(to, bits + (first >> 3), count >> 3)
-            to += count >> 3
-            first += count & ~<ptrdiff_t> 7
-            count &= 7
-    while count >= 64:
-        store_word(to, to_first, load_word(bits, first))
-        to_first += 64
-        first += 64
+    """`count` bits from one place to another; bits before them stay, the rest of the last byte is zeros."""
+    cdef ptrdiff_t head = min(<ptrdiff_t> (-to_first & 7), count), word, words
+    cdef uint64_t low, high
+    cdef int shift
+    if head:    # up to a byte of the destination
+        store_part(to, to_first, load_part(bits, first, head), head)
+        to_first += head
+        first += head
+        count -= head
+    to += to_first >> 3
+    bits += first >> 3
+    shift = first & 7
+    words = count // 64
+    if shift == 0:
+        memcpy(to, bits, 8 * words)
+    else:
+        if words:
+            words -= 1   # which also reads the word after it
+        for word in range(words):
+            memcpy(&low, bits + 8 * word, 8)
+            memcpy(&high, bits + 8 * word + 8, 8)
+            low = (low >> shift) | (high << (64 - shift))
+            memcpy(to + 8 * word, &low, 8)
+    to += 8 * words
+    bits += 8 * words
+    count -= 64 * words
+    if count >= 64:
+        store_word(to, 0, load_word(bits, shift))
+        to += 8
+        bits += 8
         count -= 64
     if count:
-        store_part(to, to_first, load_part(bits, first, count), count)
+        store_part(to, 0, load_part(bits, shift, count), count)

@@ -7,14 +7,15 @@ from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, SAVED_BITS, SAVED_OUTPUT, 
 
 
 cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Chunks start where blocks do; one is applied while the next is drawn."""
+    """Chunks follow the blocks of the stream; one is applied while the next is drawn. What lies
+    past the last boundary is applied with the next, for which the last block is carried over."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
-    cdef Chunk* drawn
     cdef Draw draw
     cdef int phase = (task.position + first) % BLOCK
     cdef ptrdiff_t left = (phase + (last - first) + BLOCK - 1) // BLOCK  # blocks
+    cdef ptrdiff_t begin = first - phase  # the element that a chunk begins with
     cdef ptrdiff_t end
     key_schedule(&draw.key, task.seed[0], task.seed[1])
     draw.threshold = task.threshold
@@ -25,14 +26,17 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
     while left:
         draw_rest(&draw, now)
         left -= now.count
-        ahead.block = now.block + now.count
-        ahead.count = min(left, CHUNK_BLOCKS)
-        ahead.undecided = 0
-        end = min(first + CHUNK - phase, last)
-        drawn = ahead if left else NULL
-        apply(task, first, end, <const unsigned char*> now.below.word, phase, &draw, drawn)
+        end = last
+        if left:
+            end = begin + CHUNK
+            end -= past_boundary(task, end)
+            carry_last_block(now, ahead)
+            ahead.block = now.block + now.count
+            ahead.count = min(left, CHUNK_BLOCKS)
+            ahead.undecided = 0
+        apply(task, first, end, carried(now), first - begin + BLOCK, &draw, ahead if left else NULL)
         first = end
-        phase = 0
+        begin += CHUNK
         now, ahead = ahead, now
 
 
@@ -45,7 +49,8 @@ cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
     cdef ptrdiff_t end
     memset(given, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
     while first < last:
-        end = min(first + CHUNK, last)
+        end = first + CHUNK
+        end = min(end - past_boundary(task, end), last)
         if task.decision == SAVED_BITS:
             keep = <const unsigned char*> task.saved
             bit = task.first_bit + first

@@ -18,9 +18,9 @@
 #define VOCABULARY static inline __attribute__((always_inline, unused))
 #endif
 
-/* A chunk of packed bits, and room for a group more. Vectors of it must not straddle cache lines:
+/* A chunk of packed bits, and room for a block before and a group after. Vectors of it must not straddle cache lines:
  * what is then read back in small pieces would wait for each of them to reach the cache. */
-enum { CHUNK_BLOCKS = 32, CHUNK_WORDS = 64, ROOM_WORDS = CHUNK_WORDS + 16 };
+enum { CHUNK_BLOCKS = 32, CHUNK_WORDS = 64, ROOM_WORDS = CHUNK_WORDS + 24 };
 
 typedef struct {
 #if defined(_MSC_VER) && !defined(__clang__)
