@@ -11,7 +11,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 DONE := $(VENV)/done$(CURDIR)
 USABLE := $(shell $(RUN) -c 'import pip; print("yes")' 2>/dev/null)
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr , ' ')
-SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/kernels fastdrop/kernels/simd,\
+SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/include fastdrop/kernels fastdrop/kernels/simd,\
              $(addprefix $(folder)/*.,pyx pxd pxi h)))
 
 .DEFAULT_GOAL := help

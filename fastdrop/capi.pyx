@@ -14,7 +14,7 @@ from libc.string cimport memset
 from fastdrop.kernels cimport dispatch, kernel
 from fastdrop.kernels.kernel cimport dropout_pass
 
-from fastdrop import cpu  # noqa: F401  (it chooses the kernel)
+from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
 
 
 def get_include():

@@ -18,7 +18,7 @@ from fastdrop.kernels.kernel cimport (
     ALL_KEPT, DRAWN, FLOAT32, FLOAT64, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_pass,
 )
 
-from fastdrop import arguments, cpu  # noqa: F401  (cpu chooses the kernel)
+from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
 from fastdrop.mask import Mask, as_shape, mask_of_dropout, saved_for_backward
 from fastdrop.stream import Stream, as_stream
 
