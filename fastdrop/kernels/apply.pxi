@@ -14,7 +14,7 @@ cdef inline int itemsize(int dtype) noexcept nogil:
 
 
 cdef inline void apply_step(
-    int dtype, bint relu, bint streaming,
+    int dtype, bint relu, bint masked, bint streaming,
     const char* x, char* y, const unsigned char* keep, unsigned char* passed, lanes scale
 ) noexcept nogil:
     """`y = scale * x` where kept (and passed by the ReLU), else +0; the bits of what passed."""
@@ -26,7 +26,8 @@ cdef inline void apply_step(
         mask = mask_load(dtype, keep + i)
         if relu:
             mask = mask_positive(dtype, mask, value)
-            mask_store(dtype, passed + i, mask)
+            if masked:
+                mask_store(dtype, passed + i, mask)
         value = lanes_scale(dtype, mask, value, scale)
         if streaming:
             lanes_stream(dtype, y + 64 * i, value)
@@ -35,7 +36,7 @@ cdef inline void apply_step(
 
 
 cdef inline void apply_steps(
-    int dtype, bint relu, bint streaming,
+    int dtype, bint relu, bint masked, bint streaming,
     const char* x, char* y, const unsigned char* keep, unsigned char* passed, double factor,
     ptrdiff_t steps, const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
@@ -55,14 +56,14 @@ cdef inline void apply_steps(
                     compare_plane(draw, &group, plane)
                 stop = step + GROUP_STEPS // FIRST_PLANES
                 while step < stop:
-                    apply_step(dtype, relu, streaming, x + step * size, y + step * size,
+                    apply_step(dtype, relu, masked, streaming, x + step * size, y + step * size,
                                keep + 2 * step, passed + 2 * step, scale)
                     step += 1
             group_store(ahead, i, group)
             i += GROUP_SIZE
         draw_first(draw, ahead, i)
     while step < steps:
-        apply_step(dtype, relu, streaming, x + step * size, y + step * size,
+        apply_step(dtype, relu, masked, streaming, x + step * size, y + step * size,
                    keep + 2 * step, passed + 2 * step, scale)
         step += 1
 
@@ -96,7 +97,7 @@ cdef inline void apply_part(
     bits = load_part(keep, bit, count)
     memset(padded, 0, STEP * itemsize(dtype))
     memcpy(padded, task.x + first * itemsize(dtype), count * itemsize(dtype))
-    apply_step(dtype, relu, False, padded, padded, <unsigned char*> &bits, <unsigned char*> &bits,
+    apply_step(dtype, relu, True, False, padded, padded, <unsigned char*> &bits, <unsigned char*> &bits,
                lanes_fill(dtype, task.scale))
     memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
     if relu and task.mask != NULL:
@@ -104,7 +105,7 @@ cdef inline void apply_part(
 
 
 cdef inline void apply_as(
-    int dtype, bint relu, bint streaming,
+    int dtype, bint relu, bint masked, bint streaming,
     const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
@@ -128,17 +129,28 @@ cdef inline void apply_as(
         keep = <unsigned char*> keep_words.word
         bit = 0
     mask_bit = task.first_bit + first
-    aside = task.mask == NULL or mask_bit & 7
-    if not aside:
+    aside = mask_bit & 7
+    if masked and not aside:
         passed = task.mask + (mask_bit >> 3)
 
     apply_steps(
-        dtype, relu, streaming, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
+        dtype, relu, masked, streaming, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
         keep, passed, task.scale, body // STEP, draw, ahead,
     )
-    if relu and aside and task.mask != NULL:
+    if masked and aside:
         copy_bits(task.mask, mask_bit, passed, 0, body)
     apply_part(dtype, relu, task, first + body, last - first - body, keep, body)
+
+
+cdef inline void apply_form(
+    int dtype, bint relu, bint masked,
+    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    if task.streaming:
+        apply_as(dtype, relu, masked, True, task, first, last, keep, bit, draw, ahead)
+    else:
+        apply_as(dtype, relu, masked, False, task, first, last, keep, bit, draw, ahead)
 
 
 cdef inline void apply_dtype(
@@ -146,15 +158,12 @@ cdef inline void apply_dtype(
     const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    if task.streaming:
-        if task.relu:
-            apply_as(dtype, True, True, task, first, last, keep, bit, draw, ahead)
-        else:
-            apply_as(dtype, False, True, task, first, last, keep, bit, draw, ahead)
-    elif task.relu:
-        apply_as(dtype, True, False, task, first, last, keep, bit, draw, ahead)
+    if not task.relu:
+        apply_form(dtype, False, False, task, first, last, keep, bit, draw, ahead)
+    elif task.mask == NULL:
+        apply_form(dtype, True, False, task, first, last, keep, bit, draw, ahead)
     else:
-        apply_as(dtype, False, False, task, first, last, keep, bit, draw, ahead)
+        apply_form(dtype, True, True, task, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply(
