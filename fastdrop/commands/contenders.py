@@ -180,7 +180,8 @@ class TextbookNumpy(Peer):
 class BestNumpy(Peer):
     """The best NumPy that keeps NumPy's own uniforms: its fastest generator, and no temporary.
 
-    Cutting the arrays into pieces that fit the first-level cache was slower at 16 Ki, 256 Ki and 16 Mi elements.
+    Cutting the arrays into pieces that fit the first-level cache was slower, at 16 Ki, 256 Ki
+    and 16 Mi elements.
     """
 
     name = "NumPy, best"
