@@ -30,6 +30,8 @@ def elements(name: str, value: Any) -> NDArray[Any]:
 
 def keep_probability(value: Any) -> float:
     """`value` as a float in [0, 1]."""
+    if type(value) is float and 0.0 <= value <= 1.0:
+        return value  # what is nearly always passed, without the cost of asking an abstract class
     if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"keep_prob must be a real number in [0, 1], got {value!r}")
     keep_prob = float(value)

@@ -296,8 +296,7 @@ cdef tuple forward(x, keep_prob, mode, rng, out, return_mask, bint relu):
     cdef dropout_pass task
     if not is_plain(x):
         x = arguments.elements("x", x)
-    if type(keep_prob) is not float or not 0.0 <= <double> keep_prob <= 1.0:
-        keep_prob = arguments.keep_probability(keep_prob)
+    keep_prob = arguments.keep_probability(keep_prob)
     mode = arguments.dropout_mode(mode)
     y = out if fits(out, x) else arguments.result(out, x)
     mask = None
