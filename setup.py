@@ -73,6 +73,7 @@ extensions = [
 ]
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
         compiler_directives={"language_level": 3, "cdivision": True, "annotation_typing": False},

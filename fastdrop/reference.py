@@ -167,14 +167,13 @@ def relu_dropout_backward(
     saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
     dx = arguments.result(out, dy)
     dy = _apart(dy, dx)
-    bits = _apart(saved.bits, dx) if isinstance(saved, Mask) else None
-    y = _apart(saved, dx) if bits is None else None
+    decisions = _apart(saved.bits if isinstance(saved, Mask) else saved, dx)
     for part in _parts(dy.size):
         values = dy.flat[part]
-        if bits is not None:
-            passed = np.unpackbits(bits[_bytes(part)], count=values.size, bitorder="little")
+        if isinstance(saved, Mask):
+            passed = np.unpackbits(decisions[_bytes(part)], count=values.size, bitorder="little")
         else:
-            passed = y.flat[part] != 0
+            passed = decisions.flat[part] != 0
         dx.flat[part] = _scaled(values, passed.view(np.bool_), scale)
     return dx
 
