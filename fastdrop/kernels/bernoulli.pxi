@@ -12,7 +12,7 @@ cdef enum:
     CHUNK = CHUNK_BLOCKS * BLOCK
     FIRST_PLANES = 8        # leave one element in 256 tied, and two blocks in five
     CARRIED = 8             # words before a chunk's own, of which the last two are used: a cache line
-    REST_PLANES = 4         # at a time, once blocks are gathered
+    REST_PLANES = (GROUP_SIZE + 1) / 2  # at a time, once blocks are gathered; a larger group ties longer
 
 cdef struct Group:
     blocks counter

@@ -95,9 +95,12 @@ VOCABULARY uint32_t aes_column(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
            aes_table[3][d >> 24];
 }
 
+#define BYTE(s) s,
+static const uint8_t aes_box[256] = {SBOX(BYTE)};
+
 VOCABULARY uint32_t aes_byte(uint32_t a)
 {
-    return (aes_table[0][a & 255] >> 8) & 255;
+    return aes_box[a & 255];
 }
 
 VOCABULARY uint32_t aes_column_last(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
