@@ -4,7 +4,8 @@ Fused ReLU, dropout and scaling in one pass over an array, with an exact keep pr
 of one bit an element or none, and the same result on every machine and thread count.
 """
 
-from fastdrop import reference
+from fastdrop import layers, reference
+from fastdrop.capi import get_include
 from fastdrop.functional import (
     dropout,
     dropout_backward,
@@ -26,8 +27,10 @@ __all__ = [
     "dropout",
     "dropout_backward",
     "dropout_predict",
+    "get_include",
     "get_num_threads",
     "keep_mask",
+    "layers",
     "reference",
     "relu_dropout",
     "relu_dropout_backward",

@@ -1,0 +1,116 @@
+"""Other people's Cython, and whatever can call a C function pointer."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from fastdrop import capi
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cython_package"
+FLOAT32, FLOAT64 = 0, 1
+OK = 0
+
+
+class CStream(ctypes.Structure):
+    _fields_ = [("seed", ctypes.c_uint64 * 2), ("offset", ctypes.c_uint64)]
+
+
+def stream(seed: int, offset: int) -> CStream:
+    return CStream((ctypes.c_uint64 * 2)(seed % 2**64, seed >> 64), offset)
+
+
+def function(name: str, *arguments: type, result: type = ctypes.c_int):
+    """A function of ``fastdrop.capi.__pyx_capi__`` through its pointer."""
+    capsule = capi.__pyx_capi__[name]
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    pointer = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    return ctypes.CFUNCTYPE(result, *arguments)(pointer)
+
+
+POINTER, SIZE, DOUBLE, INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
+STREAM = ctypes.POINTER(CStream)
+forward = function("forward", INT, INT, POINTER, POINTER, POINTER, SIZE, DOUBLE, DOUBLE, STREAM)
+backward = function("backward", INT, POINTER, POINTER, POINTER, SIZE, DOUBLE)
+backward_from_output = function("backward_from_output", INT, POINTER, POINTER, POINTER, SIZE, DOUBLE)
+fill_bits = function("fill_bits", POINTER, SIZE, DOUBLE, STREAM)
+status_text = function("status_text", INT, result=ctypes.c_char_p)
+
+
+@pytest.mark.parametrize("size", [1, 64, 1000, 100_003])
+@pytest.mark.parametrize(("dtype", "code"), [(np.float32, FLOAT32), (np.float64, FLOAT64)])
+def test_pointers_give_what_the_calls_give(isa, dtype, code, size):
+    x = np.random.default_rng(size).standard_normal(size).astype(dtype)
+    seed, offset = 2**100 + 5, 77
+    y, mask = fd.relu_dropout(x, 0.8, rng=fd.Stream(seed, offset))
+    at = stream(seed, offset)
+    result, bits = np.empty_like(x), np.full(mask.nbytes, 0xAA, np.uint8)
+
+    assert forward(code, 1, x.ctypes.data, result.ctypes.data, bits.ctypes.data, size, 0.8, 1 / 0.8, at) == OK
+    assert result.tobytes() == y.tobytes()
+    assert np.array_equal(bits, mask.bits)
+
+    dx = fd.relu_dropout_backward(x, mask)
+    assert backward(code, x.ctypes.data, bits.ctypes.data, result.ctypes.data, size, 1 / 0.8) == OK
+    assert result.tobytes() == dx.tobytes()
+    result[:] = 7
+    assert backward_from_output(code, x.ctypes.data, y.ctypes.data, result.ctypes.data, size, 1 / 0.8) == OK
+    assert result.tobytes() == dx.tobytes()
+
+    assert fill_bits(bits.ctypes.data, size, 0.8, at) == OK
+    assert np.array_equal(bits, fd.keep_mask(size, 0.8, rng=fd.Stream(seed, offset)).bits)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"code": 9}, "dtype"),
+        ({"size": -1}, "size"),
+        ({"keep_prob": 1.5}, "keep_prob"),
+        ({"keep_prob": float("nan")}, "keep_prob"),
+        ({"offset": 2**64 - 3}, "offset"),
+        ({"x": None}, "NULL"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_nothing_is_written(changed, says):
+    x, y = np.ones(8, np.float32), np.full(8, 7, np.float32)
+    given = {"code": FLOAT32, "size": 8, "keep_prob": 0.5, "offset": 0, "x": x.ctypes.data} | changed
+    status = forward(
+        given["code"], 1, given["x"], y.ctypes.data, None, given["size"],
+        given["keep_prob"], 2.0, stream(1, given["offset"]),
+    )
+    assert status != OK
+    assert says in status_text(status).decode()
+    assert (y == 7).all()
+
+
+def test_the_example_package_builds_and_runs(tmp_path):
+    folder = shutil.copytree(EXAMPLE, tmp_path / "rows")
+    root = str(Path(fd.__file__).parents[1])
+    build = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root}, capture_output=True, text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    program = (
+        "import numpy as np, fastdrop as fd, rows\n"
+        "x = np.random.default_rng(0).standard_normal((37, 100), dtype=np.float32)\n"
+        "y = np.empty_like(x)\n"
+        "rows.relu_dropout_rows(x, y, 0.9, seed=3)\n"
+        "assert y.tobytes() == fd.relu_dropout(x, 0.9, rng=3)[0].tobytes()\n"
+        "print('equal')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env={"PYTHONPATH": root}, capture_output=True, text=True
+    )
+    assert run.stdout == "equal\n", run.stderr
