@@ -15,18 +15,23 @@ from fastdrop.functional import (
     relu_dropout_backward,
     relu_dropout_predict,
 )
+from fastdrop.gaussian import gaussian_dropout, gaussian_dropout_backward
 from fastdrop.mask import Mask
+from fastdrop.noise import GaussianNoise
 from fastdrop.stream import Stream
 from fastdrop.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GaussianNoise",
     "Mask",
     "Stream",
     "dropout",
     "dropout_backward",
     "dropout_predict",
+    "gaussian_dropout",
+    "gaussian_dropout_backward",
     "get_include",
     "get_num_threads",
     "keep_mask",

@@ -3,7 +3,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 
 
-from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, SAVED_BITS, SAVED_OUTPUT, dropout_kernel
+from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, GAUSSIAN, SAVED_BITS, SAVED_OUTPUT, dropout_kernel
 
 
 cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -63,6 +63,8 @@ cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
 cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     if task.decision == DRAWN:
         run_drawn(task, first, last)
+    elif task.decision == GAUSSIAN:
+        run_gaussian(task, first, last)
     else:
         run_given(task, first, last)
     if task.streaming:

@@ -7,8 +7,9 @@
 
 enum element_type { FLOAT32, FLOAT64 };
 
-/* Where the decision on an element comes from. */
-enum decision { DRAWN, SAVED_BITS, SAVED_OUTPUT, ALL_KEPT, NONE_KEPT };
+/* Where the decision on an element comes from. GAUSSIAN: there is none, every element is multiplied
+ * by 1 + scale * normal. */
+enum decision { DRAWN, SAVED_BITS, SAVED_OUTPUT, ALL_KEPT, NONE_KEPT, GAUSSIAN };
 
 typedef struct {
     int dtype;          /* an element_type */
