@@ -17,6 +17,7 @@ from fastdrop.functional import (
 )
 from fastdrop.gaussian import gaussian_dropout, gaussian_dropout_backward
 from fastdrop.mask import Mask
+from fastdrop.monte_carlo import MonteCarlo, mc_predict
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import Stream
 from fastdrop.threads import get_num_threads, set_num_threads
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GaussianNoise",
     "Mask",
+    "MonteCarlo",
     "Stream",
     "dropout",
     "dropout_backward",
@@ -36,6 +38,7 @@ __all__ = [
     "get_num_threads",
     "keep_mask",
     "layers",
+    "mc_predict",
     "reference",
     "relu_dropout",
     "relu_dropout_backward",

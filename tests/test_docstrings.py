@@ -14,7 +14,8 @@ import fastdrop as fd
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 # What every installation can import; the adapters to frameworks have tests of their own.
-MODULES = ["functional", "layers", "mask", "stream", "reference", "arguments", "cpu", "threads", "gaussian", "noise"]
+MODULES = ["functional", "layers", "mask", "stream", "reference", "arguments", "cpu", "threads"]
+MODULES += ["gaussian", "noise", "monte_carlo"]
 CALLS = [name for name, value in vars(fd.reference).items() if name in dir(fd) and inspect.isfunction(value)]
 
 

