@@ -60,7 +60,7 @@ def radius(word: Words) -> Floats:
 
 def direction(word: Words) -> tuple[Floats, Floats]:
     """Cosine and sine: of x times pi/4, -1 < x < 1, from 30 bits; two more choose the quadrant."""
-    x = signed(word << 2 | 2).astype(np.float32) * np.float32(2.0**-31)
+    x = signed(word << np.uint32(2) | np.uint32(2)).astype(np.float32) * np.float32(2.0**-31)
     square = x * x
     cosine = polynomial(COSINE_POLYNOMIAL, square)
     sine = polynomial(SINE_POLYNOMIAL, square) * x
