@@ -308,11 +308,12 @@ cdef inline void add_as(int dtype, const char* elements, double* sums, ptrdiff_t
 
 cdef void add(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil:
     """Add `count` elements to as many sums."""
-    cdef const double* values = <const double*> elements
+    cdef double value
     cdef ptrdiff_t n
     if dtype == FLOAT64:
         for n in range(count):
-            sums[n] += values[n]
+            memcpy(&value, elements + 8 * n, 8)
+            sums[n] += value
     elif dtype == FLOAT32:
         add_as(FLOAT32, elements, sums, count)
     elif dtype == FLOAT16:

@@ -158,7 +158,7 @@ cdef void run_long_rows(const dropout_pass* task, const rows* shared, ptrdiff_t 
 
 cdef void run_short_rows(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """A chunk of decisions is laid side by side, then applied."""
-    cdef uint64_t bits[CHUNK // 64]
+    cdef uint64_t bits[CHUNK / 64]
     cdef dropout_pass part = task[0]
     cdef ptrdiff_t row, end, stop, element
     cdef uint64_t bit
