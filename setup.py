@@ -59,7 +59,7 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros.items()],
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
-        depends=[*glob(f"{KERNEL_DIR}/*.p[xy][di]"), *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)],
+        depends=[*glob(f"{KERNEL_DIR}/*.p[xy][di]"), "fastdrop/engine.pxd", *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)],
     )
 
 
@@ -67,6 +67,7 @@ threads = openmp()
 extensions = [
     # Plain Python, compiled only to make a call on a small array quicker.
     *(extension(name) for name in ("arguments", "mask", "stream")),
+    extension("engine"),
     extension("functional"),
     extension("gaussian"),
     extension("capi"),

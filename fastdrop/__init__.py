@@ -7,7 +7,12 @@ of one bit an element or none, and the same result on every machine and thread c
 from fastdrop import layers, reference
 from fastdrop.capi import get_include
 from fastdrop.functional import (
+    alpha_dropout,
+    alpha_dropout_backward,
     dropout,
+    dropout_add,
+    dropout_add_backward,
+    dropout_add_predict,
     dropout_backward,
     dropout_predict,
     keep_mask,
@@ -19,7 +24,7 @@ from fastdrop.gaussian import gaussian_dropout, gaussian_dropout_backward
 from fastdrop.mask import Mask
 from fastdrop.monte_carlo import MonteCarlo, mc_predict
 from fastdrop.noise import GaussianNoise
-from fastdrop.stream import Stream
+from fastdrop.stream import Stream, Tile
 from fastdrop.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -29,7 +34,13 @@ __all__ = [
     "Mask",
     "MonteCarlo",
     "Stream",
+    "Tile",
+    "alpha_dropout",
+    "alpha_dropout_backward",
     "dropout",
+    "dropout_add",
+    "dropout_add_backward",
+    "dropout_add_predict",
     "dropout_backward",
     "dropout_predict",
     "gaussian_dropout",

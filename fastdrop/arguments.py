@@ -7,25 +7,92 @@ rule and each error text has one home. Nothing in this module has a side effect.
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, Literal, get_args
+from operator import index
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Mode = Literal["inverted", "vanilla"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+MaskMode = Literal["inverted", "vanilla", "alpha"]  # what else a mask can come from
+MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+Axes: TypeAlias = "int | Sequence[int]"
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))  # and bfloat16
+
+# What alpha dropout puts in place of a dropped element, before the affine map: the negative limit
+# of SELU, -scale * alpha of Klambauer et al. 2017.
+ALPHA = -1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is the bfloat16 of ml_dtypes, which whoever has such an array has imported."""
+    return dtype.type is getattr(sys.modules.get("ml_dtypes"), "bfloat16", None)
+
+
+def arithmetic(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a supported dtype is computed in, before the one rounding to it."""
+    return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
 
 
 def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an array of a supported dtype, in any byte order, not copied if it is one."""
     array = np.asarray(value)
-    if array.dtype.newbyteorder("=") not in DTYPES:
-        accepted = " or ".join(dtype.name for dtype in DTYPES)
+    if array.dtype.newbyteorder("=") not in DTYPES and not is_bfloat16(array.dtype):
+        accepted = f"{', '.join(dtype.name for dtype in DTYPES)} or bfloat16"
         raise TypeError(f"{name} must have dtype {accepted}, got {array.dtype.name}")
     return array
+
+
+def alike(name: str, value: Any, like: NDArray[Any], shape: tuple[int, ...], what: str) -> NDArray[Any]:
+    """`value` as an array of a certain shape, with the dtype of the input `like`."""
+    array = elements(name, value)
+    if array.dtype.newbyteorder("=") != like.dtype.newbyteorder("="):
+        raise TypeError(f"{name} must have the input's dtype {like.dtype.name}, got {array.dtype.name}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have {what} {shape}, got {array.shape}")
+    return array
+
+
+def given(name: str, value: Any) -> Any:
+    """`value`, which may not be None."""
+    if value is None:
+        raise TypeError(f"{name} must be an array, got None")
+    return value
+
+
+def bias_for(value: Any, x: NDArray[Any]) -> NDArray[Any]:
+    """`value` as a bias of the last axis of `x`."""
+    if x.ndim == 0:
+        raise ValueError("bias needs an input with at least one axis, got one of shape ()")
+    return alike("bias", value, x, x.shape[-1:], "the length of the input's last axis,")
+
+
+def residual_for(value: Any, x: NDArray[Any]) -> NDArray[Any]:
+    """`value` as what is added to the result for `x`."""
+    return alike("residual", value, x, x.shape, "the input's shape")
+
+
+def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
+    """The axes along which decisions are shared, counted from the first."""
+    axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
+    try:
+        numbers = [index(axis) for axis in axes]
+    except TypeError:
+        raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
+    if not all(-ndim <= axis < ndim for axis in numbers):
+        raise ValueError(f"broadcast_dims must be axes of an input with {ndim}, got {broadcast_dims!r}")
+    return tuple(sorted({axis % ndim for axis in numbers}))
+
+
+def decided_shape(shape: tuple[int, ...], shared: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the decisions on an array: at most 1 along the axes that share one."""
+    return tuple(min(length, 1) if axis in shared else length for axis, length in enumerate(shape))
 
 
 def keep_probability(value: Any) -> float:
@@ -45,9 +112,18 @@ def keep_probability(value: Any) -> float:
 
 def dropout_mode(value: Any) -> Mode:
     """`value` if it names a form of dropout."""
-    if not isinstance(value, str) or value not in MODES:
-        raise ValueError(f"mode must be {' or '.join(map(repr, MODES))}, got {value!r}")
-    return value  # type: ignore[return-value]
+    return one_of("mode", value, MODES)
+
+
+def mask_mode(value: Any) -> MaskMode:
+    """`value` if it names what a mask can come from."""
+    return one_of("mode", value, MASK_MODES)
+
+
+def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
+    if not isinstance(value, str) or value not in accepted:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, accepted))}, got {value!r}")
+    return value
 
 
 def threshold(keep_prob: float) -> int:
@@ -55,11 +131,40 @@ def threshold(keep_prob: float) -> int:
     return int(math.ldexp(keep_prob, 64))
 
 
-def training_scale(keep_prob: float, mode: Mode) -> float:
+def training_scale(keep_prob: float, mode: MaskMode) -> float:
     """What a kept element is multiplied by in training; 0 where none can be kept."""
     if mode == "vanilla":
         return 1.0
+    if mode == "alpha":
+        return alpha_affine(keep_prob)[0]
     return 1.0 / keep_prob if keep_prob else 0.0
+
+
+def alpha_affine(keep_prob: float) -> tuple[float, float, float]:
+    """Of alpha dropout: the scale, what becomes of a dropped element, and what is added to both."""
+    if not keep_prob:
+        return 0.0, 0.0, 0.0
+    scale = (keep_prob * (1 + (1 - keep_prob) * ALPHA**2)) ** -0.5
+    return scale, scale * ALPHA, -scale * (1 - keep_prob) * ALPHA
+
+
+def training_affine(keep_prob: float, mode: MaskMode) -> tuple[float, float, float]:
+    """The scale, what becomes of a dropped element, and what is added to both."""
+    if mode == "alpha":
+        return alpha_affine(keep_prob)
+    return training_scale(keep_prob, mode), 0.0, 0.0
+
+
+def columns_of(dy: NDArray[Any]) -> int:
+    """The length of a bias's gradient."""
+    if dy.ndim == 0:
+        raise ValueError("bias_grad needs a gradient with at least one axis, got one of shape ()")
+    return int(dy.shape[-1])
+
+
+def rows_in_strip(columns: int) -> int:
+    """How many rows are added up in order, before the next begin a sum of their own."""
+    return max(64, 2**18 // max(columns, 1))
 
 
 def prediction_scale(keep_prob: float, mode: Mode) -> float:

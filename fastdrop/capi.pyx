@@ -154,4 +154,4 @@ cdef int apply(dropout_pass* task, const void* x, void* y, ptrdiff_t size) noexc
 
 cdef void run(dropout_pass* task, ptrdiff_t size) noexcept nogil:
     task.streaming = task.y != NULL and dispatch.can_stream(task, size)
-    dispatch.run_slice(task, 0, size)
+    dispatch.run_slice(task, NULL, 0, size)

@@ -1,50 +1,37 @@
-"""The calls: check, allocate, reserve a stretch of the stream, run a pass of the kernel.
+"""The calls. Each documents itself; engine.pyx does what they have in common."""
 
-Contiguous native arrays go straight to the kernel, anything else through `numpy.nditer` in
-pieces; what a call accepts and says is in arguments.py, for both.
-"""
-
-import math
-
-import numpy as np
-
-cimport numpy as cnp
-from libc.math cimport ldexp
-from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint64_t
-
-from fastdrop.kernels cimport dispatch
-from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, FLOAT32, FLOAT64, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_pass,
-)
-
-from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
-from fastdrop.mask import Mask, as_shape, mask_of_dropout, saved_for_backward
-from fastdrop.stream import Stream, as_stream
-
-cnp.import_array()
-
-cdef ptrdiff_t PIECE = 1 << 16  # elements of a strided array at a time: buffers stay in cache
+from fastdrop cimport engine
+from fastdrop import arguments
+from fastdrop.mask import as_shape, mask_of_dropout
 
 
-def relu_dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_mask=True):
+def relu_dropout(
+    x, keep_prob, *, bias=None, mode="inverted", broadcast_dims=(), rng=None, out=None, return_mask=True
+):
     """ReLU, then dropout, in one pass over `x`: training.
 
-    Computes ``y = scale * relu(x)`` where an element is kept, else ``+0``, with
+    Computes ``y = scale * relu(x + bias)`` where an element is kept, else ``+0``, with
     ``relu(x) = 0 if x <= 0 else x``.
 
     Parameters
     ----------
-    x : array_like of float32 or float64, any shape
-        The input; any strides and byte order, read-only welcome.
+    x : array_like of float32, float64, float16 or bfloat16, any shape
+        The input; any strides and byte order, read-only welcome. float16 and bfloat16 (of
+        `ml_dtypes`) are computed in float32 and rounded once.
     keep_prob : float
         The probability that an element is kept, in [0, 1], exact to ``2**-64``.
+    bias : array_like, shape (x.shape[-1],), dtype of `x`, optional
+        Added to `x` first.
     mode : {"inverted", "vanilla"}, default "inverted"
         ``scale`` is ``1 / keep_prob``, or 1 with the scaling left to prediction.
-    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one draw: those of `keep_mask` for the shape that has 1
+        there. What is dropped as a whole row is not even read.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         Where the randomness comes from. None: fresh entropy. An int ``0 <= rng < 2**128`` or a
         SeedSequence: the same mask at every such call. A Generator is asked for a seed. A
-        `Stream` goes on: each call reserves as many positions as `x` has elements.
+        `Stream` goes on: each call reserves as many positions as it draws decisions, one for each
+        element unless they are shared. A `Tile`: `x` is a block of a larger array.
     out : ndarray, optional
         The result array, with the shape and dtype of `x`; ``out=x`` is in place.
     return_mask : bool, default True
@@ -80,14 +67,18 @@ def relu_dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_ma
     >>> fd.relu_dropout_backward(np.ones(4, np.float32), mask)
     array([0., 0., 2., 0.], dtype=float32)
     """
-    return forward(x, keep_prob, mode, rng, out, return_mask, True)
+    return engine.forward(
+        x, keep_prob, arguments.dropout_mode(mode), rng, out, return_mask, True, bias, None, broadcast_dims
+    )
 
 
-def dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_mask=True):
+def dropout(
+    x, keep_prob, *, bias=None, mode="inverted", broadcast_dims=(), rng=None, out=None, return_mask=True
+):
     """Dropout in one pass over `x`: training.
 
-    Computes ``y = scale * x`` where an element is kept, else ``+0``; parameters, results and
-    errors are those of `relu_dropout`.
+    Computes ``y = scale * (x + bias)`` where an element is kept, else ``+0``; parameters, results
+    and errors are those of `relu_dropout`. The mask has length 1 along `broadcast_dims`.
 
     Examples
     --------
@@ -97,17 +88,19 @@ def dropout(x, keep_prob, *, mode="inverted", rng=None, out=None, return_mask=Tr
     >>> y
     array([ 0., -4.,  6.,  0.], dtype=float32)
     """
-    return forward(x, keep_prob, mode, rng, out, return_mask, False)
+    return engine.forward(
+        x, keep_prob, arguments.dropout_mode(mode), rng, out, return_mask, False, bias, None, broadcast_dims
+    )
 
 
-def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
+def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, bias_grad=False, out=None):
     """The gradient of `relu_dropout`, in one pass over `dy`.
 
     Computes ``dx = scale * dy`` where the element passed in the forward call, else ``+0``.
 
     Parameters
     ----------
-    dy : array_like of float32 or float64, any shape
+    dy : array_like of float32, float64, float16 or bfloat16, any shape
         The gradient of the result.
     saved : Mask or array_like
         The forward call's mask; or its output `y`, which tells as much after a ReLU
@@ -116,6 +109,9 @@ def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
         The forward call's; a mask knows it.
     mode : {"inverted", "vanilla"}, optional
         The forward call's; a mask knows it.
+    bias_grad : bool, default False
+        Whether to return the gradient of the bias too: the sums of `dx` over all axes but the
+        last, added up in float64 in an order that no thread changes.
     out : ndarray, optional
         The result array, with the shape and dtype of `dy`; ``out=dy`` is in place.
 
@@ -123,6 +119,8 @@ def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
     -------
     dx : ndarray, shape and dtype of `dy`
         The gradient of the input, or `out`.
+    dbias : ndarray, shape (dy.shape[-1],), dtype of `dy`
+        Only with `bias_grad`.
 
     Raises
     ------
@@ -139,41 +137,22 @@ def relu_dropout_backward(dy, saved, *, keep_prob=None, mode=None, out=None):
     >>> fd.relu_dropout_backward(np.ones(4, np.float32), y, keep_prob=0.5, mode="inverted")
     array([0., 0., 2., 0.], dtype=float32)
     """
-    cdef dropout_pass task
-    cdef double scale
-    if type(saved) is Mask and keep_prob is None and mode is None and is_plain(dy):
-        if not same_shape(dy, saved._shape):
-            raise ValueError(f"saved must have dy's shape {dy.shape}, got {saved.shape}")
-        scale = saved.scale
-    else:
-        dy = arguments.elements("dy", dy)
-        saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
-    dx = out if fits(out, dy) else arguments.result(out, dy)
-    begin(&task, False, scale)
-    if isinstance(saved, Mask):
-        bits = saved._bits
-        if not (is_plain(dx) and apart(bits, dx)) and np.may_share_memory(bits, dx):
-            bits = bits.copy()
-        task.decision = SAVED_BITS
-        task.saved = cnp.PyArray_BYTES(bits)
-        run(&task, dy, dx, None)
-    else:
-        task.decision = SAVED_OUTPUT
-        run(&task, dy, dx, saved)
-    return dx
+    return engine.backward(dy, saved, keep_prob, mode, bias_grad, out)
 
 
-def dropout_backward(dy, mask, *, out=None):
+def dropout_backward(dy, mask, *, bias_grad=False, out=None):
     """The gradient of `dropout`, in one pass over `dy`.
 
     Computes ``dx = scale * dy`` where the element was kept, else ``+0``.
 
     Parameters
     ----------
-    dy : array_like of float32 or float64, any shape
+    dy : array_like of float32, float64, float16 or bfloat16, any shape
         The gradient of the result.
     mask : Mask
         The forward call's mask.
+    bias_grad : bool, default False
+        Whether to return the gradient of the bias too, as `relu_dropout_backward` does.
     out : ndarray, optional
         The result array, with the shape and dtype of `dy`; ``out=dy`` is in place.
 
@@ -181,6 +160,8 @@ def dropout_backward(dy, mask, *, out=None):
     -------
     dx : ndarray, shape and dtype of `dy`
         The gradient of the input, or `out`.
+    dbias : ndarray, shape (dy.shape[-1],), dtype of `dy`
+        Only with `bias_grad`.
 
     Raises
     ------
@@ -195,21 +176,23 @@ def dropout_backward(dy, mask, *, out=None):
     >>> fd.dropout_backward(np.ones(4, np.float32), mask)
     array([0., 2., 2., 0.], dtype=float32)
     """
-    return relu_dropout_backward(dy, mask_of_dropout(mask), out=out)
+    return engine.backward(dy, mask_of_dropout(mask), None, None, bias_grad, out)
 
 
-def relu_dropout_predict(x, keep_prob, *, mode="inverted", out=None):
+def relu_dropout_predict(x, keep_prob, *, bias=None, mode="inverted", out=None):
     """`relu_dropout` at prediction, when nothing is dropped.
 
-    Computes ``y = relu(x)``, times `keep_prob` in mode ``"vanilla"``: the average over the
+    Computes ``y = relu(x + bias)``, times `keep_prob` in mode ``"vanilla"``: the average over the
     sub-networks that training sampled.
 
     Parameters
     ----------
-    x : array_like of float32 or float64, any shape
+    x : array_like of float32, float64, float16 or bfloat16, any shape
         The input.
     keep_prob : float
         The probability that training kept an element with, in [0, 1].
+    bias : array_like, shape (x.shape[-1],), dtype of `x`, optional
+        Added to `x` first.
     mode : {"inverted", "vanilla"}, default "inverted"
         The mode of training.
     out : ndarray, optional
@@ -232,13 +215,13 @@ def relu_dropout_predict(x, keep_prob, *, mode="inverted", out=None):
     >>> fd.relu_dropout_predict(np.float32([1, -2, 3, 4]), 0.5, mode="vanilla")
     array([0.5, 0. , 1.5, 2. ], dtype=float32)
     """
-    return predict(x, keep_prob, mode, out, True)
+    return engine.predict(x, keep_prob, mode, out, True, bias)
 
 
-def dropout_predict(x, keep_prob, *, mode="inverted", out=None):
+def dropout_predict(x, keep_prob, *, bias=None, mode="inverted", out=None):
     """`dropout` at prediction, when nothing is dropped.
 
-    Computes ``y = x``, times `keep_prob` in mode ``"vanilla"``; parameters, result and errors
+    Computes ``y = x + bias``, times `keep_prob` in mode ``"vanilla"``; parameters, result and errors
     are those of `relu_dropout_predict`.
 
     Examples
@@ -248,10 +231,147 @@ def dropout_predict(x, keep_prob, *, mode="inverted", out=None):
     >>> fd.dropout_predict(np.float32([1, -2, 3, 4]), 0.5, mode="vanilla")
     array([ 0.5, -1. ,  1.5,  2. ], dtype=float32)
     """
-    return predict(x, keep_prob, mode, out, False)
+    return engine.predict(x, keep_prob, mode, out, False, bias)
 
 
-def keep_mask(shape, keep_prob, *, rng=None):
+def dropout_add(
+    x, residual, keep_prob, *,
+    bias=None, mode="inverted", broadcast_dims=(), rng=None, out=None, return_mask=True,
+):
+    """Bias, dropout and a residual connection in one pass: the end of a transformer's sublayer.
+
+    Computes ``y = residual + dropout(x + bias)``. Megatron calls it bias_dropout_add, Paddle
+    fused_dropout_add.
+
+    Parameters
+    ----------
+    x : array_like of float32, float64, float16 or bfloat16, any shape
+        What is dropped from.
+    residual : array_like, shape and dtype of `x`
+        What is added to the result; ``out=residual`` is in place.
+    keep_prob, bias, mode, broadcast_dims, rng, out, return_mask
+        As in `dropout`.
+
+    Returns
+    -------
+    y : ndarray, shape and dtype of `x`
+        The result, or `out`.
+    mask : Mask or None
+        One bit an element, or a shared draw: kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu_dropout`.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> x, residual = np.float32([1, -2, 3, 4]), np.full(4, 10, np.float32)
+    >>> y, mask = fd.dropout_add(x, residual, keep_prob=0.5, rng=1)
+    >>> y
+    array([10.,  6., 16., 10.], dtype=float32)
+    """
+    return engine.forward(
+        x, keep_prob, arguments.dropout_mode(mode), rng, out, return_mask, False, bias,
+        arguments.given("residual", residual), broadcast_dims,
+    )
+
+
+def dropout_add_backward(dy, mask, *, bias_grad=False, out=None):
+    """The gradient of `dropout_add` with respect to `x`; that of the residual is `dy` itself.
+
+    Parameters, results and errors are those of `dropout_backward`.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> x = np.ones((2, 2), np.float32)
+    >>> y, mask = fd.dropout_add(x, x, keep_prob=0.5, bias=x[0], rng=1)
+    >>> dx, dbias = fd.dropout_add_backward(x, mask, bias_grad=True)
+    >>> dbias
+    array([2., 2.], dtype=float32)
+    """
+    return engine.backward(dy, mask_of_dropout(mask), None, None, bias_grad, out)
+
+
+def dropout_add_predict(x, residual, keep_prob, *, bias=None, mode="inverted", out=None):
+    """`dropout_add` at prediction, when nothing is dropped.
+
+    Computes ``y = residual + (x + bias)``, the latter times `keep_prob` in mode ``"vanilla"``;
+    parameters are those of `dropout_add`, result and errors those of `relu_dropout_predict`.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> x, residual = np.float32([1, -2, 3, 4]), np.full(4, 10, np.float32)
+    >>> fd.dropout_add_predict(x, residual, 0.5, mode="vanilla")
+    array([10.5,  9. , 11.5, 12. ], dtype=float32)
+    """
+    return engine.predict(x, keep_prob, mode, out, False, bias, arguments.given("residual", residual))
+
+
+def alpha_dropout(x, keep_prob, *, broadcast_dims=(), rng=None, out=None, return_mask=True):
+    """Dropout that keeps mean and variance, for networks with SELU: training.
+
+    Computes ``y = a * x + b`` where an element is kept, else ``a * alpha + b``, where alpha is
+    SELU's negative limit -1.758, ``a = (keep_prob * (1 + (1 - keep_prob) * alpha**2))**-0.5`` and
+    ``b = -a * (1 - keep_prob) * alpha``. With ``keep_prob=0`` all is zero. Prediction changes
+    nothing. With `broadcast_dims`, whole features: PyTorch's FeatureAlphaDropout.
+
+    Parameters
+    ----------
+    x, keep_prob, broadcast_dims, rng, out, return_mask
+        As in `dropout`.
+
+    Returns
+    -------
+    y : ndarray, shape and dtype of `x`
+        The result, or `out`.
+    mask : Mask or None
+        One bit an element, or a shared draw: kept. Its mode is ``"alpha"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu_dropout`.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
+    NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> y, mask = fd.alpha_dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1)
+    >>> y.round(2)
+    array([-0.78, -0.99,  3.44, -0.78], dtype=float32)
+    """
+    return engine.forward(x, keep_prob, "alpha", rng, out, return_mask, False, None, None, broadcast_dims)
+
+
+def alpha_dropout_backward(dy, mask, *, out=None):
+    """The gradient of `alpha_dropout`: ``dx = a * dy`` where the element was kept, else ``+0``.
+
+    Parameters, result and errors are those of `dropout_backward`.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> y, mask = fd.alpha_dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1)
+    >>> fd.alpha_dropout_backward(np.ones(4, np.float32), mask).round(2)
+    array([0.  , 0.89, 0.89, 0.  ], dtype=float32)
+    """
+    return engine.backward(dy, mask_of_dropout(mask), None, None, False, out)
+
+
+def keep_mask(shape, keep_prob, *, broadcast_dims=(), rng=None):
     """The decisions alone: the bits that `dropout` draws for an array of this shape.
 
     Parameters
@@ -260,7 +380,9 @@ def keep_mask(shape, keep_prob, *, rng=None):
         The shape of the array that the mask is for.
     keep_prob : float
         The probability that an element is kept, in [0, 1].
-    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one draw: the mask has length 1 there.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         Where the randomness comes from, as in `relu_dropout`.
 
     Returns
@@ -279,168 +401,6 @@ def keep_mask(shape, keep_prob, *, rng=None):
     array([[False,  True,  True, False],
            [ True,  True, False,  True]])
     """
-    cdef dropout_pass task
-    cdef cnp.npy_intp size
     shape = as_shape(shape)
     keep_prob = arguments.keep_probability(keep_prob)
-    size = math.prod(shape)
-    bits = empty_bits(size)
-    begin(&task, False, 1)
-    decide(&task, keep_prob, as_stream(rng), size)
-    task.mask = <unsigned char*> cnp.PyArray_BYTES(bits)
-    dispatch.run(&task, size)
-    return new_mask(bits, shape, keep_prob, "inverted")
-
-
-cdef tuple forward(x, keep_prob, mode, rng, out, return_mask, bint relu):
-    cdef dropout_pass task
-    if not is_plain(x):
-        x = arguments.elements("x", x)
-    keep_prob = arguments.keep_probability(keep_prob)
-    mode = arguments.dropout_mode(mode)
-    y = out if fits(out, x) else arguments.result(out, x)
-    mask = None
-    begin(&task, relu, arguments.training_scale(keep_prob, mode))
-    if return_mask:
-        bits = empty_bits(cnp.PyArray_SIZE(x))
-        task.mask = <unsigned char*> cnp.PyArray_BYTES(bits)
-        mask = new_mask(bits, x.shape, keep_prob, mode)
-    decide(&task, keep_prob, rng if type(rng) is Stream else as_stream(rng), cnp.PyArray_SIZE(x))
-    run(&task, x, y, None)
-    return y, mask
-
-
-cdef predict(x, keep_prob, mode, out, bint relu):
-    cdef dropout_pass task
-    if not is_plain(x):
-        x = arguments.elements("x", x)
-    keep_prob = arguments.keep_probability(keep_prob)
-    mode = arguments.dropout_mode(mode)
-    y = out if fits(out, x) else arguments.result(out, x)
-    begin(&task, relu, arguments.prediction_scale(keep_prob, mode))
-    task.decision = ALL_KEPT
-    run(&task, x, y, None)
-    return y
-
-
-cdef inline void begin(dropout_pass* task, bint relu, double scale) noexcept:
-    task.dtype = FLOAT32
-    task.relu = relu
-    task.streaming = False
-    task.x = NULL
-    task.y = NULL
-    task.scale = scale
-    task.saved = NULL
-    task.mask = NULL
-    task.first_bit = 0
-
-
-cdef int decide(dropout_pass* task, double keep_prob, stream, cnp.npy_intp size) except -1:
-    """Reserve the positions, and take the decisions from them; the last that can raise."""
-    cdef object seed = stream._seed
-    task.position = stream.reserve(size) & <uint64_t> 0xFFFFFFFFFFFFFFFF  # 2**64 where size is 0
-    task.seed[0] = seed & 0xFFFFFFFFFFFFFFFF
-    task.seed[1] = seed >> 64
-    if keep_prob == 1:
-        task.decision = ALL_KEPT
-        return 0
-    # Exact: a float64 times a power of two is not rounded, and the cast is the floor.
-    task.threshold = <uint64_t> ldexp(keep_prob, 64)
-    task.decision = DRAWN if task.threshold else NONE_KEPT
-    return 0
-
-
-cdef int run(dropout_pass* task, x, y, saved) except -1:
-    """A pass over arrays of one shape; `saved` is the output that decisions come from, or None."""
-    task.dtype = FLOAT64 if cnp.PyArray_TYPE(y) == cnp.NPY_FLOAT64 else FLOAT32
-    if is_plain(x) and is_plain(y) and apart(x, y) and (saved is None or is_plain(saved) and apart(saved, y)):
-        task.x = cnp.PyArray_BYTES(x)
-        task.y = cnp.PyArray_BYTES(y)
-        if saved is not None:
-            task.saved = cnp.PyArray_BYTES(saved)
-        dispatch.run(task, cnp.PyArray_SIZE(y))
-    else:
-        run_pieces(task, x, y, saved)
-    return 0
-
-
-cdef int run_pieces(dropout_pass* task, x, y, saved) except -1:
-    """The same for any strides, byte order and overlap, through NumPy's buffers."""
-    cdef uint64_t start = task.position
-    cdef cnp.npy_intp done = 0, size
-    cdef tuple operands = (y, x) if saved is None else (y, x, saved)
-    read = ["readonly", "contig", "nbo", "overlap_assume_elementwise"]
-    pieces = np.nditer(
-        operands,
-        flags=["external_loop", "buffered", "copy_if_overlap", "zerosize_ok"],
-        op_flags=[["writeonly", *read[1:]]] + [read] * (len(operands) - 1),
-        op_dtypes=[y.dtype.newbyteorder("=")] * len(operands),
-        order="C",
-        buffersize=PIECE,
-    )
-    with pieces:
-        for arrays in pieces:
-            size = cnp.PyArray_SIZE(arrays[0])
-            task.y = cnp.PyArray_BYTES(arrays[0])
-            task.x = cnp.PyArray_BYTES(arrays[1])
-            if saved is not None:
-                task.saved = cnp.PyArray_BYTES(arrays[2])
-            task.position = start + done
-            task.first_bit = done
-            dispatch.run(task, size)
-            done += size
-    return 0
-
-
-cdef inline bint is_plain(array) noexcept:
-    """Whether the kernel can take an array as it is."""
-    return (
-        type(array) is cnp.ndarray
-        and (cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT64)
-        and cnp.PyArray_IS_C_CONTIGUOUS(array)
-        and cnp.PyArray_ISNOTSWAPPED(array)
-    )
-
-
-cdef inline bint fits(out, x) noexcept:
-    """Whether `out` is, at a glance, a result array for `x`."""
-    return (
-        type(out) is cnp.ndarray
-        and is_plain(x)
-        and is_plain(out)
-        and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISWRITEABLE(out)
-        and cnp.PyArray_SAMESHAPE(out, x)
-    )
-
-
-cdef inline bint apart(source, result) noexcept:
-    """Whether contiguous arrays do not overlap, unless they are the same."""
-    cdef const char* a = cnp.PyArray_BYTES(source)
-    cdef const char* b = cnp.PyArray_BYTES(result)
-    return a == b or a + cnp.PyArray_NBYTES(source) <= b or b + cnp.PyArray_NBYTES(result) <= a
-
-
-cdef inline bint same_shape(array, tuple shape):
-    cdef int axis, ndim = cnp.PyArray_NDIM(array)
-    if len(shape) != ndim:
-        return False
-    for axis in range(ndim):
-        if cnp.PyArray_DIM(array, axis) != <cnp.npy_intp> shape[axis]:
-            return False
-    return True
-
-
-cdef inline empty_bits(cnp.npy_intp size):
-    cdef cnp.npy_intp count = (size + 7) // 8
-    return cnp.PyArray_EMPTY(1, &count, cnp.NPY_UINT8, 0)
-
-
-cdef inline new_mask(bits, shape, keep_prob, mode):
-    """A Mask of what is known to be right."""
-    mask = Mask.__new__(Mask)
-    mask._bits = bits
-    mask._shape = shape
-    mask._keep_prob = keep_prob
-    mask._mode = mode
-    return mask
+    return engine.keep_mask(shape, keep_prob, arguments.shared_axes(broadcast_dims, len(shape)), rng)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments
-from fastdrop.arguments import Mode
-from fastdrop.stream import integer
+from fastdrop.arguments import MaskMode
+from fastdrop.stream import lengths
 
 
 class Mask:
@@ -28,8 +28,9 @@ class Mask:
         The shape of the array that the mask belongs to.
     keep_prob : float
         The probability that an element was kept with.
-    mode : {"inverted", "vanilla"}
-        Whether kept elements were scaled by ``1 / keep_prob`` or left alone.
+    mode : {"inverted", "vanilla", "alpha"}
+        Whether kept elements were scaled by ``1 / keep_prob``, left alone, or scaled as alpha
+        dropout does it.
 
     Examples
     --------
@@ -49,15 +50,15 @@ class Mask:
         bits: NDArray[np.uint8],
         shape: int | Sequence[int],
         keep_prob: float,
-        mode: Mode = "inverted",
+        mode: MaskMode = "inverted",
     ) -> None:
         self._shape = as_shape(shape)
         self._bits = checked_bits(bits, math.prod(self._shape))
         self._keep_prob = arguments.keep_probability(keep_prob)
-        self._mode = arguments.dropout_mode(mode)
+        self._mode = arguments.mask_mode(mode)
 
     @classmethod
-    def from_array(cls, array: ArrayLike, keep_prob: float, mode: Mode = "inverted") -> Mask:
+    def from_array(cls, array: ArrayLike, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
         """The mask whose set bits are the true elements of a bool array."""
         flags = np.asarray(array)
         if flags.dtype != np.bool_:
@@ -85,8 +86,8 @@ class Mask:
         return self._keep_prob
 
     @property
-    def mode(self) -> Mode:
-        """``"inverted"`` or ``"vanilla"``."""
+    def mode(self) -> MaskMode:
+        """``"inverted"``, ``"vanilla"`` or ``"alpha"``."""
         return self._mode
 
     @property
@@ -130,16 +131,10 @@ class Mask:
 
 def as_shape(shape: Any) -> tuple[int, ...]:
     """`shape` as a tuple of lengths; an int stands for one axis."""
-    try:
-        lengths = tuple(shape)
-    except TypeError:
-        lengths = (shape,)
-    lengths = tuple(integer("shape", length) for length in lengths)
-    if any(length < 0 for length in lengths):
-        raise ValueError(f"shape must have no negative length, got {shape!r}")
-    if math.prod(lengths) >= 2**63:
+    checked = lengths("shape", shape)
+    if math.prod(checked) >= 2**63:
         raise ValueError(f"shape must have fewer than 2**63 elements, got {shape!r}")
-    return lengths
+    return checked
 
 
 def checked_bits(bits: Any, size: int) -> NDArray[np.uint8]:
@@ -172,9 +167,16 @@ def saved_for_backward(
         scale = arguments.training_scale(
             arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
         )
-    if saved.shape != dy.shape:
+    if not (saved.shape == dy.shape or isinstance(saved, Mask) and shared_by(saved.shape, dy.shape)):
         raise ValueError(f"saved must have dy's shape {dy.shape}, got {saved.shape}")
     return saved, scale
+
+
+def shared_by(decided: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether decisions of one shape are those on an array of another, shared along some axes."""
+    return len(decided) == len(shape) and all(
+        a == b or a == 1 for a, b in zip(decided, shape)
+    )
 
 
 def mask_of_dropout(mask: Any) -> Mask:

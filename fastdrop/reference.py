@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments
-from fastdrop.arguments import Mode
+from fastdrop.arguments import Axes, MaskMode, Mode
 from fastdrop.mask import Mask, as_shape, mask_of_dropout, saved_for_backward
-from fastdrop.stream import RNG, as_stream
+from fastdrop.stream import RNG, Tile, as_stream
 
 # --- which elements are kept ------------------------------------------------------------------
 
@@ -105,6 +105,25 @@ def kept(seed: int, start: int, count: int, keep_prob: float) -> NDArray[np.bool
     return flags[start - first * BLOCK :][:count]
 
 
+def decisions(rng: RNG, shape: tuple[int, ...], shared: tuple[int, ...], keep_prob: float) -> NDArray[np.uint8]:
+    """The packed decisions on an array of a shape, with but one along the axes `shared`."""
+    decided = arguments.decided_shape(shape, shared)
+    size = math.prod(decided)
+    bits = np.empty((size + 7) // 8, np.uint8)
+    if isinstance(rng, Tile):
+        start, strides = rng.place(shape, shared)
+        rows = np.ndindex(decided[:-1])
+        starts = (start + sum(i * stride for i, stride in zip(row, strides)) for row in rows)
+        flags = [kept(rng.seed, first, decided[-1] if decided else 1, keep_prob) for first in starts]
+        return np.packbits(np.concatenate([*flags, np.empty(0, np.bool_)])[:size], bitorder="little")
+    stream = as_stream(rng)
+    start = stream.reserve(size)
+    for part in _parts(size):
+        flags = kept(stream.seed, start + part.start, part.stop - part.start, keep_prob)
+        bits[_bytes(part)] = np.packbits(flags, bitorder="little")
+    return bits
+
+
 # --- what becomes of them ---------------------------------------------------------------------
 
 
@@ -112,46 +131,91 @@ def relu_dropout(
     x: ArrayLike,
     keep_prob: float,
     *,
+    bias: ArrayLike | None = None,
     mode: Mode = "inverted",
+    broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
 ) -> tuple[NDArray[Any], Mask | None]:
-    """``y = scale * relu(x)`` where kept, else +0; the mask says where kept and passed."""
-    return _forward(x, keep_prob, mode, rng, out, return_mask, relu=True)
+    """``y = scale * relu(x + bias)`` where kept, else +0; the mask says where kept and passed."""
+    mode = arguments.dropout_mode(mode)
+    return _forward(x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias, relu=True)
 
 
 def dropout(
     x: ArrayLike,
     keep_prob: float,
     *,
+    bias: ArrayLike | None = None,
     mode: Mode = "inverted",
+    broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
 ) -> tuple[NDArray[Any], Mask | None]:
-    """``y = scale * x`` where kept, else +0."""
-    return _forward(x, keep_prob, mode, rng, out, return_mask, relu=False)
+    """``y = scale * (x + bias)`` where kept, else +0."""
+    mode = arguments.dropout_mode(mode)
+    return _forward(x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias)
+
+
+def dropout_add(
+    x: ArrayLike,
+    residual: ArrayLike,
+    keep_prob: float,
+    *,
+    bias: ArrayLike | None = None,
+    mode: Mode = "inverted",
+    broadcast_dims: Axes = (),
+    rng: RNG = None,
+    out: NDArray[Any] | None = None,
+    return_mask: bool = True,
+) -> tuple[NDArray[Any], Mask | None]:
+    """``y = residual + dropout(x + bias)``."""
+    mode = arguments.dropout_mode(mode)
+    return _forward(
+        x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias, residual=arguments.given("residual", residual)
+    )
+
+
+def alpha_dropout(
+    x: ArrayLike,
+    keep_prob: float,
+    *,
+    broadcast_dims: Axes = (),
+    rng: RNG = None,
+    out: NDArray[Any] | None = None,
+    return_mask: bool = True,
+) -> tuple[NDArray[Any], Mask | None]:
+    """``y = a * x + b`` where kept, else ``a * alpha + b``: mean and variance stay (after SELU)."""
+    return _forward(x, keep_prob, "alpha", broadcast_dims, rng, out, return_mask)
 
 
 def _forward(
-    x: Any, keep_prob: Any, mode: Any, rng: RNG, out: Any, return_mask: bool, relu: bool
-) -> tuple[NDArray[Any], Mask | None]:
+    x: Any, keep_prob: Any, mode: MaskMode, broadcast_dims: Any, rng: RNG, out: Any, return_mask: bool,
+    bias: Any = None, residual: Any = None, relu: bool = False,
+) -> tuple[NDArray[Any], Mask | None]:  # fmt: skip
     x = arguments.elements("x", x)
-    keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
+    keep_prob = arguments.keep_probability(keep_prob)
     y = arguments.result(out, x)
-    x = _apart(x, y)
-    bits = np.empty((x.size + 7) // 8, np.uint8)
-    stream = as_stream(rng)
-    start = stream.reserve(x.size)
+    x, bias, residual = _operands(x, bias, residual, y)
+    scale, dropped, shift = arguments.training_affine(keep_prob, mode)
+    shared = arguments.shared_axes(broadcast_dims, x.ndim)
+    bits = decisions(rng, x.shape, shared, keep_prob)
+    decided = arguments.decided_shape(x.shape, shared)
+    passed_bits = np.empty((x.size + 7) // 8, np.uint8) if relu else bits
     for part in _parts(x.size):
-        values = x.flat[part]
-        passed = kept(stream.seed, start + part.start, values.size, keep_prob)
+        passed = _unpacked(bits, decided, x.shape, part)
+        values = _biased(x, bias, part)
         if relu:
-            passed &= ~(values <= 0)
-        y.flat[part] = _scaled(values, passed, arguments.training_scale(keep_prob, mode))
-        bits[_bytes(part)] = np.packbits(passed, bitorder="little")
-    return y, Mask(bits, x.shape, keep_prob, mode) if return_mask else None
+            passed = passed & ~(values <= 0)
+            passed_bits[_bytes(part)] = np.packbits(passed, bitorder="little")
+        values = _selected(values, passed, scale, dropped)
+        if mode == "alpha":
+            values = values + values.dtype.type(shift)
+        y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
+    mask = Mask(passed_bits, x.shape if relu else decided, keep_prob, mode)
+    return y, mask if return_mask else None
 
 
 def relu_dropout_backward(
@@ -160,75 +224,167 @@ def relu_dropout_backward(
     *,
     keep_prob: float | None = None,
     mode: Mode | None = None,
+    bias_grad: bool = False,
     out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    """``dx = scale * dy`` where the element passed, else +0."""
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+    """``dx = scale * dy`` where the element passed, else +0; with `bias_grad`, its column sums."""
     dy = arguments.elements("dy", dy)
     saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
+    if bias_grad:
+        arguments.columns_of(dy)
     dx = arguments.result(out, dy)
     dy = _apart(dy, dx)
-    decisions = _apart(saved.bits if isinstance(saved, Mask) else saved, dx)
+    known = _apart(saved.bits if isinstance(saved, Mask) else saved, dx)
     for part in _parts(dy.size):
-        values = dy.flat[part]
         if isinstance(saved, Mask):
-            passed = np.unpackbits(decisions[_bytes(part)], count=values.size, bitorder="little")
+            passed = _unpacked(known, saved.shape, dy.shape, part)
         else:
-            passed = decisions.flat[part] != 0
-        dx.flat[part] = _scaled(values, passed.view(np.bool_), scale)
-    return dx
+            passed = known.flat[part] != 0
+        dx.flat[part] = _rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
+    return (dx, _column_sums(dx)) if bias_grad else dx
 
 
 def dropout_backward(
+    dy: ArrayLike, mask: Mask, *, bias_grad: bool = False, out: NDArray[Any] | None = None
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+    """``dx = scale * dy`` where kept, else +0."""
+    return relu_dropout_backward(dy, mask_of_dropout(mask), bias_grad=bias_grad, out=out)
+
+
+def dropout_add_backward(
+    dy: ArrayLike, mask: Mask, *, bias_grad: bool = False, out: NDArray[Any] | None = None
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+    """The gradient of `x`; that of the residual is `dy`."""
+    return dropout_backward(dy, mask, bias_grad=bias_grad, out=out)
+
+
+def alpha_dropout_backward(
     dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """``dx = scale * dy`` where kept, else +0."""
-    return relu_dropout_backward(dy, mask_of_dropout(mask), out=out)
+    """``dx = a * dy`` where kept, else +0."""
+    return dropout_backward(dy, mask, out=out)  # type: ignore[return-value]
+
+
+def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
+    """Over all axes but the last, in float64: strips of rows in order, then the strips in order."""
+    rows = dx.reshape(-1, dx.shape[-1])
+    strip = arguments.rows_in_strip(rows.shape[1])
+    sums = np.zeros(rows.shape[1])
+    with np.errstate(all="ignore"):
+        for first in range(0, len(rows), strip):
+            partial = np.zeros_like(sums)
+            for row in rows[first : first + strip]:
+                partial += row.astype(np.float64)
+            sums += partial
+        return _rounded(sums, dx.dtype)
 
 
 def relu_dropout_predict(
-    x: ArrayLike, keep_prob: float, *, mode: Mode = "inverted", out: NDArray[Any] | None = None
+    x: ArrayLike,
+    keep_prob: float,
+    *,
+    bias: ArrayLike | None = None,
+    mode: Mode = "inverted",
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """``y = relu(x)``, times keep_prob in mode "vanilla"."""
-    return _predict(x, keep_prob, mode, out, relu=True)
+    """``y = relu(x + bias)``, times keep_prob in mode "vanilla"."""
+    return _predict(x, keep_prob, mode, out, bias=bias, relu=True)
 
 
 def dropout_predict(
-    x: ArrayLike, keep_prob: float, *, mode: Mode = "inverted", out: NDArray[Any] | None = None
+    x: ArrayLike,
+    keep_prob: float,
+    *,
+    bias: ArrayLike | None = None,
+    mode: Mode = "inverted",
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """``y = x``, times keep_prob in mode "vanilla"."""
-    return _predict(x, keep_prob, mode, out, relu=False)
+    """``y = x + bias``, times keep_prob in mode "vanilla"."""
+    return _predict(x, keep_prob, mode, out, bias=bias)
 
 
-def _predict(x: Any, keep_prob: Any, mode: Any, out: Any, relu: bool) -> NDArray[Any]:
+def dropout_add_predict(
+    x: ArrayLike,
+    residual: ArrayLike,
+    keep_prob: float,
+    *,
+    bias: ArrayLike | None = None,
+    mode: Mode = "inverted",
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """``y = residual + (x + bias)``, the latter times keep_prob in mode "vanilla"."""
+    return _predict(x, keep_prob, mode, out, bias=bias, residual=arguments.given("residual", residual))
+
+
+def _predict(
+    x: Any, keep_prob: Any, mode: Any, out: Any, bias: Any = None, residual: Any = None, relu: bool = False
+) -> NDArray[Any]:
     x = arguments.elements("x", x)
     keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
     y = arguments.result(out, x)
-    x = _apart(x, y)
+    x, bias, residual = _operands(x, bias, residual, y)
     for part in _parts(x.size):
-        values = x.flat[part]
+        values = _biased(x, bias, part)
         passed = ~(values <= 0) if relu else np.True_
-        y.flat[part] = _scaled(values, passed, arguments.prediction_scale(keep_prob, mode))
+        values = _selected(values, passed, arguments.prediction_scale(keep_prob, mode))
+        y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
     return y
 
 
-def keep_mask(shape: int | tuple[int, ...], keep_prob: float, *, rng: RNG = None) -> Mask:
+def keep_mask(
+    shape: int | tuple[int, ...], keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None
+) -> Mask:
     """The decisions alone: the bits that the calls above draw."""
     shape, keep_prob = as_shape(shape), arguments.keep_probability(keep_prob)
-    size = math.prod(shape)
-    bits = np.empty((size + 7) // 8, np.uint8)
-    stream = as_stream(rng)
-    start = stream.reserve(size)
-    for part in _parts(size):
-        flags = kept(stream.seed, start + part.start, part.stop - part.start, keep_prob)
-        bits[_bytes(part)] = np.packbits(flags, bitorder="little")
-    return Mask(bits, shape, keep_prob)
+    shared = arguments.shared_axes(broadcast_dims, len(shape))
+    bits = decisions(rng, shape, shared, keep_prob)
+    return Mask(bits, arguments.decided_shape(shape, shared), keep_prob)
 
 
-def _scaled(values: NDArray[Any], passed: Any, scale: float) -> NDArray[Any]:
-    """One multiply in the array's dtype; selected, so that nothing leaks out of a dropped NaN."""
+def _operands(x: NDArray[Any], bias: Any, residual: Any, y: NDArray[Any]) -> tuple[Any, Any, Any]:
+    """The inputs, checked, and none of them in the way of the result."""
+    if bias is not None:
+        bias = arguments.bias_for(bias, x).astype(arguments.arithmetic(x.dtype))
+    if residual is not None:
+        residual = _apart(arguments.residual_for(residual, x), y)
+    return _apart(x, y), bias, residual
+
+
+def _biased(x: NDArray[Any], bias: NDArray[Any] | None, part: slice) -> NDArray[Any]:
+    """``x + bias`` in the dtype of the arithmetic: that of the array, or float32 for shorter ones."""
+    values = x.flat[part].astype(arguments.arithmetic(x.dtype))
     with np.errstate(all="ignore"):
-        dtype = values.dtype.newbyteorder("=").type
-        return np.where(passed, values * dtype(scale), dtype(0))
+        return values if bias is None else values + np.broadcast_to(bias, x.shape).flat[part]
+
+
+def _selected(values: NDArray[Any], passed: Any, scale: float, dropped: float = 0.0) -> NDArray[Any]:
+    """One multiply; selected, so that nothing leaks out of a dropped NaN."""
+    dtype = values.dtype.type
+    with np.errstate(all="ignore"):
+        return np.where(passed, values * dtype(scale), dtype(dropped))
+
+
+def _plus(residual: NDArray[Any] | None, values: NDArray[Any], part: slice) -> NDArray[Any]:
+    """What is added comes before the one rounding."""
+    if residual is None:
+        return values
+    with np.errstate(all="ignore"):
+        return residual.flat[part].astype(values.dtype) + values
+
+
+def _unpacked(
+    bits: NDArray[np.uint8], decided: tuple[int, ...], shape: tuple[int, ...], part: slice
+) -> NDArray[np.bool_]:
+    """The decisions on a part of an array."""
+    if decided == shape:
+        return np.unpackbits(bits[_bytes(part)], count=part.stop - part.start, bitorder="little").view(np.bool_)
+    flags = np.unpackbits(bits, count=math.prod(decided), bitorder="little").view(np.bool_)
+    return np.broadcast_to(flags.reshape(decided), shape).flat[part]
+
+
+def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(all="ignore"):
+        return values.astype(dtype)
 
 
 def _parts(size: int) -> Iterator[slice]:

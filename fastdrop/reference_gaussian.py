@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments, reference
-from fastdrop.noise import GaussianNoise, noise_for_backward, noise_probability
-from fastdrop.stream import RNG, as_stream
+from fastdrop.noise import GaussianNoise, drawn_noise, noise_for_backward, noise_probability
+from fastdrop.stream import RNG
 
 Words = NDArray[np.uint32]
 Floats = NDArray[np.float32]
@@ -91,8 +91,7 @@ def gaussian_dropout(
     x = arguments.elements("x", x)
     keep_prob = noise_probability(keep_prob)
     y = arguments.result(out, x)
-    stream = as_stream(rng)
-    noise = GaussianNoise(stream.seed, stream.reserve(x.size), x.shape, keep_prob)
+    noise = drawn_noise(rng, x.shape, keep_prob)
     _multiply(x, noise, y)
     return y, noise
 
@@ -109,10 +108,12 @@ def gaussian_dropout_backward(
 
 
 def _multiply(x: NDArray[Any], noise: GaussianNoise, y: NDArray[Any]) -> None:
+    """Row by row, where the positions of rows do not follow each other."""
     x = reference._apart(x, y)
-    for part in reference._parts(x.size):
-        values = x.flat[part]
-        values = values.astype(values.dtype.newbyteorder("="))
-        normal = normals(noise.seed, noise.offset + part.start, values.size)
-        with np.errstate(all="ignore"):
-            y.flat[part] = values * (np.float32(1) + np.float32(noise.scale) * normal)
+    values = x.ravel().astype(arguments.arithmetic(x.dtype))
+    factors = np.empty(x.size, np.float32)
+    for part, start in noise.runs():
+        normal = normals(noise.seed, start, part.stop - part.start)
+        factors[part] = np.float32(1) + np.float32(noise.scale) * normal
+    with np.errstate(all="ignore"):
+        y[...] = reference._rounded(values * factors, y.dtype).reshape(y.shape)

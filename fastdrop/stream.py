@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
+from collections.abc import Sequence
 from operator import index
 from typing import Any, TypeAlias
 
@@ -12,7 +14,7 @@ import numpy as np
 SEED_BITS = 128
 POSITIONS = 2**64
 
-RNG: TypeAlias = "Stream | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
+RNG: TypeAlias = "Stream | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
 
 
 class Stream:
@@ -93,6 +95,13 @@ class Stream:
             self._offset = start + count
         return start
 
+    def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
+        """The randomness of a block of an array whose first element has the next position.
+
+        The stream does not move: `reserve` the whole array's positions when its tiles are made.
+        """
+        return Tile(shape, origin, self._seed, self._offset)
+
     def spawn(self, n_children: int) -> list[Stream]:
         """`n_children` new streams with seeds of their own, different at every call.
 
@@ -120,10 +129,113 @@ class Stream:
         return f"Stream(seed={self._seed}, offset={self._offset})"
 
 
-def as_stream(rng: RNG) -> Stream:
+class Tile:
+    """The randomness of a block of a larger array, to compute it apart from the rest.
+
+    A call that gets it as `rng` draws for its input what it would draw there for the whole array:
+    the same at every call, whatever the block. With `broadcast_dims`, axes that share a decision
+    count as one of length 1, in the whole array too.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        The shape of the whole array.
+    origin : int or tuple of int
+        Where in it the block's first element lies.
+    seed : int
+        The seed of the whole array's stream.
+    offset : int, default 0
+        The position of the whole array's first element.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> whole = fd.keep_mask((4, 6), 0.5, rng=7).to_array()
+    >>> block = fd.keep_mask((2, 3), 0.5, rng=fd.Tile((4, 6), (1, 2), seed=7)).to_array()
+    >>> (block == whole[1:3, 2:5]).all()
+    np.True_
+    """
+
+    __slots__ = ("_offset", "_origin", "_seed", "_shape")
+
+    def __init__(
+        self, shape: int | Sequence[int], origin: int | Sequence[int], seed: int, offset: int = 0
+    ) -> None:
+        self._shape = lengths("shape", shape)
+        self._origin = lengths("origin", origin)
+        if len(self._origin) != len(self._shape):
+            raise ValueError(
+                f"origin must have an index for each axis of shape {self._shape}, got {origin!r}"
+            )
+        self._seed = checked_seed("seed", seed)
+        self._offset = integer("offset", offset)
+        if not 0 <= self._offset <= POSITIONS - math.prod(self._shape):
+            raise ValueError(
+                f"offset must be in [0, 2**64 - {math.prod(self._shape)}] for shape {self._shape}, got {offset!r}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array."""
+        return self._shape
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Where in it the block's first element lies."""
+        return self._origin
+
+    @property
+    def seed(self) -> int:
+        """The key of the generator."""
+        return self._seed
+
+    @property
+    def offset(self) -> int:
+        """The position of the whole array's first element."""
+        return self._offset
+
+    def place(self, shape: tuple[int, ...], shared: tuple[int, ...] = ()) -> tuple[int, tuple[int, ...]]:
+        """Where a block's decisions begin, and how far apart they are on each axis.
+
+        Along the axes `shared` there is but one.
+        """
+        fits = len(shape) == len(self._shape) and all(
+            start + length <= whole for start, length, whole in zip(self._origin, shape, self._shape)
+        )
+        if not fits:
+            raise ValueError(f"rng must be a tile that the input fits in, got {self!r} for shape {shape}")
+        start, stride, strides = self._offset, 1, []
+        for axis in reversed(range(len(shape))):
+            strides.append(stride)
+            if axis not in shared:
+                start += self._origin[axis] * stride
+                stride *= self._shape[axis]
+        return start, tuple(reversed(strides))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tile):
+            return NotImplemented
+        return self.__getstate__() == other.__getstate__()
+
+    def __hash__(self) -> int:
+        return hash(self.__getstate__())
+
+    def __getstate__(self) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
+        return self._shape, self._origin, self._seed, self._offset
+
+    def __setstate__(self, state: tuple[tuple[int, ...], tuple[int, ...], int, int]) -> None:
+        self._shape, self._origin, self._seed, self._offset = state
+
+    def __repr__(self) -> str:
+        return f"Tile(shape={self._shape}, origin={self._origin}, seed={self._seed}, offset={self._offset})"
+
+
+def as_stream(rng: Any) -> Stream:
     """The stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
     if isinstance(rng, Stream):
         return rng
+    if isinstance(rng, Tile):
+        raise TypeError(f"rng must be able to go on from call to call here, got {rng!r}")
     if rng is None:
         return Stream()
     if isinstance(rng, np.random.SeedSequence):
@@ -143,12 +255,24 @@ def checked_seed(name: str, value: Any) -> int:
         seed = integer(name, value)
     except TypeError:
         accepted = "an int" if name == "seed" else (
-            "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator or a Stream"
+            "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator, a Stream or a Tile"
         )
         raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
     if not 0 <= seed < 2**SEED_BITS:
         raise ValueError(f"{name} must be in [0, 2**128), got {value!r}")
     return seed
+
+
+def lengths(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of numbers that are not negative; an int stands for one axis."""
+    try:
+        numbers = tuple(value)
+    except TypeError:
+        numbers = (value,)
+    numbers = tuple(integer(name, number) for number in numbers)
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"{name} must have no negative length, got {value!r}")
+    return numbers
 
 
 def integer(name: str, value: Any) -> int:

@@ -11,7 +11,16 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import reference, reference_gaussian
-from support import DATA, DTYPES, assert_identical, at_address, sample
+from support import DATA, assert_identical, at_address
+from support import sample as sample_of
+
+try:
+    from ml_dtypes import bfloat16
+except ModuleNotFoundError:
+    SHORT_DTYPES = ["float16"]
+else:
+    SHORT_DTYPES = ["float16", pytest.param(bfloat16, id="bfloat16")]
+DTYPES = ["float32", "float64", *SHORT_DTYPES]
 
 GOLDEN_NORMALS = DATA / "golden_normals.txt"
 LENGTHS = [*range(70), 127, 128, 129, 255, 256, 511, 512, 513, 545, 1023, 1024, 1025, 4096, 5001]
@@ -25,6 +34,12 @@ def golden_module():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def sample(size, dtype="float32", seed=0):
+    """With special values, which for the short dtypes are those of float32, rounded."""
+    with np.errstate(all="ignore"):
+        return sample_of(size, "float64" if dtype == "float64" else "float32", seed).astype(dtype)
 
 
 # --- the same bits everywhere -----------------------------------------------------------------
@@ -62,7 +77,7 @@ def test_memory_layout_changes_nothing(isa, dtype):
     backwards = x[::-1, :, ::-1].copy()[::-1, :, ::-1]
     layouts = [np.asfortranarray(x), swapped, wide[:, :, ::2], backwards, x.tolist()]
     for array in layouts:
-        if isinstance(array, np.ndarray) or dtype == "float64":
+        if isinstance(array, np.ndarray) or dtype == "float64":  # lists are of float64
             assert_identical(fd.gaussian_dropout(array, 0.7, rng=5)[0], expected)
     out = np.asfortranarray(np.empty_like(x))
     assert fd.gaussian_dropout(x, 0.7, rng=5, out=out)[0] is out
@@ -93,6 +108,40 @@ def test_threads_and_chunks_change_nothing(isa, threads, threads_set):
     parts = np.split(x, [1, 33, 5000, 70_000, 250_000])
     results = [fd.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
     assert_identical(np.concatenate(results), expected)
+
+
+@pytest.mark.parametrize("dtype", SHORT_DTYPES)
+def test_short_dtypes_are_rounded_once(library, dtype):
+    x = sample(5000, dtype)
+    y, noise = library.gaussian_dropout(x, 0.5, rng=2)
+    with np.errstate(all="ignore"):
+        assert_identical(y, (x.astype(np.float32) * noise.to_array()).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(9, 700), (5, 7, 33), (300,), (2, 3, 4, 5), (64, 1), (1, 4097)])
+@pytest.mark.parametrize("offset", [0, 45])
+def test_a_tile_has_the_noise_of_the_whole(library, shape, offset):
+    whole, _ = library.gaussian_dropout(np.ones(shape, np.float32), 0.5, rng=fd.Stream(6, offset))
+    generator = np.random.default_rng(len(shape))
+    for _ in range(6):
+        origin = tuple(int(generator.integers(length)) for length in shape)
+        end = tuple(int(generator.integers(first, length + 1)) for first, length in zip(origin, shape))
+        block = tuple(slice(*ends) for ends in zip(origin, end))
+        ones = np.ones(whole[block].shape, np.float32)
+        y, noise = library.gaussian_dropout(ones, 0.5, rng=fd.Tile(shape, origin, seed=6, offset=offset))
+        assert_identical(y, whole[block].copy(), f"{block}")
+        assert_identical(library.gaussian_dropout_backward(ones, noise), y)
+        assert_identical(noise.to_array(), y)
+        assert pickle.loads(pickle.dumps(noise)) == noise == eval(repr(noise), {"GaussianNoise": fd.GaussianNoise})
+
+
+def test_a_large_tile_on_threads(isa, threads):
+    whole, _ = reference.gaussian_dropout(np.ones((300, 1100), np.float32), 0.5, rng=6)
+    fd.set_num_threads(3)
+    ones, tile = np.ones((299, 1031)), fd.Tile((300, 1100), (1, 55), seed=6)
+    expected = whole[1:, 55 : 55 + 1031].astype(np.float64)
+    assert_identical(fd.gaussian_dropout(ones, 0.5, rng=tile)[0], expected)
+    assert_identical(fd.gaussian_dropout(np.asfortranarray(ones), 0.5, rng=tile)[0], expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
@@ -236,6 +285,9 @@ def test_a_noise_is_a_few_numbers():
         ((1, 0, (3, -1), 0.5), ValueError, "shape must have no negative length"),
         ((1, 0, 3, 0.0), ValueError, r"keep_prob must be in \[2\*\*-126, 1\] for Gaussian noise, got 0.0"),
         ((1, 0, 3, "half"), TypeError, "keep_prob must be a real number"),
+        ((1, 0, (3, 2), 0.5, (4,)), ValueError, r"strides must have a number for each axis of \(3, 2\)"),
+        ((1, 0, (3, 2), 0.5, (0, 1)), ValueError, "strides must be at least 1"),
+        ((1, 2**64 - 9, (3, 2), 0.5, (4, 1)), ValueError, "offset must leave room for shape"),
     ],
 )
 def test_a_noise_that_cannot_be(values, error, message):
@@ -255,6 +307,7 @@ NOISE = fd.GaussianNoise(1, 0, (3, 4), 0.5)
         ("gaussian_dropout", {"keep_prob": math.nan}, ValueError, r"keep_prob must be in \[0, 1\], got nan"),
         ("gaussian_dropout", {"x": X.astype(int)}, TypeError, "x must have dtype .* got int64"),
         ("gaussian_dropout", {"rng": "seed"}, TypeError, "rng must be None, an int"),
+        ("gaussian_dropout", {"rng": fd.Tile(3, 0, 1)}, ValueError, "rng must be a tile that the input fits"),
         ("gaussian_dropout", {"out": X.ravel()}, ValueError, r"out must have the input's shape \(3, 4\)"),
         ("gaussian_dropout", {"out": X.astype("f8")}, TypeError, "out must have the input's dtype float32"),
         ("gaussian_dropout_backward", {"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),

@@ -1,5 +1,5 @@
-# Decisions and elements -> results, sixteen elements and sixteen bits at a time. A dtype or a form
-# is a constant where these functions are called, so that each has a loop of its own.
+# Decisions and elements -> results, sixteen elements and sixteen bits at a time. A dtype or a plain
+# form is a constant where these functions are called, so that each has a loop of its own.
 
 from fastdrop.kernels.kernel cimport dropout_pass
 
@@ -8,41 +8,101 @@ cdef enum:
     GROUP_STEPS = GROUP_SIZE * BLOCK / STEP
     ALIGNMENT = 64      # a cache line
 
+    # Forms of the loop.
+    RELU = 1
+    MASKED = 2          # the ReLU's decisions are wanted
+    STREAMING = 4
+    GENERAL = 8         # with bias, residual, or something else than zero for what is dropped
+
 
 cdef inline int itemsize(int dtype) noexcept nogil:
-    return 8 if dtype == FLOAT64 else 4
+    return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2
+
+
+cdef inline int arithmetic(int dtype) noexcept nogil:
+    """The dtype that a dtype is computed in, which is also that of a bias."""
+    return FLOAT64 if dtype == FLOAT64 else FLOAT32
+
+
+cdef struct Loop:
+    lanes scale
+    lanes dropped
+    lanes shift
+    bint shifted            # whether either of the two is there
+    const char* residual
+    const char* bias
+    ptrdiff_t column        # of the bias, of the next element
+    ptrdiff_t period
+
+
+cdef inline Loop loop_from(int dtype, bint general, const dropout_pass* task, ptrdiff_t first) noexcept nogil:
+    """What a loop over elements from `first` on needs besides `x` and bits."""
+    cdef Loop loop
+    loop.scale = lanes_fill(dtype, task.scale)
+    if general:
+        loop.dropped = lanes_fill(dtype, task.dropped)
+        loop.shift = lanes_fill(dtype, task.shift)
+        loop.shifted = task.dropped != 0 or task.shift != 0
+        loop.residual = NULL if task.residual == NULL else task.residual + first * itemsize(dtype)
+        loop.bias = task.bias
+        loop.period = task.period
+        loop.column = first % task.period if task.bias != NULL else 0
+    return loop
+
+
+cdef inline lanes add_bias(int dtype, Loop* loop, lanes value) noexcept nogil:
+    if loop.bias != NULL:
+        value = lanes_add(dtype, value, lanes_load(
+            arithmetic(dtype), loop.bias + loop.column * itemsize(arithmetic(dtype))))
+        loop.column += 8 if dtype == FLOAT64 else 16
+        if loop.column >= loop.period:
+            loop.column -= loop.period
+    return value
+
+
+cdef inline lanes add_residual(int dtype, Loop* loop, lanes_mask mask, lanes value) noexcept nogil:
+    if loop.shifted:
+        value = lanes_add(dtype, lanes_choose(dtype, mask, value, loop.dropped), loop.shift)
+    if loop.residual != NULL:
+        value = lanes_add(dtype, lanes_load(dtype, loop.residual), value)
+        loop.residual += 64 if dtype == FLOAT64 else STEP * itemsize(dtype)
+    return value
 
 
 cdef inline void apply_step(
-    int dtype, bint relu, bint masked, bint streaming,
-    const char* x, char* y, const unsigned char* keep, unsigned char* passed, lanes scale
+    int dtype, int form, Loop* loop,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed,
 ) noexcept nogil:
-    """`y = scale * x` where kept (and passed by the ReLU), else +0; the bits of what passed."""
+    """`y = scale * (x + bias)` where kept (and passed by the ReLU), else what is dropped; then shift
+    and residual; the bits of what passed."""
     cdef lanes value
     cdef lanes_mask mask
     cdef int i
     for i in range(2 if dtype == FLOAT64 else 1):
         value = lanes_load(dtype, x + 64 * i)
+        if form & GENERAL:
+            value = add_bias(dtype, loop, value)
         mask = mask_load(dtype, keep + i)
-        if relu:
+        if form & RELU:
             mask = mask_positive(dtype, mask, value)
-            if masked:
+            if form & MASKED:
                 mask_store(dtype, passed + i, mask)
-        value = lanes_scale(dtype, mask, value, scale)
-        if streaming:
+        value = lanes_scale(dtype, mask, value, loop.scale)
+        if form & GENERAL:
+            value = add_residual(dtype, loop, mask, value)
+        if form & STREAMING:
             lanes_stream(dtype, y + 64 * i, value)
         else:
             lanes_store(dtype, y + 64 * i, value)
 
 
 cdef inline void apply_steps(
-    int dtype, bint relu, bint masked, bint streaming,
-    const char* x, char* y, const unsigned char* keep, unsigned char* passed, double factor,
+    int dtype, int form, Loop* loop,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed,
     ptrdiff_t steps, const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """All steps, while the first planes of the chunk ahead are drawn: drawing is bound by
     arithmetic and this by memory, so that side by side they hide each other's waits."""
-    cdef lanes scale = lanes_fill(dtype, factor)
     cdef int size = STEP * itemsize(dtype)
     cdef int i = 0, plane, planes
     cdef ptrdiff_t step = 0, stop
@@ -56,15 +116,13 @@ cdef inline void apply_steps(
                     compare_plane(draw, &group, plane)
                 stop = step + GROUP_STEPS // FIRST_PLANES
                 while step < stop:
-                    apply_step(dtype, relu, masked, streaming, x + step * size, y + step * size,
-                               keep + 2 * step, passed + 2 * step, scale)
+                    apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
                     step += 1
             group_store(ahead, i, group)
             i += GROUP_SIZE
         draw_first(draw, ahead, i)
     while step < steps:
-        apply_step(dtype, relu, masked, streaming, x + step * size, y + step * size,
-                   keep + 2 * step, passed + 2 * step, scale)
+        apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
         step += 1
 
 
@@ -86,26 +144,34 @@ cdef inline ptrdiff_t past_boundary(const dropout_pass* task, ptrdiff_t element)
 
 
 cdef inline void apply_part(
-    int dtype, bint relu, const dropout_pass* task, ptrdiff_t first, ptrdiff_t count,
+    int dtype, int form, const dropout_pass* task, ptrdiff_t first, ptrdiff_t count,
     const unsigned char* keep, uint64_t bit
 ) noexcept nogil:
     """Fewer elements than a step."""
     cdef char padded[STEP * 8]
+    cdef char padded_residual[STEP * 8]
     cdef uint64_t bits
+    cdef Loop loop
     if count == 0:
         return
+    loop = loop_from(dtype, form & GENERAL, task, first)
     bits = load_part(keep, bit, count)
     memset(padded, 0, STEP * itemsize(dtype))
     memcpy(padded, task.x + first * itemsize(dtype), count * itemsize(dtype))
-    apply_step(dtype, relu, True, False, padded, padded, <unsigned char*> &bits, <unsigned char*> &bits,
-               lanes_fill(dtype, task.scale))
+    if form & GENERAL and task.residual != NULL:
+        memset(padded_residual, 0, STEP * itemsize(dtype))
+        memcpy(padded_residual, loop.residual, count * itemsize(dtype))
+        loop.residual = padded_residual
+    apply_step(dtype, (form | MASKED) & ~STREAMING, &loop, padded, padded,
+               <unsigned char*> &bits, <unsigned char*> &bits)
     memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
-    if relu and task.mask != NULL:
-        store_part(task.mask, task.first_bit + first, bits, count)
+    if form & RELU and task.mask != NULL:
+        # A bias can make the padding positive.
+        store_part(task.mask, task.first_bit + first, bits & low_bits(count), count)
 
 
 cdef inline void apply_as(
-    int dtype, bint relu, bint masked, bint streaming,
+    int dtype, int form,
     const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
@@ -114,9 +180,10 @@ cdef inline void apply_as(
     cdef ptrdiff_t head, body
     cdef uint64_t mask_bit
     cdef bint aside
+    cdef Loop loop
     head = (boundary(task) - past_boundary(task, first)) % boundary(task)
     head = min(head, last - first)
-    apply_part(dtype, relu, task, first, head, keep, bit)
+    apply_part(dtype, form, task, first, head, keep, bit)
     first += head
     bit += head
     body = (last - first) & ~<ptrdiff_t> (STEP - 1)
@@ -130,27 +197,21 @@ cdef inline void apply_as(
         bit = 0
     mask_bit = task.first_bit + first
     aside = mask_bit & 7
-    if masked and not aside:
+    if form & MASKED and not aside:
         passed = task.mask + (mask_bit >> 3)
 
+    loop = loop_from(dtype, form & GENERAL, task, first)
     apply_steps(
-        dtype, relu, masked, streaming, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
-        keep, passed, task.scale, body // STEP, draw, ahead,
+        dtype, form, &loop, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
+        keep, passed, body // STEP, draw, ahead,
     )
-    if masked and aside:
+    if form & MASKED and aside:
         copy_bits(task.mask, mask_bit, passed, 0, body)
-    apply_part(dtype, relu, task, first + body, last - first - body, keep, body)
+    apply_part(dtype, form, task, first + body, last - first - body, keep, body)
 
 
-cdef inline void apply_form(
-    int dtype, bint relu, bint masked,
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
-    const Draw* draw, Chunk* ahead,
-) noexcept nogil:
-    if task.streaming:
-        apply_as(dtype, relu, masked, True, task, first, last, keep, bit, draw, ahead)
-    else:
-        apply_as(dtype, relu, masked, False, task, first, last, keep, bit, draw, ahead)
+cdef inline bint is_general(const dropout_pass* task) noexcept nogil:
+    return task.bias != NULL or task.residual != NULL or task.dropped != 0 or task.shift != 0
 
 
 cdef inline void apply_dtype(
@@ -158,12 +219,26 @@ cdef inline void apply_dtype(
     const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    if not task.relu:
-        apply_form(dtype, False, False, task, first, last, keep, bit, draw, ahead)
-    elif task.mask == NULL:
-        apply_form(dtype, True, False, task, first, last, keep, bit, draw, ahead)
+    """Each form with a loop of its own."""
+    cdef int form = (RELU if task.relu else 0) | (STREAMING if task.streaming else 0)
+    if task.relu and task.mask != NULL:
+        form |= MASKED
+    if is_general(task):
+        form |= GENERAL
+    if form == 0:
+        apply_as(dtype, 0, task, first, last, keep, bit, draw, ahead)
+    elif form == RELU:
+        apply_as(dtype, RELU, task, first, last, keep, bit, draw, ahead)
+    elif form == RELU | MASKED:
+        apply_as(dtype, RELU | MASKED, task, first, last, keep, bit, draw, ahead)
+    elif form == STREAMING:
+        apply_as(dtype, STREAMING, task, first, last, keep, bit, draw, ahead)
+    elif form == RELU | STREAMING:
+        apply_as(dtype, RELU | STREAMING, task, first, last, keep, bit, draw, ahead)
+    elif form == RELU | MASKED | STREAMING:
+        apply_as(dtype, RELU | MASKED | STREAMING, task, first, last, keep, bit, draw, ahead)
     else:
-        apply_form(dtype, True, True, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, form | GENERAL, task, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply(
@@ -178,6 +253,10 @@ cdef void apply(
         apply_dtype(FLOAT32, task, first, last, keep, bit, draw, ahead)
     elif task.dtype == FLOAT64:
         apply_dtype(FLOAT64, task, first, last, keep, bit, draw, ahead)
+    elif task.dtype == FLOAT16:
+        apply_dtype(FLOAT16, task, first, last, keep, bit, draw, ahead)
+    else:
+        apply_dtype(BFLOAT16, task, first, last, keep, bit, draw, ahead)
     if task.mask != NULL and not task.relu:
         copy_bits(task.mask, task.first_bit + first, keep, bit, last - first)
 
@@ -203,3 +282,41 @@ cdef void nonzero(int dtype, const char* y, ptrdiff_t count, unsigned char* bits
         nonzero_as(FLOAT32, y, count, bits)
     elif dtype == FLOAT64:
         nonzero_as(FLOAT64, y, count, bits)
+    elif dtype == FLOAT16:
+        nonzero_as(FLOAT16, y, count, bits)
+    else:
+        nonzero_as(BFLOAT16, y, count, bits)
+
+
+cdef inline void add_as(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil:
+    cdef float values[STEP]
+    cdef char padded[STEP * 4]
+    cdef ptrdiff_t n = 0
+    cdef int i, some = STEP
+    while n < count:
+        if count - n < STEP:
+            some = count - n
+            memset(padded, 0, sizeof(padded))
+            memcpy(padded, elements, some * itemsize(dtype))
+            elements = padded
+        lanes_store(FLOAT32, <char*> values, lanes_load(dtype, elements))
+        for i in range(some):
+            sums[n + i] += values[i]
+        elements += STEP * itemsize(dtype)
+        n += STEP
+
+
+cdef void add(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil:
+    """Add `count` elements to as many sums."""
+    cdef double value
+    cdef ptrdiff_t n
+    if dtype == FLOAT64:
+        for n in range(count):
+            memcpy(&value, elements + 8 * n, 8)
+            sums[n] += value
+    elif dtype == FLOAT32:
+        add_as(FLOAT32, elements, sums, count)
+    elif dtype == FLOAT16:
+        add_as(FLOAT16, elements, sums, count)
+    else:
+        add_as(BFLOAT16, elements, sums, count)

@@ -20,6 +20,7 @@ cdef struct Group:
     blocks tied
 
 cdef struct Chunk:
+    ptrdiff_t begin     # the element that its first bit decides, or would
     uint64_t block      # its first block
     int count           # blocks
     chunk_words below               # packed, after a block of the chunk before: whether U < threshold

@@ -78,3 +78,11 @@ cdef inline void copy_bits(
         count -= 64
     if count:
         store_part(to, 0, load_part(bits, shift, count), count)
+
+
+cdef inline void clear_bits(unsigned char* bits, uint64_t first, ptrdiff_t count) noexcept nogil:
+    """`count` zeros; bits before them stay, the rest of the last byte is zeros."""
+    cdef ptrdiff_t head = min(<ptrdiff_t> (-first & 7), count)
+    if head:
+        store_part(bits, first, 0, head)
+    memset(bits + ((first + head) >> 3), 0, (count - head + 7) >> 3)

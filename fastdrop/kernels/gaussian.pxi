@@ -16,29 +16,21 @@ cdef enum:
 cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
 
 
-cdef inline void draw_normals(const Key* key, uint64_t group, float* normals) noexcept nogil:
-    cdef uint64_t words[2 * NORMAL_BLOCKS]
-    cdef int block = 0
-    while block < NORMAL_BLOCKS:
-        blocks_store(words + 2 * block, ars(
-            key, blocks_xor(blocks_count(group * NORMAL_BLOCKS + block), blocks_set(0, NORMAL_STREAM)), ROUNDS
+cdef void draw_noise(const Key* key, uint64_t group, ptrdiff_t count, float scale, float* noise) noexcept nogil:
+    """The noise of at least `count` elements, from the first of a group on. Words are drawn for all
+    of them first: what is read soon after it was written in smaller pieces waits for them."""
+    cdef uint64_t words[NOISE / 2]
+    cdef uint64_t block = group * NORMAL_BLOCKS
+    cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n = 0
+    while n < groups * NORMAL_BLOCKS:
+        blocks_store(words + 2 * n, ars(
+            key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
         ))
-        block += GROUP_SIZE
-    normal_group(words, normals)
-
-
-cdef inline void draw_noise(
-    const Key* key, uint64_t group, ptrdiff_t count, float scale, float* noise
-) noexcept nogil:
-    """The noise of at least `count` elements, from the first of a group on."""
-    cdef ptrdiff_t n = 0
-    cdef int k
-    while n < count:
-        draw_normals(key, group, noise + n)
-        for k in range(NORMAL_GROUP):
-            noise[n + k] = <float> 1 + scale * noise[n + k]
-        group += 1
-        n += NORMAL_GROUP
+        n += GROUP_SIZE
+    for n in range(groups):
+        normal_group(words + n * NORMAL_GROUP // 2, noise + n * NORMAL_GROUP)
+    for n in range(groups * NORMAL_GROUP):
+        noise[n] = <float> 1 + scale * noise[n]
 
 
 cdef inline void multiply_step(int dtype, const char* x, char* y, const float* noise) noexcept nogil:
@@ -57,7 +49,7 @@ cdef inline void multiply_step(int dtype, const char* x, char* y, const float* n
         lanes_store(dtype, y, lanes_scale(dtype, every, lanes_load(dtype, x), factor))
 
 
-cdef inline void multiply(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
+cdef inline void multiply_as(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
     cdef char padded[STEP * 8]
     cdef ptrdiff_t n = 0
     cdef int size = itemsize(dtype)
@@ -71,20 +63,34 @@ cdef inline void multiply(int dtype, const char* x, char* y, const float* noise,
         memcpy(y + n * size, padded, (count - n) * size)
 
 
+cdef void multiply(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
+    if dtype == FLOAT32:
+        multiply_as(FLOAT32, x, y, noise, count)
+    elif dtype == FLOAT64:
+        multiply_as(FLOAT64, x, y, noise, count)
+    elif dtype == FLOAT16:
+        multiply_as(FLOAT16, x, y, noise, count)
+    elif dtype == BFLOAT16:
+        multiply_as(BFLOAT16, x, y, noise, count)
+
+
 cdef void run_gaussian(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     cdef Key key
     cdef float noise[NOISE + STEP]  # a step may read beyond what it needs
-    cdef uint64_t position
+    cdef uint64_t position = 0
     cdef ptrdiff_t phase, count
+    cdef Row row
     cdef int size = itemsize(task.dtype)
     key_schedule(&key, task.seed[0], task.seed[1])
+    memset(noise, 0, sizeof(noise))
+    row.end = first
     while first < last:
-        position = task.position + first
+        if first == row.end:
+            row = row_of(task, first, last)
+            position = row.block * BLOCK + (first - row.begin)
         phase = position % NORMAL_GROUP
-        count = min(NOISE - phase, last - first)
+        count = min(NOISE - phase, row.end - first)
         draw_noise(&key, position // NORMAL_GROUP, phase + count, <float> task.scale, noise)
-        if task.dtype == FLOAT32:
-            multiply(FLOAT32, task.x + first * size, task.y + first * size, noise + phase, count)
-        elif task.dtype == FLOAT64:
-            multiply(FLOAT64, task.x + first * size, task.y + first * size, noise + phase, count)
+        multiply(task.dtype, task.x + first * size, task.y + first * size, noise + phase, count)
         first += count
+        position += count

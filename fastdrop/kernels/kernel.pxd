@@ -8,6 +8,8 @@ cdef extern from "kernel.h":
     enum:
         FLOAT32
         FLOAT64
+        FLOAT16
+        BFLOAT16
         DRAWN
         SAVED_BITS
         SAVED_OUTPUT
@@ -22,12 +24,21 @@ cdef extern from "kernel.h":
         const char* x
         char* y
         double scale
+        double dropped
+        double shift
+        const char* residual
+        const char* bias
+        ptrdiff_t period
         const char* saved
+        uint64_t saved_bit
         unsigned char* mask
         uint64_t first_bit
         uint64_t seed[2]
         uint64_t position
+        ptrdiff_t row
+        uint64_t jump
         uint64_t threshold
     ctypedef struct dropout_kernel:
         const char* name
         void (*run)(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+        void (*add)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil

@@ -80,15 +80,20 @@ VOCABULARY void normal_direction(uint32_t word, float *cosine, float *sine)
     *sine = as_float(s_bits ^ exchanged);
 }
 
+VOCABULARY uint32_t word_at(const uint64_t *random, int n)
+{
+    uint32_t word;
+    memcpy(&word, (const char *)random + 4 * n, sizeof word);
+    return word;
+}
+
 /* A group: pair n is made of words n and n + 16, of 32 bits, and gives normals n and n + 16. */
 VOCABULARY void normal_group(const uint64_t *random, float *normals)
 {
-    uint32_t words[NORMAL_GROUP];
-    memcpy(words, random, sizeof words);
     for (int n = 0; n < NORMAL_PAIRS; n++) {
-        float radius = normal_radius(words[n]);
+        float radius = normal_radius(word_at(random, n));
         float cosine, sine;
-        normal_direction(words[n + NORMAL_PAIRS], &cosine, &sine);
+        normal_direction(word_at(random, n + NORMAL_PAIRS), &cosine, &sine);
         normals[n] = radius * cosine;
         normals[n + NORMAL_PAIRS] = radius * sine;
     }

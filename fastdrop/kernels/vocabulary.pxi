@@ -6,7 +6,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastdrop.kernels.kernel cimport FLOAT32, FLOAT64
+from fastdrop.kernels.kernel cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 
 cdef extern from *:
     # Packed bits of a chunk of CHUNK_BLOCKS blocks, aligned, with room for a group more.
@@ -33,7 +33,7 @@ cdef extern from *:
     blocks blocks_load(const uint64_t* words) noexcept nogil
     void blocks_store(uint64_t* words, blocks a) noexcept nogil
 
-    # 16 elements, or 8 of float64.
+    # 16 elements, or 8 of float64. float16 and bfloat16 are float32 between load and store.
     ctypedef struct lanes:
         pass
     lanes lanes_load(int dtype, const char* source) noexcept nogil
@@ -41,6 +41,8 @@ cdef extern from *:
     void lanes_stream(int dtype, char* to, lanes a) noexcept nogil   # past the cache; `to` is aligned
     lanes lanes_fill(int dtype, double value) noexcept nogil
     lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b) noexcept nogil  # a * b, or +0
+    lanes lanes_add(int dtype, lanes a, lanes b) noexcept nogil
+    lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b) noexcept nogil  # a, or b
 
     # A yes or no for each lane; in memory a bit.
     ctypedef struct lanes_mask:

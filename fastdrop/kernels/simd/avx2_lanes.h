@@ -13,31 +13,58 @@ typedef lanes lanes_mask; /* all ones or all zeros a lane */
 #define AS_PS _mm256_castsi256_ps
 #define AS_PD _mm256_castsi256_pd
 
+/* Eight float32 -> eight float16 or bfloat16. */
+VOCABULARY __m128i rounded_to_half(int dtype, __m256i a)
+{
+    if (dtype == FLOAT16)
+        return _mm256_cvtps_ph(AS_PS(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(a, 16), _mm256_set1_epi32(1));
+    __m256i nearest = _mm256_add_epi32(_mm256_add_epi32(a, odd), _mm256_set1_epi32(0x7FFF));
+    __m256i nan = _mm256_or_si256(_mm256_and_si256(a, _mm256_set1_epi32(BFLOAT16_SIGN)), _mm256_set1_epi32(BFLOAT16_NAN));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a), AS_PS(a), _CMP_UNORD_Q));
+    a = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, nan, is_nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+}
+
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
-    (void)dtype;
-    EACH_HALF a.half[i] = _mm256_loadu_si256((const __m256i *)(from + 32 * i));
+    EACH_HALF {
+        if (dtype == FLOAT16)
+            a.half[i] = _mm256_castps_si256(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 16 * i))));
+        else if (dtype == BFLOAT16)
+            a.half[i] = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from + 16 * i))), 16);
+        else
+            a.half[i] = _mm256_loadu_si256((const __m256i *)(from + 32 * i));
+    }
     return a;
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    EACH_HALF _mm256_storeu_si256((__m256i *)(to + 32 * i), a.half[i]);
+    EACH_HALF {
+        if (dtype == FLOAT16 || dtype == BFLOAT16)
+            _mm_storeu_si128((__m128i *)(to + 16 * i), rounded_to_half(dtype, a.half[i]));
+        else
+            _mm256_storeu_si256((__m256i *)(to + 32 * i), a.half[i]);
+    }
 }
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    EACH_HALF _mm256_stream_si256((__m256i *)(to + 32 * i), a.half[i]);
+    EACH_HALF {
+        if (dtype == FLOAT16 || dtype == BFLOAT16)
+            _mm_stream_si128((__m128i *)(to + 16 * i), rounded_to_half(dtype, a.half[i]));
+        else
+            _mm256_stream_si256((__m256i *)(to + 32 * i), a.half[i]);
+    }
 }
 
 VOCABULARY lanes lanes_fill(int dtype, double value)
 {
     lanes a;
-    EACH_HALF a.half[i] = dtype == FLOAT32 ? _mm256_castps_si256(_mm256_set1_ps((float)value))
-                                           : _mm256_castpd_si256(_mm256_set1_pd(value));
+    EACH_HALF a.half[i] = dtype == FLOAT64 ? _mm256_castpd_si256(_mm256_set1_pd(value))
+                                           : _mm256_castps_si256(_mm256_set1_ps((float)value));
     return a;
 }
 
@@ -49,6 +76,21 @@ VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
                               : _mm256_castps_si256(_mm256_mul_ps(AS_PS(a.half[i]), AS_PS(b.half[i])));
         a.half[i] = _mm256_and_si256(m.half[i], product);
     }
+    return a;
+}
+
+VOCABULARY lanes lanes_add(int dtype, lanes a, lanes b)
+{
+    EACH_HALF a.half[i] = dtype == FLOAT64
+                              ? _mm256_castpd_si256(_mm256_add_pd(AS_PD(a.half[i]), AS_PD(b.half[i])))
+                              : _mm256_castps_si256(_mm256_add_ps(AS_PS(a.half[i]), AS_PS(b.half[i])));
+    return a;
+}
+
+VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
+{
+    (void)dtype;
+    EACH_HALF a.half[i] = _mm256_blendv_epi8(b.half[i], a.half[i], m.half[i]);
     return a;
 }
 

@@ -87,28 +87,47 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
 typedef __m512i lanes;
 typedef __mmask16 lanes_mask; /* the low 8 for float64 */
 
+/* Results of bfloat16 are rounded with integers: the instruction for it flushes subnormals. */
+VOCABULARY __m256i rounded_to_half(int dtype, lanes a)
+{
+    if (dtype == FLOAT16)
+        return _mm512_cvtps_ph(_mm512_castsi512_ps(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(a, 16), _mm512_set1_epi32(1));
+    __m512i nearest = _mm512_add_epi32(_mm512_add_epi32(a, odd), _mm512_set1_epi32(0x7FFF));
+    __m512i nan = _mm512_or_si512(_mm512_and_si512(a, _mm512_set1_epi32(BFLOAT16_SIGN)), _mm512_set1_epi32(BFLOAT16_NAN));
+    __mmask16 is_nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(a), _mm512_castsi512_ps(a), _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(nearest, is_nan, nan), 16));
+}
+
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
-    (void)dtype;
+    if (dtype == FLOAT16)
+        return _mm512_castps_si512(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)));
+    if (dtype == BFLOAT16)
+        return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
     return _mm512_loadu_si512(from);
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    _mm512_storeu_si512(to, a);
+    if (dtype == FLOAT16 || dtype == BFLOAT16)
+        _mm256_storeu_si256((__m256i *)to, rounded_to_half(dtype, a));
+    else
+        _mm512_storeu_si512(to, a);
 }
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    _mm512_stream_si512((void *)to, a);
+    if (dtype == FLOAT16 || dtype == BFLOAT16)
+        _mm256_stream_si256((__m256i *)to, rounded_to_half(dtype, a));
+    else
+        _mm512_stream_si512((void *)to, a);
 }
 
 VOCABULARY lanes lanes_fill(int dtype, double value)
 {
-    return dtype == FLOAT32 ? _mm512_castps_si512(_mm512_set1_ps((float)value))
-                            : _mm512_castpd_si512(_mm512_set1_pd(value));
+    return dtype == FLOAT64 ? _mm512_castpd_si512(_mm512_set1_pd(value))
+                            : _mm512_castps_si512(_mm512_set1_ps((float)value));
 }
 
 VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
@@ -116,6 +135,18 @@ VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
     return dtype == FLOAT64
                ? _mm512_castpd_si512(_mm512_maskz_mul_pd((__mmask8)m, _mm512_castsi512_pd(a), _mm512_castsi512_pd(b)))
                : _mm512_castps_si512(_mm512_maskz_mul_ps(m, _mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+}
+
+VOCABULARY lanes lanes_add(int dtype, lanes a, lanes b)
+{
+    return dtype == FLOAT64
+               ? _mm512_castpd_si512(_mm512_add_pd(_mm512_castsi512_pd(a), _mm512_castsi512_pd(b)))
+               : _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+}
+
+VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
+{
+    return dtype == FLOAT64 ? _mm512_mask_mov_epi64(b, (__mmask8)m, a) : _mm512_mask_mov_epi32(b, m, a);
 }
 
 VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)

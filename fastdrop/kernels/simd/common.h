@@ -30,6 +30,10 @@ typedef struct {
 #endif
 } chunk_words;
 
+/* A NaN becomes this bfloat16, with its sign (as ml_dtypes does it). Both in place of a float32. */
+#define BFLOAT16_NAN 0x7FC00000
+#define BFLOAT16_SIGN ((int)0x80000000u)
+
 VOCABULARY int lowest_bit(uint64_t word)
 {
 #if defined(_MSC_VER) && !defined(__clang__)

@@ -155,18 +155,71 @@ typedef lanes lanes_mask; /* all ones or all zeros a lane */
 #define EACH_FLOAT for (int i = 0; i < 16; i++)
 #define EACH_DOUBLE for (int i = 0; i < 8; i++)
 
+typedef union {
+    float f;
+    uint32_t w;
+} float_bits;
+
+/* The exponent's bias changes by a product with 2**112, which is exact, for subnormals too. */
+VOCABULARY float float16_to_float(uint16_t half)
+{
+    float_bits a, rebias = {.w = (254 - 15) << 23};
+    a.w = (uint32_t)(half & 0x7FFF) << 13;
+    a.f *= rebias.f;
+    if ((half & 0x7C00) == 0x7C00)
+        a.w |= 0x7F800000;
+    a.w |= (uint32_t)(half & 0x8000) << 16;
+    return a.f;
+}
+
+VOCABULARY uint16_t float_to_float16(float value)
+{
+    float_bits a = {value}, half = {.w = 126 << 23}; /* 0.5: its last bit is the last of a subnormal float16 */
+    uint32_t sign = a.w >> 16 & 0x8000, nearest;
+    a.w &= 0x7FFFFFFF;
+    if (a.w > 0x7F800000)
+        return (uint16_t)(sign | 0x7E00 | (a.w >> 13 & 0x3FF));
+    if (a.w >= 0x47800000) /* 2**16 */
+        return (uint16_t)(sign | 0x7C00);
+    if (a.w < 0x38800000) { /* 2**-14: the sum is rounded where the result ends */
+        a.f += half.f;
+        return (uint16_t)(sign | (a.w - half.w));
+    }
+    nearest = a.w - (112u << 23) + 0xFFF + (a.w >> 13 & 1);
+    return (uint16_t)(sign | nearest >> 13);
+}
+
+VOCABULARY uint16_t float_to_bfloat16(float value)
+{
+    float_bits a = {value};
+    uint32_t nearest = a.w + 0x7FFF + (a.w >> 16 & 1);
+    uint32_t nan = (a.w & (uint32_t)BFLOAT16_SIGN) | BFLOAT16_NAN;
+    return (uint16_t)(((a.w & 0x7FFFFFFF) > 0x7F800000 ? nan : nearest) >> 16);
+}
+
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
-    (void)dtype;
-    memcpy(&a, from, sizeof a);
+    uint16_t half[16];
+    if (dtype == FLOAT16 || dtype == BFLOAT16) {
+        memcpy(half, from, sizeof half);
+        if (dtype == FLOAT16) EACH_FLOAT a.f[i] = float16_to_float(half[i]);
+        else EACH_FLOAT a.w[i] = (uint32_t)half[i] << 16;
+    } else {
+        memcpy(&a, from, sizeof a);
+    }
     return a;
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    memcpy(to, &a, sizeof a);
+    uint16_t half[16];
+    if (dtype == FLOAT16 || dtype == BFLOAT16) {
+        EACH_FLOAT half[i] = dtype == FLOAT16 ? float_to_float16(a.f[i]) : float_to_bfloat16(a.f[i]);
+        memcpy(to, half, sizeof half);
+    } else {
+        memcpy(to, &a, sizeof a);
+    }
 }
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
@@ -187,6 +240,20 @@ VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
     if (dtype == FLOAT64) EACH_DOUBLE a.d[i] *= b.d[i];
     else EACH_FLOAT a.f[i] *= b.f[i];
     EACH_DOUBLE a.q[i] &= m.q[i];
+    return a;
+}
+
+VOCABULARY lanes lanes_add(int dtype, lanes a, lanes b)
+{
+    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] += b.d[i];
+    else EACH_FLOAT a.f[i] += b.f[i];
+    return a;
+}
+
+VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
+{
+    (void)dtype;
+    EACH_DOUBLE a.q[i] = (a.q[i] & m.q[i]) | (b.q[i] & ~m.q[i]);
     return a;
 }
 

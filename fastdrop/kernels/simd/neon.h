@@ -103,18 +103,42 @@ typedef lanes lanes_mask; /* all ones or all zeros a lane */
 #define FROM_F64 vreinterpretq_u32_f64
 #define FROM_U64 vreinterpretq_u32_u64
 
+/* Four float32 -> four float16 or bfloat16. */
+VOCABULARY uint16x4_t rounded_to_half(int dtype, uint32x4_t a)
+{
+    if (dtype == FLOAT16)
+        return vreinterpret_u16_f16(vcvt_f16_f32(AS_F32(a)));
+    uint32x4_t odd = vandq_u32(vshrq_n_u32(a, 16), vdupq_n_u32(1));
+    uint32x4_t nearest = vaddq_u32(vaddq_u32(a, odd), vdupq_n_u32(0x7FFF));
+    uint32x4_t nan = vorrq_u32(vandq_u32(a, vdupq_n_u32((uint32_t)BFLOAT16_SIGN)), vdupq_n_u32(BFLOAT16_NAN));
+    return vshrn_n_u32(vbslq_u32(vceqq_f32(AS_F32(a), AS_F32(a)), nearest, nan), 16);
+}
+
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
-    (void)dtype;
-    EACH_QUARTER a.quarter[i] = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)from + 16 * i));
+    EACH_QUARTER {
+        uint16x4_t half = vreinterpret_u16_u8(vdup_n_u8(0));
+        if (dtype == FLOAT16 || dtype == BFLOAT16)
+            half = vreinterpret_u16_u8(vld1_u8((const uint8_t *)from + 8 * i));
+        if (dtype == FLOAT16)
+            a.quarter[i] = FROM_F32(vcvt_f32_f16(vreinterpret_f16_u16(half)));
+        else if (dtype == BFLOAT16)
+            a.quarter[i] = vshll_n_u16(half, 16);
+        else
+            a.quarter[i] = vreinterpretq_u32_u8(vld1q_u8((const uint8_t *)from + 16 * i));
+    }
     return a;
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    (void)dtype;
-    EACH_QUARTER vst1q_u8((uint8_t *)to + 16 * i, vreinterpretq_u8_u32(a.quarter[i]));
+    EACH_QUARTER {
+        if (dtype == FLOAT16 || dtype == BFLOAT16)
+            vst1_u8((uint8_t *)to + 8 * i, vreinterpret_u8_u16(rounded_to_half(dtype, a.quarter[i])));
+        else
+            vst1q_u8((uint8_t *)to + 16 * i, vreinterpretq_u8_u32(a.quarter[i]));
+    }
 }
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
@@ -125,7 +149,7 @@ VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 VOCABULARY lanes lanes_fill(int dtype, double value)
 {
     lanes a;
-    EACH_QUARTER a.quarter[i] = dtype == FLOAT32 ? FROM_F32(vdupq_n_f32((float)value)) : FROM_F64(vdupq_n_f64(value));
+    EACH_QUARTER a.quarter[i] = dtype == FLOAT64 ? FROM_F64(vdupq_n_f64(value)) : FROM_F32(vdupq_n_f32((float)value));
     return a;
 }
 
@@ -136,6 +160,20 @@ VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
                                               : FROM_F32(vmulq_f32(AS_F32(a.quarter[i]), AS_F32(b.quarter[i])));
         a.quarter[i] = vandq_u32(m.quarter[i], product);
     }
+    return a;
+}
+
+VOCABULARY lanes lanes_add(int dtype, lanes a, lanes b)
+{
+    EACH_QUARTER a.quarter[i] = dtype == FLOAT64 ? FROM_F64(vaddq_f64(AS_F64(a.quarter[i]), AS_F64(b.quarter[i])))
+                                                 : FROM_F32(vaddq_f32(AS_F32(a.quarter[i]), AS_F32(b.quarter[i])));
+    return a;
+}
+
+VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
+{
+    (void)dtype;
+    EACH_QUARTER a.quarter[i] = vbslq_u32(m.quarter[i], a.quarter[i], b.quarter[i]);
     return a;
 }
 
