@@ -64,10 +64,12 @@ class GaussianNoise:
         if len(self._strides) != len(self._shape):
             raise ValueError(f"strides must have a number for each axis of {self._shape}, got {strides!r}")
         if any(length > 1 and not stride for length, stride in zip(self._shape, self._strides)):
-            raise ValueError(f"strides must be at least 1, for noise is shared by no elements, got {strides!r}")
+            raise ValueError(f"strides must be at least 1, as elements share no noise, got {strides!r}")
         reach = sum((length - 1) * stride for length, stride in zip(self._shape, self._strides)) + 1
         if math.prod(self._shape) and reach > POSITIONS - self._offset:
-            raise ValueError(f"offset must leave room for shape {self._shape} before 2**64, got {offset!r}")
+            raise ValueError(
+                f"offset must leave room for shape {self._shape} before 2**64, got {offset!r}"
+            )
 
     @property
     def seed(self) -> int:
@@ -158,7 +160,8 @@ def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianN
         noise.__setstate__((rng.seed, offset, shape, keep_prob, strides))
     else:
         stream = as_stream(rng)
-        noise.__setstate__((stream.seed, stream.reserve(math.prod(shape)), shape, keep_prob, c_strides(shape)))
+        offset = stream.reserve(math.prod(shape))
+        noise.__setstate__((stream.seed, offset, shape, keep_prob, c_strides(shape)))
     return noise
 
 
