@@ -325,3 +325,21 @@ def test_an_error_says_what_is_wrong_and_changes_nothing(library, call, values, 
     assert stream.offset == 5
     assert np.all(result == 7)
     assert np.array_equal(X, before)
+
+
+# --- other frameworks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_keras_s_formula_with_our_noise_in_pytorch(dtype):
+    """Keras: ``inputs * random.normal(mean=1, stddev=sqrt(rate / (1 - rate)))``; the gradient by autograd."""
+    torch = pytest.importorskip("torch", reason="PyTorch is in the extra torch")
+    x, dy = np.random.default_rng(0).normal(size=(2, 50, 60)).astype(dtype)
+    y, noise = fd.gaussian_dropout(x, 0.7, rng=1)
+    inputs = torch.tensor(x, requires_grad=True)
+    outputs = inputs * torch.from_numpy(noise.to_array())
+    outputs.backward(torch.from_numpy(dy))
+    assert_identical(outputs.detach().numpy(), y)
+    assert_identical(inputs.grad.numpy(), fd.gaussian_dropout_backward(dy, noise))
+    rate = 1 - 0.7
+    assert noise.scale == pytest.approx(math.sqrt(rate / (1 - rate)))
