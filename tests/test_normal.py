@@ -24,7 +24,7 @@ def words() -> np.ndarray:
 def expected() -> np.ndarray:
     first, second = words()[:, 0].copy(), words()[:, 1].copy()
     radius, coordinates = reference_gaussian.radius(first), reference_gaussian.direction(second)
-    return np.stack([radius * coordinate for coordinate in coordinates], axis=1)
+    return np.float32(1) + np.stack([radius * coordinate for coordinate in coordinates], axis=1)
 
 
 def assert_normals_of(compiler, emulator, flags, program):

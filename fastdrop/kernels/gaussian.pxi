@@ -5,8 +5,8 @@ from fastdrop.kernels.kernel cimport dropout_pass
 
 cdef extern from "normal.h":
     enum:
-        NORMAL_GROUP    # elements whose normals are made together, of 32 bits each
-    void normal_group(const uint64_t* random, float* normals) noexcept nogil
+        NORMAL_GROUP    # elements whose noise is made together, of 32 bits each
+    void noise_group(const uint64_t* random, float scale, float* noise) noexcept nogil
 
 cdef enum:
     NORMAL_BLOCKS = NORMAL_GROUP / 4    # 128 bits are four words
@@ -28,9 +28,7 @@ cdef void draw_noise(const Key* key, uint64_t group, ptrdiff_t count, float scal
         ))
         n += GROUP_SIZE
     for n in range(groups):
-        normal_group(words + n * NORMAL_GROUP // 2, noise + n * NORMAL_GROUP)
-    for n in range(groups * NORMAL_GROUP):
-        noise[n] = <float> 1 + scale * noise[n]
+        noise_group(words + n * NORMAL_GROUP // 2, scale, noise + n * NORMAL_GROUP)
 
 
 cdef inline void multiply_step(int dtype, const char* x, char* y, const float* noise) noexcept nogil:

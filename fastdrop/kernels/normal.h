@@ -87,15 +87,16 @@ VOCABULARY uint32_t word_at(const uint64_t *random, int n)
     return word;
 }
 
-/* A group: pair n is made of words n and n + 16, of 32 bits, and gives normals n and n + 16. */
-VOCABULARY void normal_group(const uint64_t *random, float *normals)
+/* A group of normals, turned into noise: pair n is made of words n and n + 16, of 32 bits, and goes to
+ * places n and n + 16. */
+VOCABULARY void noise_group(const uint64_t *random, float scale, float *noise)
 {
     for (int n = 0; n < NORMAL_PAIRS; n++) {
         float radius = normal_radius(word_at(random, n));
         float cosine, sine;
         normal_direction(word_at(random, n + NORMAL_PAIRS), &cosine, &sine);
-        normals[n] = radius * cosine;
-        normals[n + NORMAL_PAIRS] = radius * sine;
+        noise[n] = 1.0f + scale * (radius * cosine);
+        noise[n + NORMAL_PAIRS] = 1.0f + scale * (radius * sine);
     }
 }
 

@@ -1,4 +1,4 @@
-/* Words on standard input, normals on standard output, 32 of each at a time. */
+/* Words on standard input, noise of scale 1 on standard output, 32 of each at a time. */
 #include <stdio.h>
 
 #include "normal.h"
@@ -6,10 +6,10 @@
 int main(void)
 {
     uint64_t words[NORMAL_GROUP / 2];
-    float normals[NORMAL_GROUP];
+    float noise[NORMAL_GROUP];
     while (fread(words, sizeof words, 1, stdin) == 1) {
-        normal_group(words, normals);
-        fwrite(normals, sizeof normals, 1, stdout);
+        noise_group(words, 1.0f, noise);
+        fwrite(noise, sizeof noise, 1, stdout);
     }
     return 0;
 }
