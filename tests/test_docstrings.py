@@ -36,7 +36,7 @@ def test_examples_of_modules(name):
     run(examples(name, importlib.import_module(f"fastdrop.{name}")))
 
 
-@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream", "get_num_threads", "set_num_threads"])
+@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream", "Tile", "get_num_threads", "set_num_threads"])
 def test_every_public_name_is_documented(name):
     text = inspect.getdoc(getattr(fd, name))
     assert text
@@ -51,7 +51,7 @@ def test_every_call_has_an_example_that_runs(name, isa):
 
 
 def test_the_calls_are_all_here():
-    assert len(CALLS) == 7
+    assert len(CALLS) == 12
 
 
 def test_modules_of_the_package_are_all_known():
