@@ -267,7 +267,7 @@ def alpha_dropout_backward(
 
 def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
     """Over all axes but the last, in float64: strips of rows in order, then the strips in order."""
-    rows = dx.reshape(-1, dx.shape[-1])
+    rows = dx.reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
     strip = arguments.rows_in_strip(rows.shape[1])
     sums = np.zeros(rows.shape[1])
     with np.errstate(all="ignore"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 import fastdrop
@@ -18,7 +19,7 @@ DATA = Path(__file__).parent / "data"
 KNOWN_ANSWERS = DATA / "ars_kat_vectors.txt"
 GOLDEN_STREAMS = DATA / "golden_streams.txt"
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 MODES = ("inverted", "vanilla")
 
 # --- comparison -------------------------------------------------------------------------------
@@ -58,9 +59,9 @@ def sample(size: int, dtype: Any = "float32", seed: int = 0) -> np.ndarray:
 
 
 def specials(dtype: Any) -> np.ndarray:
-    limits = np.finfo(dtype)
+    limits = ml_dtypes.finfo(dtype)
     positive = [0.0, limits.smallest_subnormal, limits.tiny / 2, limits.tiny, limits.max, np.inf]
-    return np.array([sign * value for value in positive for sign in (1, -1)] + [np.nan, -np.nan], dtype)
+    return np.array([sign * value for value in map(float, positive) for sign in (1, -1)] + [np.nan, -np.nan], dtype)
 
 
 def at_address(array: np.ndarray, remainder: int) -> np.ndarray:

@@ -74,7 +74,7 @@ def mode_cases():
 
 
 def rng_cases():
-    accepted = "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator or a Stream"
+    accepted = "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator, a Stream or a Tile"
     for name in RANDOM:
         for value in [-1, 2**128]:
             yield name, {"rng": value}, ValueError, f"rng must be in [0, 2**128), got {value}", ""

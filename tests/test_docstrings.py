@@ -37,7 +37,7 @@ def test_examples_of_modules(name):
     run(examples(name, importlib.import_module(f"fastdrop.{name}")))
 
 
-@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream", "get_num_threads", "set_num_threads"])
+@pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream", "Tile", "get_num_threads", "set_num_threads"])
 def test_every_public_name_is_documented(name):
     text = inspect.getdoc(getattr(fd, name))
     assert text

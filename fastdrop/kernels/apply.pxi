@@ -131,15 +131,16 @@ cdef inline bint can_align(const dropout_pass* task) noexcept nogil:
 
 
 cdef inline ptrdiff_t boundary(const dropout_pass* task) noexcept nogil:
-    """Elements from one cache line of the result to the next, or from one byte of the mask."""
-    return ALIGNMENT // itemsize(task.dtype) if can_align(task) else 8
+    """Elements from one cache line of the result to the next, but no more than a step; or from one
+    byte of the mask."""
+    return min(ALIGNMENT // itemsize(task.dtype), STEP) if can_align(task) else 8
 
 
 cdef inline ptrdiff_t past_boundary(const dropout_pass* task, ptrdiff_t element) noexcept nogil:
     """How many elements lie between the last boundary and this one. Loops and chunks begin at
     boundaries: a store that straddles two cache lines costs two."""
     if can_align(task):
-        return <uintptr_t> (task.y + element * itemsize(task.dtype)) % ALIGNMENT // itemsize(task.dtype)
+        return <uintptr_t> (task.y + element * itemsize(task.dtype)) // itemsize(task.dtype) % boundary(task)
     return (task.first_bit + element) % 8
 
 

@@ -130,14 +130,22 @@ static const double specials_double[] = {
     DBL_TRUE_MIN, -DBL_TRUE_MIN, DBL_MAX, -DBL_MAX, 1.0, -1.0,
 };
 
+/* Of float16, and what they are as bfloat16: NaNs, infinities, ties between two neighbours, subnormals. */
+static const uint16_t specials_half[] = {
+    0x0000, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7F80, 0xFF80,
+    0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0x7FC0, 0x3C00, 0xBC01,
+};
+
 /* Elements a word apart from any alignment: half of them special, the others any bit pattern.
  * (No product here has two NaN factors: which of them it takes after, C leaves open.) */
 static void fill_elements(int dtype, char *elements)
 {
-    int size = dtype == FLOAT32 ? 4 : 8;
+    int size = dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2;
     for (int i = 0; i < LANES_BYTES / size; i++) {
         uint64_t word = random_word(), choice = random_word() % 32;
-        if (choice < 16)
+        if (choice < 16 && size == 2)
+            memcpy(elements + size * i, &specials_half[choice], 2);
+        else if (choice < 16)
             memcpy(elements + size * i,
                    dtype == FLOAT32 ? (const void *)&specials_float[choice] : (const void *)&specials_double[choice],
                    (size_t)size);
@@ -148,7 +156,7 @@ static void fill_elements(int dtype, char *elements)
 
 static void print_lanes(int dtype, const char *name, lanes value)
 {
-    char buffer[LANES_BYTES + 4];
+    char buffer[LANES_BYTES + 4] = {0};
     uint64_t words[LANES_BYTES / 8];
     lanes_store(dtype, buffer + 4, value);
     memcpy(words, buffer + 4, LANES_BYTES);
@@ -159,12 +167,13 @@ static void print_bits(int dtype, const char *name, lanes_mask mask)
 {
     unsigned char bits[4] = {0xAA, 0xAA, 0xAA, 0xAA}; /* what is not written to must stay */
     mask_store(dtype, bits + 1, mask);
+    __asm__ volatile("" : : "r"(bits) : "memory"); /* from memory, not from the mask's register */
     printf("%s %02x%02x%02x%02x\n", name, bits[0], bits[1], bits[2], bits[3]);
 }
 
 static void print_streamed(int dtype, lanes value)
 {
-    uint64_t aligned[LANES_BYTES / 8] __attribute__((aligned(64)));
+    uint64_t aligned[LANES_BYTES / 8] __attribute__((aligned(64))) = {0};
     lanes_stream(dtype, (char *)aligned, value);
     stream_end();
     print_words("stream", aligned, LANES_BYTES / 8);
@@ -188,6 +197,8 @@ VOCABULARY void check_lanes(int dtype)
         print_lanes(dtype, "fill", scale);
         print_lanes(dtype, "scale", lanes_scale(dtype, mask, value, scale));
         print_lanes(dtype, "scale positive", lanes_scale(dtype, mask_positive(dtype, mask, value), value, scale));
+        print_lanes(dtype, "add", lanes_add(dtype, lanes_scale(dtype, mask_nonzero(dtype, value), scale, scale), scale));
+        print_lanes(dtype, "choose", lanes_choose(dtype, mask, value, scale));
         print_lanes(dtype, "scale nonzero", lanes_scale(dtype, mask_nonzero(dtype, value), value, scale));
     }
     print_bits(dtype, "mask", mask);
@@ -205,6 +216,10 @@ int main(void)
         check_lanes(FLOAT32);
         printf("float64\n");
         check_lanes(FLOAT64);
+        printf("float16\n");
+        check_lanes(FLOAT16);
+        printf("bfloat16\n");
+        check_lanes(BFLOAT16);
     }
     return 0;
 }
