@@ -59,7 +59,11 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros.items()],
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
-        depends=[*glob(f"{KERNEL_DIR}/*.p[xy][di]"), "fastdrop/engine.pxd", *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)],
+        depends=[
+            "fastdrop/engine.pxd",
+            *glob(f"{KERNEL_DIR}/*.p[xy][di]"),
+            *glob(f"{KERNEL_DIR}/**/*.h", recursive=True),
+        ],
     )
 
 

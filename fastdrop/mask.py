@@ -167,7 +167,7 @@ def saved_for_backward(
         scale = arguments.training_scale(
             arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
         )
-    if not (saved.shape == dy.shape or isinstance(saved, Mask) and shared_by(saved.shape, dy.shape)):
+    if not (saved.shape == dy.shape or (isinstance(saved, Mask) and shared_by(saved.shape, dy.shape))):
         raise ValueError(f"saved must have dy's shape {dy.shape}, got {saved.shape}")
     return saved, scale
 

@@ -105,7 +105,9 @@ def kept(seed: int, start: int, count: int, keep_prob: float) -> NDArray[np.bool
     return flags[start - first * BLOCK :][:count]
 
 
-def decisions(rng: RNG, shape: tuple[int, ...], shared: tuple[int, ...], keep_prob: float) -> NDArray[np.uint8]:
+def decisions(
+    rng: RNG, shape: tuple[int, ...], shared: tuple[int, ...], keep_prob: float
+) -> NDArray[np.uint8]:
     """The packed decisions on an array of a shape, with but one along the axes `shared`."""
     decided = arguments.decided_shape(shape, shared)
     size = math.prod(decided)
@@ -114,8 +116,9 @@ def decisions(rng: RNG, shape: tuple[int, ...], shared: tuple[int, ...], keep_pr
         start, strides = rng.place(shape, shared)
         rows = np.ndindex(decided[:-1])
         starts = (start + sum(i * stride for i, stride in zip(row, strides)) for row in rows)
-        flags = [kept(rng.seed, first, decided[-1] if decided else 1, keep_prob) for first in starts]
-        return np.packbits(np.concatenate([*flags, np.empty(0, np.bool_)])[:size], bitorder="little")
+        columns = decided[-1] if decided else 1
+        whole = np.array([kept(rng.seed, first, columns, keep_prob) for first in starts], np.bool_)
+        return np.packbits(whole, axis=None, bitorder="little")
     stream = as_stream(rng)
     start = stream.reserve(size)
     for part in _parts(size):
@@ -174,8 +177,9 @@ def dropout_add(
     """``y = residual + dropout(x + bias)``."""
     mode = arguments.dropout_mode(mode)
     return _forward(
-        x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias, residual=arguments.given("residual", residual)
-    )
+        x, keep_prob, mode, broadcast_dims, rng, out, return_mask,
+        bias=bias, residual=arguments.given("residual", residual),
+    )  # fmt: skip
 
 
 def alpha_dropout(
@@ -377,7 +381,8 @@ def _unpacked(
 ) -> NDArray[np.bool_]:
     """The decisions on a part of an array."""
     if decided == shape:
-        return np.unpackbits(bits[_bytes(part)], count=part.stop - part.start, bitorder="little").view(np.bool_)
+        flags = np.unpackbits(bits[_bytes(part)], count=part.stop - part.start, bitorder="little")
+        return flags.view(np.bool_)
     flags = np.unpackbits(bits, count=math.prod(decided), bitorder="little").view(np.bool_)
     return np.broadcast_to(flags.reshape(decided), shape).flat[part]
 

@@ -171,7 +171,8 @@ class Tile:
         self._offset = integer("offset", offset)
         if not 0 <= self._offset <= POSITIONS - math.prod(self._shape):
             raise ValueError(
-                f"offset must be in [0, 2**64 - {math.prod(self._shape)}] for shape {self._shape}, got {offset!r}"
+                f"offset must be in [0, 2**64 - {math.prod(self._shape)}] for shape {self._shape}, "
+                f"got {offset!r}"
             )
 
     @property

