@@ -43,6 +43,7 @@ def calls(length, dtype, at_end):
         stream = fd.Stream(1, position)
         _, mask = fd.relu_dropout(x, 0.7, rng=stream, out=out)
         fd.dropout(x, 0.7, rng=stream, out=out, return_mask=False)
+        fd.gaussian_dropout(x, 0.7, rng=stream, out=out)
     bits = fd.Mask(guarded(mask.bits, at_end), mask.shape, 0.7)
     fd.relu_dropout_backward(x, bits, out=out)
     fd.relu_dropout_backward(x, out, out=out, **known)
