@@ -57,3 +57,20 @@ def test_compiler_and_optimisation_change_nothing(compiler, flags, tmp_path):
     if compiler == "clang":
         flags = flags.replace("-fno-tree-vectorize", "-fno-vectorize")
     assert_normals_of(compiler, [], [*flags.split(), "-ffp-contract=off"], tmp_path / "normals")
+
+
+def test_accuracy_over_a_grid_of_words(tmp_path):
+    """A million words, evenly spaced; normal_grid.c tells how to try all of them."""
+    compiler = shutil.which("gcc") or pytest.skip("no gcc")
+    program = str(tmp_path / "grid")
+    flags = ["-O2", "-ffp-contract=off", "-fno-math-errno", f"-I{VOCABULARY.parent}", "-Wall", "-Wextra"]
+    subprocess.run([compiler, *flags, str(DATA / "normal_grid.c"), "-lm", "-o", program], check=True)
+    printed = subprocess.run([program, "4099"], check=True, capture_output=True, text=True, timeout=60)
+    radius_error, largest, direction_error, mean, second, fourth = map(float, printed.stdout.split())
+    assert radius_error < 1.6e-7
+    assert direction_error < 1.1e-7
+    assert largest == pytest.approx(6.76370573)
+    # A sum over a grid is nearer to the integral than one over as many random numbers.
+    assert abs(mean) < 1e-5
+    assert abs(second) < 1e-4
+    assert abs(fourth) < 1e-3
