@@ -28,8 +28,9 @@ elif MACHINE in ("x86_64", "amd64"):
 elif MACHINE in ("aarch64", "arm64"):
     KERNELS |= {"neon": ["-march=armv8-a+crypto"]}
 
-# Never -ffast-math: a product and a sum are rounded apart, on every machine alike.
-OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"]
+# Never -ffast-math: a product and a sum are rounded apart, on every machine alike. Without errno a
+# square root is an instruction, with the same value.
+OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
 
@@ -72,6 +73,7 @@ extensions = [
     *(extension(name) for name in ("arguments", "mask", "stream")),
     extension("engine"),
     extension("functional"),
+    extension("gaussian"),
     extension("capi"),
     extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(extension(f"kernels.{name}", flags, CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),

@@ -20,14 +20,19 @@ from fastdrop.functional import (
     relu_dropout_backward,
     relu_dropout_predict,
 )
+from fastdrop.gaussian import gaussian_dropout, gaussian_dropout_backward
 from fastdrop.mask import Mask
+from fastdrop.monte_carlo import MonteCarlo, mc_predict
+from fastdrop.noise import GaussianNoise
 from fastdrop.stream import Stream, Tile
 from fastdrop.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GaussianNoise",
     "Mask",
+    "MonteCarlo",
     "Stream",
     "Tile",
     "alpha_dropout",
@@ -38,10 +43,13 @@ __all__ = [
     "dropout_add_predict",
     "dropout_backward",
     "dropout_predict",
+    "gaussian_dropout",
+    "gaussian_dropout_backward",
     "get_include",
     "get_num_threads",
     "keep_mask",
     "layers",
+    "mc_predict",
     "reference",
     "relu_dropout",
     "relu_dropout_backward",

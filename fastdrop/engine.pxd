@@ -5,4 +5,5 @@ cdef tuple forward(
 )
 cdef backward(dy, saved, keep_prob, mode, bias_grad, out)
 cdef predict(x, keep_prob, mode, out, bint relu, bias=*, residual=*)
+cdef int multiply(x, noise, y) except -1
 cdef keep_mask(shape, keep_prob, shared, rng)

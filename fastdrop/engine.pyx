@@ -16,7 +16,8 @@ from libc.string cimport memset
 
 from fastdrop.kernels cimport dispatch
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_pass,
+    ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
+    dropout_pass,
 )
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
@@ -131,6 +132,17 @@ cdef keep_mask(shape, keep_prob, shared, rng):
     return new_mask(bits, decided, keep_prob, "inverted")
 
 
+cdef int multiply(x, noise, y) except -1:
+    """`y = x * noise`, the noise drawn here."""
+    cdef Job job
+    begin(&job)
+    job.task.decision = GAUSSIAN
+    job.task.scale = noise.scale
+    start_at(&job, noise.seed, noise.offset)
+    lay_rows(&job, noise.shape, noise.strides)
+    return run(&job, x, y, None, None)
+
+
 # --- what a job is made of --------------------------------------------------------------------
 
 
@@ -168,9 +180,7 @@ cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp
         stream = rng if type(rng) is Stream else as_stream(rng)
         start = stream.reserve(size)
         seed = stream._seed
-    job.task.position = start & <uint64_t> 0xFFFFFFFFFFFFFFFF  # 2**64 where size is 0
-    job.task.seed[0] = seed & 0xFFFFFFFFFFFFFFFF
-    job.task.seed[1] = seed >> 64
+    start_at(job, seed, start)
     if keep_prob == 1:
         job.task.decision = ALL_KEPT
     else:
@@ -179,6 +189,13 @@ cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp
         job.task.decision = DRAWN if job.task.threshold else NONE_KEPT
     if job.task.decision != DRAWN:
         job.has_rows = False
+    return 0
+
+
+cdef inline int start_at(Job* job, object seed, object position) except -1:
+    job.task.position = position & <uint64_t> 0xFFFFFFFFFFFFFFFF  # 2**64 where there is no element
+    job.task.seed[0] = seed & 0xFFFFFFFFFFFFFFFF
+    job.task.seed[1] = seed >> 64
     return 0
 
 

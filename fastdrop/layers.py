@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import arguments, functional
-from fastdrop.arguments import Mode
+from fastdrop import arguments, functional, gaussian
+from fastdrop.arguments import Axes, Mode
 from fastdrop.mask import Mask
+from fastdrop.noise import GaussianNoise, noise_probability
 from fastdrop.stream import RNG, Stream, as_stream
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Dropout:
     mode : {"inverted", "vanilla"}, default "inverted"
         Whether kept elements are scaled by ``1 / keep_prob`` in training, or all elements by
         ``keep_prob`` at prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one draw: ``(2, 3)`` drops whole channels of images.
     rng : None, int, SeedSequence, Generator or Stream, optional
         Where the randomness comes from. Whatever it is, the layer makes one `Stream` of it, which
         goes on from call to call. Layers with the same integer drop the same elements, so give
@@ -37,7 +41,7 @@ class Dropout:
 
     Attributes
     ----------
-    keep_prob, mode, rng
+    keep_prob, mode, broadcast_dims, rng
         As above; each may be set between calls, and a bad value is refused there and then.
     training : bool
         Whether a call drops elements; true at first. `train` and `eval` set it.
@@ -67,9 +71,12 @@ class Dropout:
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
 
-    def __init__(self, keep_prob: float, *, mode: Mode = "inverted", rng: RNG = None) -> None:
+    def __init__(
+        self, keep_prob: float, *, mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None
+    ) -> None:
         self.keep_prob = keep_prob
         self.mode = mode
+        self.broadcast_dims = broadcast_dims
         self.rng = rng  # type: ignore[assignment]  # the setter makes a Stream of it
         self.training = True
         self._mask: Mask | None = None
@@ -122,7 +129,9 @@ class Dropout:
             Of the shape and dtype of `x`.
         """
         if self.training:
-            y, self._mask = self._forward(x, self.keep_prob, mode=self.mode, rng=self.rng, out=out)
+            y, self._mask = self._forward(
+                x, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
+            )
         else:
             y = self._predict(x, self.keep_prob, mode=self.mode, out=out)
             self._mask = None  # a gradient with the mask of an older call would be wrong in silence
@@ -166,8 +175,10 @@ class Dropout:
 
     def __repr__(self) -> str:
         # The share that is dropped shows a rate passed as keep_prob, which no check can.
+        shared = f"broadcast_dims={self.broadcast_dims!r}, " if self.broadcast_dims != () else ""
         return (
-            f"{type(self).__name__}(keep_prob={self.keep_prob}, mode={self.mode!r}, rng={self.rng!r}, "
+            f"{type(self).__name__}(keep_prob={self.keep_prob}, mode={self.mode!r}, {shared}"
+            f"rng={self.rng!r}, "
             f"{'training' if self.training else 'evaluation'}, {100 * (1 - self.keep_prob):.3g} % dropped)"
         )
 
@@ -189,3 +200,268 @@ class ReLUDropout(Dropout):
     _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_backward)
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_predict)
+
+
+class DropoutAdd(Dropout):
+    """Dropout, then a residual connection: ``layer(x, residual)`` in one pass.
+
+    Everything else is as in `Dropout`; the gradient of the residual is that of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import DropoutAdd
+    >>> layer = DropoutAdd(keep_prob=0.5, rng=42)
+    >>> layer(np.ones(4), np.full(4, 10.0))
+    array([12., 10., 12., 12.])
+    >>> layer.backward(np.ones(4))
+    array([2., 0., 2., 2.])
+    >>> layer.eval()(np.ones(4), np.full(4, 10.0))
+    array([11., 11., 11., 11.])
+    """
+
+    def __call__(  # type: ignore[override]
+        self, x: ArrayLike, residual: ArrayLike, *, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """``residual`` plus dropout of `x` in training, plus its prediction in evaluation.
+
+        Parameters
+        ----------
+        x, residual : array_like
+            Of one shape and dtype.
+        out : ndarray, optional
+            Where to put the result; `x` or `residual` itself is fine.
+
+        Returns
+        -------
+        ndarray
+            Of the shape and dtype of `x`.
+        """
+        if self.training:
+            y, self._mask = functional.dropout_add(
+                x, residual, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims,
+                rng=self.rng, out=out,
+            )  # fmt: skip
+        else:
+            y = functional.dropout_add_predict(x, residual, self.keep_prob, mode=self.mode, out=out)
+            self._mask = None
+        return y
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout as a layer, after SELU: mean and variance stay; in evaluation nothing happens.
+
+    Parameters
+    ----------
+    keep_prob, broadcast_dims, rng
+        As in `Dropout`. With `broadcast_dims`, whole features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import AlphaDropout
+    >>> layer = AlphaDropout(keep_prob=0.5, rng=42)
+    >>> layer(np.ones(4)).round(2)
+    array([ 1.67, -0.78,  1.67,  1.67])
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
+    NeurIPS 2017.
+    """
+
+    def __init__(self, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None) -> None:
+        super().__init__(keep_prob, broadcast_dims=broadcast_dims, rng=rng)
+
+    @staticmethod
+    def _forward(
+        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
+    ) -> Any:
+        return functional.alpha_dropout(x, keep_prob, broadcast_dims=broadcast_dims, rng=rng, out=out)
+
+
+class GaussianDropout(Dropout):
+    """Gaussian dropout as a layer: noise of mean 1 in training, nothing in evaluation.
+
+    Parameters
+    ----------
+    keep_prob : float
+        The noise has the variance ``(1 - keep_prob) / keep_prob``, that of dropout with this
+        probability; in (0, 1].
+    rng : None, int, SeedSequence, Generator or Stream, optional
+        As in `Dropout`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import GaussianDropout
+    >>> layer = GaussianDropout(keep_prob=0.5, rng=42)
+    >>> y = layer(np.ones(4))
+    >>> bool((layer.backward(np.ones(4)) == y).all())
+    True
+    >>> layer.eval()(np.ones(4))
+    array([1., 1., 1., 1.])
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014, section 10.
+    """
+
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(gaussian.gaussian_dropout_backward)
+
+    def __init__(self, keep_prob: float, *, rng: RNG = None) -> None:
+        super().__init__(keep_prob, rng=rng)
+
+    @staticmethod
+    def _forward(
+        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
+    ) -> Any:
+        return gaussian.gaussian_dropout(x, keep_prob, rng=rng, out=out)
+
+    @property
+    def keep_prob(self) -> float:
+        """The probability that dropout of the same variance would keep an element with."""
+        return self._keep_prob
+
+    @keep_prob.setter
+    def keep_prob(self, value: float) -> None:
+        self._keep_prob = noise_probability(value)
+
+    @property
+    def noise(self) -> GaussianNoise | None:
+        """What the last training call multiplied by; None before it, and after a prediction."""
+        return self._mask  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(keep_prob={self.keep_prob}, rng={self.rng!r}, "
+            f"{'training' if self.training else 'evaluation'})"
+        )
+
+
+class DropConnect(Dropout):
+    """A linear layer, some of whose weights are dropped at every training call.
+
+    ``y = x @ dropout(weights) + bias``. All rows of `x` see the same weights. Between the calls the
+    layer keeps one bit a weight and a reference to `x`.
+
+    Parameters
+    ----------
+    weights : ndarray of float32 or float64, shape (inputs, outputs)
+        Used as they are, not copied, so that a training loop may update them in place.
+    keep_prob : float
+        The probability that a weight is kept, in [0, 1].
+    bias : ndarray, shape (outputs,), optional
+        Never dropped.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        As in `Dropout`.
+    rng : None, int, SeedSequence, Generator or Stream, optional
+        As in `Dropout`.
+
+    Attributes
+    ----------
+    weights, bias
+        As above.
+    weights_gradient, bias_gradient : ndarray or None
+        The gradients that the last `backward` call has found.
+
+    Notes
+    -----
+    Prediction uses the weights' average, as `Dropout` does; the paper samples from a normal
+    distribution with the average's first two moments instead.
+
+    References
+    ----------
+    L. Wan, M. Zeiler, S. Zhang, Y. LeCun, R. Fergus, "Regularization of neural networks using
+    DropConnect", ICML, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import DropConnect
+    >>> layer = DropConnect(np.ones((4, 2)), keep_prob=0.5, rng=42)
+    >>> layer(np.ones((1, 4)))
+    array([[6., 4.]])
+    >>> layer.backward(np.ones((1, 2)))
+    array([[2., 4., 0., 4.]])
+    >>> layer.weights_gradient
+    array([[2., 0.],
+           [2., 2.],
+           [0., 0.],
+           [2., 2.]])
+    >>> layer.eval()(np.ones((1, 4)))
+    array([[4., 4.]])
+    """
+
+    def __init__(
+        self,
+        weights: NDArray[Any],
+        keep_prob: float,
+        *,
+        bias: NDArray[Any] | None = None,
+        mode: Mode = "inverted",
+        rng: RNG = None,
+    ) -> None:
+        super().__init__(keep_prob, mode=mode, rng=rng)
+        self.weights = arguments.elements("weights", weights)
+        if self.weights.ndim != 2:
+            raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
+        self.bias = bias
+        self.weights_gradient: NDArray[Any] | None = None
+        self.bias_gradient: NDArray[Any] | None = None
+        self._x: NDArray[Any] | None = None
+
+    def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """``x @ weights + bias``, with weights dropped in training.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., inputs)
+            The input.
+        out : ndarray, shape (..., outputs), optional
+            Where to put the result.
+
+        Returns
+        -------
+        ndarray, shape (..., outputs)
+        """
+        x = np.asarray(x)
+        if x.ndim == 0 or x.shape[-1] != len(self.weights):
+            raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
+        weights = super().__call__(self.weights)
+        self._x = x if self.training else None
+        y = np.matmul(x, weights, out=out)
+        if self.bias is not None:
+            y += self.bias
+        return y
+
+    def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The gradient with respect to the input; those of weights and bias become attributes.
+
+        Parameters
+        ----------
+        dy : array_like, shape (..., outputs)
+            The gradient with respect to the output of the last training call.
+        out : ndarray, shape (..., inputs), optional
+            Where to put the result.
+
+        Returns
+        -------
+        ndarray, shape (..., inputs)
+
+        Raises
+        ------
+        RuntimeError
+            If the layer has not been called yet, or was last called in evaluation.
+        """
+        dropped = super().backward(self.weights)  # a mask and a scale, as for a gradient
+        dy, x = np.asarray(dy), self._x
+        assert x is not None
+        if dy.shape != (*x.shape[:-1], dropped.shape[1]):
+            raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")
+        rows = dy.reshape(-1, dropped.shape[1])
+        full = x.reshape(-1, len(dropped)).T @ rows
+        self.weights_gradient = super().backward(full, out=full)
+        self.bias_gradient = None if self.bias is None else rows.sum(axis=0)
+        return np.matmul(dy, dropped.T, out=out)

@@ -408,3 +408,8 @@ def _apart(source: NDArray[Any], result: NDArray[Any]) -> NDArray[Any]:
         and source.strides == result.strides
     )
     return source.copy() if np.may_share_memory(source, result) and not in_place else source
+
+
+# --- Gaussian dropout, which builds on the above -----------------------------------------------
+
+from fastdrop.reference_gaussian import gaussian_dropout, gaussian_dropout_backward  # noqa: E402, F401

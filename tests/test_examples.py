@@ -56,3 +56,26 @@ def test_its_gradients_are_those_of_its_loss(example):
         below = loss()
         parameter[steepest] = value
         assert (above - below) / (2 * step) == pytest.approx(gradient[steepest], rel=1e-5)
+
+
+def printed(example: str, *arguments: str) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples" / example), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_uncertainty_grows_with_the_distance_from_the_data(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra demo")
+    lines = printed("plot_uncertainty.py", str(tmp_path / "plot.png"))
+    spread = [float(line.rpartition(": ")[2]) for line in lines if "from the data" in line]
+    assert len(spread) == 5
+    assert spread == sorted(spread)
+    assert spread[-1] > 2 * spread[0]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dropconnect_learns_to_read_digits():
+    last = printed("dropconnect.py")[-1]
+    assert float(last.partition(": ")[2].partition("%")[0]) > 90, last

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop.layers import Dropout, ReLUDropout
+from fastdrop.layers import AlphaDropout, DropConnect, Dropout, DropoutAdd, GaussianDropout, ReLUDropout
 from support import assert_identical, sample
 
 CALLS = {
@@ -129,3 +129,134 @@ def test_repr_shows_what_is_dropped():
         "ReLUDropout(keep_prob=0.1, mode='vanilla', rng=Stream(seed=3, offset=0), training, 90 % dropped)"
     )
     assert repr(Dropout(1.0).eval()).endswith("evaluation, 0 % dropped)")
+
+
+# --- Gaussian dropout -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gaussian_dropout_is_the_reference_s_calls(dtype, isa):
+    layer, stream = GaussianDropout(0.7, rng=5), fd.Stream(5)
+    for step in range(3):
+        x, dy = sample(999, dtype, seed=step), sample(999, dtype, seed=10 + step)
+        y, noise = fd.reference.gaussian_dropout(x, 0.7, rng=stream)
+        assert_identical(layer(x), y)
+        assert layer.noise == noise
+        assert_identical(layer.backward(dy), fd.reference.gaussian_dropout_backward(dy, noise))
+        assert layer.rng.offset == stream.offset == 999 * (step + 1)
+    assert_identical(layer.eval()(x), fd.dropout_predict(x, 1))
+    assert layer.noise is None
+    with pytest.raises(RuntimeError, match="call GaussianDropout with training=True first"):
+        layer.backward(x)
+
+
+def test_gaussian_dropout_s_settings():
+    layer = GaussianDropout(0.5, rng=3)
+    assert repr(layer) == "GaussianDropout(keep_prob=0.5, rng=Stream(seed=3, offset=0), training)"
+    with pytest.raises(ValueError, match=r"keep_prob must be in \[2\*\*-126, 1\]"):
+        layer.keep_prob = 0
+    assert layer.keep_prob == 0.5
+    with pytest.raises(TypeError, match="mode"):
+        GaussianDropout(0.5, mode="vanilla")
+
+
+# --- DropConnect ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["inverted", "vanilla"])
+@pytest.mark.parametrize("shape", [(5, 30), (2, 4, 30), (30,)])
+def test_dropconnect_is_a_product_with_dropped_weights(mode, shape, isa):
+    generator = np.random.default_rng(0)
+    weights, bias, x = generator.normal(size=(30, 7)), generator.normal(size=7), generator.normal(size=shape)
+    dy = generator.normal(size=(*shape[:-1], 7))
+    layer, stream = DropConnect(weights, 0.6, bias=bias, mode=mode, rng=1), fd.Stream(1)
+    for _ in range(2):
+        dropped, mask = fd.reference.dropout(weights, 0.6, mode=mode, rng=stream)
+        assert_identical(layer(x), x @ dropped + bias)
+        assert_identical(layer.mask, mask)
+        assert_identical(layer.backward(dy), dy @ dropped.T)
+        gradient = x.reshape(-1, 30).T @ dy.reshape(-1, 7)
+        assert_identical(layer.weights_gradient, fd.reference.dropout_backward(gradient, mask))
+        assert_identical(layer.bias_gradient, dy.reshape(-1, 7).sum(axis=0))
+        assert layer.rng.offset == stream.offset
+    expected = x @ fd.reference.dropout_predict(weights, 0.6, mode=mode) + bias
+    assert_identical(layer.eval()(x), expected)
+    with pytest.raises(RuntimeError, match="call DropConnect with training=True first"):
+        layer.backward(dy)
+
+
+def test_dropconnect_s_gradients_by_finite_differences():
+    generator = np.random.default_rng(1)
+    weights, x, loss_weights = (generator.normal(size=shape) for shape in ((6, 3), (4, 6), (4, 3)))
+    layer = DropConnect(weights, 0.5, rng=1)
+
+    def loss():
+        layer.rng.offset = 0
+        return np.sum(layer(x) * loss_weights)
+
+    loss()
+    dx = layer.backward(loss_weights)
+    for parameter, gradient in ((weights, layer.weights_gradient), (x, dx)):
+        for place in np.ndindex(parameter.shape):
+            value, step = parameter[place], 2.0**-10
+            parameter[place] = value + step
+            above = loss()
+            parameter[place] = value - step
+            below = loss()
+            parameter[place] = value
+            assert (above - below) / (2 * step) == pytest.approx(gradient[place], abs=1e-9)
+
+
+def test_dropconnect_uses_the_weights_it_was_given():
+    weights = np.ones((2, 2), np.float32)
+    layer = DropConnect(weights, 1.0)
+    weights *= 3
+    assert layer(np.ones((1, 2), np.float32)).tolist() == [[6, 6]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: DropConnect(np.ones(3), 0.5), ValueError, r"weights must have shape.*got \(3,\)"),
+        (lambda: DropConnect(np.ones((3, 2), int), 0.5), TypeError, "weights must have dtype .* got int64"),
+        (lambda: DropConnect(np.ones((3, 2)), 2), ValueError, r"keep_prob must be in \[0, 1\], got 2"),
+        (lambda: DropConnect(np.ones((3, 2)), 0.5)(np.ones((4, 2))), ValueError, "x must have shape"),
+    ],
+)
+def test_dropconnect_s_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_dropconnect_wants_a_gradient_of_its_output():
+    layer = DropConnect(np.ones((3, 2)), 0.5)
+    layer(np.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"dy must have shape \(4, 2\), got \(4, 3\)"):
+        layer.backward(np.ones((4, 3)))
+
+
+# --- other forms ------------------------------------------------------------------------------
+
+
+def test_layers_are_the_calls(isa):
+    """Each layer on the stream that its call is given."""
+    x, residual = np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(np.float32)
+    cases = (
+        (Dropout(0.5, broadcast_dims=(1, 2), rng=3), fd.dropout, (x,), {"broadcast_dims": (1, 2)}),
+        (ReLUDropout(0.5, broadcast_dims=0, rng=3), fd.relu_dropout, (x,), {"broadcast_dims": 0}),
+        (DropoutAdd(0.5, mode="vanilla", rng=3), fd.dropout_add, (x, residual), {"mode": "vanilla"}),
+        (AlphaDropout(0.5, broadcast_dims=2, rng=3), fd.alpha_dropout, (x,), {"broadcast_dims": 2}),
+    )
+    for layer, call, arrays, options in cases:
+        y, mask = call(*arrays, 0.5, rng=3, **options)
+        assert np.array_equal(layer(*arrays), y)
+        assert layer.mask == mask
+        backward = getattr(fd, f"{call.__name__}_backward")
+        assert np.array_equal(layer.backward(x), backward(x, mask))
+
+
+def test_layers_at_prediction():
+    x = np.random.default_rng(0).standard_normal(50)
+    assert np.array_equal(AlphaDropout(0.3).eval()(x), x)
+    assert np.array_equal(DropoutAdd(0.3).eval()(x, x), x + x)
+    assert np.array_equal(DropoutAdd(0.5, mode="vanilla").eval()(x, x), x + x / 2)

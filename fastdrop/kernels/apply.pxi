@@ -43,7 +43,9 @@ cdef inline Loop loop_from(int dtype, bint general, const dropout_pass* task, pt
         loop.dropped = lanes_fill(dtype, task.dropped)
         loop.shift = lanes_fill(dtype, task.shift)
         loop.shifted = task.dropped != 0 or task.shift != 0
-        loop.residual = NULL if task.residual == NULL else task.residual + first * itemsize(dtype)
+        loop.residual = task.residual
+        if loop.residual != NULL:
+            loop.residual += first * itemsize(dtype)
         loop.bias = task.bias
         loop.period = task.period
         loop.column = first % task.period if task.bias != NULL else 0

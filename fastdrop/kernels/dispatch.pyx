@@ -12,7 +12,7 @@ from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, FLOAT32, FLOAT64, NONE_KEPT, dropout_kernel, dropout_pass,
+    ALL_KEPT, DRAWN, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, dropout_kernel, dropout_pass,
 )
 
 include "bits.pxi"
@@ -100,7 +100,7 @@ cdef void run_range(const dropout_pass* task, const rows* shared, ptrdiff_t firs
     """What one thread does."""
     if shared == NULL:
         kernel.run(task, first, last)
-    elif task.decision == DRAWN:
+    elif task.decision == DRAWN or task.decision == GAUSSIAN:
         run_tile(task, shared, first, last)
     elif shared.length >= LONG_ROW:
         run_long_rows(task, shared, first, last)

@@ -2,7 +2,9 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel
+from fastdrop.kernels.kernel cimport (
+    ALL_KEPT, DRAWN, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel,
+)
 
 
 cdef struct Row:
@@ -152,6 +154,8 @@ cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcep
             run_rows(task, first, last, &draw)
         else:
             run_drawn(task, first, last, &draw)
+    elif task.decision == GAUSSIAN:
+        run_gaussian(task, first, last)
     elif task.decision == NONE_KEPT and task.x != NULL and not is_general(task):
         run_blank(task, first, last)
     else:

@@ -8,8 +8,9 @@
 /* float16 and bfloat16 are computed in float32, and rounded once. */
 enum element_type { FLOAT32, FLOAT64, FLOAT16, BFLOAT16 };
 
-/* Where the decision on an element comes from. */
-enum decision { DRAWN, SAVED_BITS, SAVED_OUTPUT, ALL_KEPT, NONE_KEPT };
+/* Where the decision on an element comes from. GAUSSIAN: there is none, every element is multiplied
+ * by 1 + scale * normal. */
+enum decision { DRAWN, SAVED_BITS, SAVED_OUTPUT, ALL_KEPT, NONE_KEPT, GAUSSIAN };
 
 /* An element that is kept (and passes the ReLU) becomes scale * (x + bias), one that is not becomes
  * `dropped`; then come + shift and + residual. What is absent is 0 or NULL. */

@@ -15,6 +15,7 @@ cdef extern from "kernel.h":
         SAVED_OUTPUT
         ALL_KEPT
         NONE_KEPT
+        GAUSSIAN
     ctypedef struct dropout_pass:
         int dtype
         int relu

@@ -1,0 +1,242 @@
+"""Monte Carlo dropout: the spread of a network's predictions under dropout as its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastdrop.stream import POSITIONS, RNG, Stream, as_stream, integer
+
+STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
+
+
+@dataclass(frozen=True, eq=False)
+class MonteCarlo:
+    """What `mc_predict` finds.
+
+    Attributes
+    ----------
+    mean : ndarray of float64
+        The mean of the predictions.
+    variance : ndarray of float64
+        Their variance, without bias (divided by one less than their number); NaN for one sample.
+    samples : ndarray or None
+        The predictions, sample by sample along the first axis, if they were to be kept.
+    count : int
+        How many samples there were.
+    seed, offset, stretch : int
+        Sample ``k`` used the stream `seed` from position ``offset + k * stretch`` on.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    samples: NDArray[Any] | None
+    count: int
+    seed: int
+    offset: int
+    stretch: int
+
+    def stream(self, sample: int) -> Stream:
+        """The stream of a sample: ``predict(x, result.stream(k))`` is sample ``k`` again."""
+        number = integer("sample", sample)
+        if not 0 <= number < self.count:
+            raise IndexError(f"sample must be in [0, {self.count}), got {sample!r}")
+        return Stream(self.seed, self.offset + number * self.stretch)
+
+
+def mc_predict(
+    predict: Callable[[Any, Stream], ArrayLike],
+    x: ArrayLike,
+    samples: int,
+    rng: RNG = None,
+    *,
+    keep_samples: bool = False,
+    chunk: int | None = None,
+    stretch: int = STRETCH,
+    progress: bool = False,
+) -> MonteCarlo:
+    """Mean and variance of predictions with dropout left on.
+
+    Each sample is a prediction by one thinned network, and has a stretch of the stream of its own.
+    So sample ``k`` is the same whatever the number of samples, and can be made again alone.
+
+    Parameters
+    ----------
+    predict : callable
+        ``predict(x, stream)`` computes the network's output with dropout, and passes `stream` as
+        ``rng=`` to every call that drops, in the same order each time.
+    x : array_like
+        The inputs, of which the first axis counts the examples.
+    samples : int
+        How many predictions to make; at least 1.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        Where the randomness comes from. A `Stream` is moved on by ``samples * stretch`` positions.
+    keep_samples : bool, default False
+        Whether to keep every prediction; else memory does not grow with `samples`.
+    chunk : int, optional
+        How many examples to predict at a time, so that the memory that `predict` takes stays
+        bounded; all by default. It changes no sample, on one condition: where dropout is applied,
+        the first axis counts the examples, as it does in `x`. (Dropped weights are drawn anew for
+        every chunk.)
+    stretch : int, default 2**40
+        The positions that a sample may use, over all chunks; using more is an error.
+    progress : bool, default False
+        Whether to show a bar on standard error (with rich, on a terminal).
+
+    Returns
+    -------
+    MonteCarlo
+
+    Raises
+    ------
+    TypeError
+        If an argument has another type.
+    ValueError
+        If a number is outside of what is accepted, the stream has too few positions left, `predict`
+        uses more positions than `stretch`, or its results differ in shape.
+
+    Notes
+    -----
+    The mean and variance are updated sample by sample in float64 (B. P. Welford, "Note on a method
+    for calculating corrected sums of squares and products", Technometrics 4, 1962).
+
+    References
+    ----------
+    Y. Gal, Z. Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in
+    deep learning", ICML, 2016.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> weights = np.ones((100, 1)) / 100
+    >>> def predict(x, stream):
+    ...     return fd.dropout(x, 0.5, rng=stream)[0] @ weights
+    >>> result = fd.mc_predict(predict, np.ones((2, 100)), samples=1000, rng=1)
+    >>> result.mean.round(1)
+    array([[1.],
+           [1.]])
+    >>> result.variance.round(2)
+    array([[0.01],
+           [0.01]])
+    """
+    if not callable(predict):
+        raise TypeError(f"predict must be callable, got {type(predict).__name__}")
+    x = np.asarray(x)
+    samples, stretch = at_least_one("samples", samples), at_least_one("stretch", stretch)
+    rows = rows_of_chunks(x, chunk)
+    stream = as_stream(rng)
+    left = POSITIONS - stream.offset
+    if samples * stretch > left:
+        raise ValueError(
+            f"samples must be at most {left // stretch}: each takes {stretch} of the {left} positions that "
+            f"{stream!r} has left, got {samples}"
+        )
+    result = MonteCarlo(
+        np.empty(0), np.empty(0), None, samples, stream.seed, stream.reserve(samples * stretch), stretch
+    )
+    moments, kept = Moments(), []
+    with shown(samples) if progress else nullcontext(lambda: None) as advance:
+        for number in range(samples):
+            sample = one_sample(predict, x, rows, result.stream(number), stretch)
+            moments.add(sample)
+            if keep_samples:
+                kept.append(sample)
+            advance()
+    return replace(
+        result,
+        mean=moments.mean,
+        variance=moments.variance(),
+        samples=np.stack(kept) if keep_samples else None,
+    )
+
+
+class Moments:
+    """Mean and variance of arrays that come one by one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = np.float64(0)
+        self.squares: Any = np.float64(0)
+
+    def add(self, sample: NDArray[Any]) -> None:
+        if self.count and sample.shape != self.mean.shape:
+            raise ValueError(
+                f"predict must give the same shape each time, {self.mean.shape}, got {sample.shape}"
+            )
+        self.count += 1
+        deviation = sample - self.mean
+        self.mean = self.mean + deviation / self.count
+        self.squares = self.squares + deviation * (sample - self.mean)
+
+    def variance(self) -> NDArray[np.float64]:
+        return self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
+
+
+class RowsOfStream(Stream):
+    """A stream for some rows of a batch, which are to be as if the whole batch were computed.
+
+    Every call reserves for the whole, and uses the part in which these rows lie.
+    """
+
+    __slots__ = ("_rows", "_total")
+
+    def __init__(self, stream: Stream, rows: slice, total: int) -> None:
+        super().__init__(stream.seed, stream.offset)
+        self._rows, self._total = rows, total
+
+    def reserve(self, count: int) -> int:
+        length = self._rows.stop - self._rows.start
+        width, rest = divmod(count, length)
+        if rest:
+            raise ValueError(
+                f"chunk must be left out where dropout is not applied to {length} examples along the first "
+                f"axis, got a call on {count} elements"
+            )
+        return super().reserve(self._total * width) + self._rows.start * width
+
+
+def one_sample(
+    predict: Callable[[Any, Stream], ArrayLike],
+    x: NDArray[Any],
+    rows: list[slice],
+    stream: Stream,
+    stretch: int,
+) -> NDArray[Any]:
+    """A prediction for all of `x`, chunk by chunk."""
+    parts = []
+    for part in rows:
+        own = stream if len(rows) == 1 else RowsOfStream(stream, part, len(x))
+        start = own.offset
+        parts.append(np.asarray(predict(x[part] if len(rows) > 1 else x, own)))
+        used = own.offset - start
+        if used > stretch:
+            raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
+    return parts[0] if len(rows) == 1 else np.concatenate(parts)
+
+
+def rows_of_chunks(x: NDArray[Any], chunk: int | None) -> list[slice]:
+    if chunk is None:
+        return [slice(None)]
+    chunk = at_least_one("chunk", chunk)
+    if x.ndim == 0:
+        raise ValueError("x must have a first axis that counts examples where chunk is given, got a number")
+    return [slice(i, min(i + chunk, len(x))) for i in range(0, len(x), chunk)] or [slice(None)]
+
+
+def at_least_one(name: str, value: Any) -> int:
+    number = integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return number
+
+
+def shown(total: int) -> AbstractContextManager[Callable[[], None]]:
+    from fastdrop.commands import progress
+
+    return progress("predicting", total)

@@ -1,0 +1,15 @@
+/* Words on standard input, noise of scale 1 on standard output, 32 of each at a time. */
+#include <stdio.h>
+
+#include "normal.h"
+
+int main(void)
+{
+    uint64_t words[NORMAL_GROUP / 2];
+    float noise[NORMAL_GROUP];
+    while (fread(words, sizeof words, 1, stdin) == 1) {
+        noise_group(words, 1.0f, noise);
+        fwrite(noise, sizeof noise, 1, stdout);
+    }
+    return 0;
+}

@@ -1,0 +1,345 @@
+"""Gaussian dropout: equal to its reference bit for bit, and its normals are normal."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from fastdrop import reference, reference_gaussian
+from support import DATA, assert_identical, at_address
+from support import sample as sample_of
+
+try:
+    from ml_dtypes import bfloat16
+except ModuleNotFoundError:
+    SHORT_DTYPES = ["float16"]
+else:
+    SHORT_DTYPES = ["float16", pytest.param(bfloat16, id="bfloat16")]
+DTYPES = ["float32", "float64", *SHORT_DTYPES]
+
+GOLDEN_NORMALS = DATA / "golden_normals.txt"
+LENGTHS = [*range(70), 127, 128, 129, 255, 256, 511, 512, 513, 545, 1023, 1024, 1025, 4096, 5001]
+OFFSETS = (0, 1, 15, 16, 17, 31, 32, 33, 511, 2**32 - 5, 2**63 + 3, 2**64 - 10_000)
+ADDRESSES = (0, 4, 8, 32, 60, 1, 3)  # bytes after a multiple of 64
+SEED = 0xFEEDFACE_DEADBEEF_01234567_89ABCDEF
+
+
+def golden_module():
+    spec = importlib.util.spec_from_file_location("make_golden_normals", DATA / "make_golden_normals.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(size, dtype="float32", seed=0):
+    """With special values, which for the short dtypes are those of float32, rounded."""
+    with np.errstate(all="ignore"):
+        return sample_of(size, "float64" if dtype == "float64" else "float32", seed).astype(dtype)
+
+
+# --- the same bits everywhere -----------------------------------------------------------------
+
+
+def test_the_reference_keeps_to_the_golden_normals():
+    assert GOLDEN_NORMALS.read_text() == golden_module().golden_text()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keep_prob", [2.0**-126, 1e-3, 0.5, 0.9, 1 - 2.0**-53, 1.0])
+def test_every_length_offset_and_address(isa, dtype, keep_prob):
+    assert fd.cpu.active() == isa
+    for n, length in enumerate(LENGTHS):
+        offset, address = OFFSETS[n % len(OFFSETS)], ADDRESSES[n % len(ADDRESSES)]
+        x = at_address(sample(length, dtype, seed=length), address)
+        out = at_address(np.full_like(x, 9), ADDRESSES[n // 2 % len(ADDRESSES)])
+        stream, expected_stream = fd.Stream(SEED, offset), fd.Stream(SEED, offset)
+        expected, expected_noise = reference.gaussian_dropout(x, keep_prob, rng=expected_stream)
+        y, noise = fd.gaussian_dropout(x, keep_prob, rng=stream, out=out)
+        assert y is out
+        assert_identical(y, expected, f"{length} from {offset}")
+        assert noise == expected_noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob)
+        assert stream.offset == expected_stream.offset == offset + length
+        assert_identical(fd.gaussian_dropout_backward(x, noise, out=x), expected, "the gradient, in place")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_layout_changes_nothing(isa, dtype):
+    x = sample(6 * 50 * 400, dtype).reshape(6, 50, 400)
+    expected, _ = reference.gaussian_dropout(x, 0.7, rng=5)
+    swapped = x.astype(x.dtype.newbyteorder())
+    wide = np.zeros((6, 50, 800), dtype)
+    wide[:, :, ::2] = x
+    backwards = x[::-1, :, ::-1].copy()[::-1, :, ::-1]
+    layouts = [np.asfortranarray(x), swapped, wide[:, :, ::2], backwards, x.tolist()]
+    for array in layouts:
+        if isinstance(array, np.ndarray) or dtype == "float64":  # lists are of float64
+            assert_identical(fd.gaussian_dropout(array, 0.7, rng=5)[0], expected)
+    out = np.asfortranarray(np.empty_like(x))
+    assert fd.gaussian_dropout(x, 0.7, rng=5, out=out)[0] is out
+    assert_identical(out, expected)
+    row = sample(400, dtype)
+    assert_identical(
+        fd.gaussian_dropout(np.broadcast_to(row, (7, 400)), 0.7, rng=5)[0],
+        reference.gaussian_dropout(np.tile(row, (7, 1)), 0.7, rng=5)[0],
+    )
+
+
+def test_an_overlapping_result_is_what_it_would_be_without_the_overlap(library):
+    expected, _ = reference.gaussian_dropout(sample(1000)[:-7], 0.5, rng=1)
+    for read, write in ((slice(0, -7), slice(7, None)), (slice(7, None), slice(0, -7))):
+        buffer = np.empty(1000, np.float32)
+        buffer[read] = sample(1000)[:-7]
+        library.gaussian_dropout(buffer[read], 0.5, rng=1, out=buffer[write])
+        assert_identical(buffer[write].copy(), expected)
+
+
+@pytest.mark.parametrize("threads_set", [1, 2, 3, 7])
+def test_threads_and_chunks_change_nothing(isa, threads, threads_set):
+    x = sample(300_001)
+    expected, _ = reference.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))
+    fd.set_num_threads(threads_set)
+    assert_identical(fd.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))[0], expected)
+    stream = fd.Stream(8, 3)
+    parts = np.split(x, [1, 33, 5000, 70_000, 250_000])
+    results = [fd.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
+    assert_identical(np.concatenate(results), expected)
+
+
+@pytest.mark.parametrize("dtype", SHORT_DTYPES)
+def test_short_dtypes_are_rounded_once(library, dtype):
+    x = sample(5000, dtype)
+    y, noise = library.gaussian_dropout(x, 0.5, rng=2)
+    with np.errstate(all="ignore"):
+        assert_identical(y, (x.astype(np.float32) * noise.to_array()).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(9, 700), (5, 7, 33), (300,), (2, 3, 4, 5), (64, 1), (1, 4097)])
+@pytest.mark.parametrize("offset", [0, 45])
+def test_a_tile_has_the_noise_of_the_whole(library, shape, offset):
+    whole, _ = library.gaussian_dropout(np.ones(shape, np.float32), 0.5, rng=fd.Stream(6, offset))
+    generator = np.random.default_rng(len(shape))
+    for _ in range(6):
+        origin = tuple(int(generator.integers(length)) for length in shape)
+        end = tuple(int(generator.integers(first, length + 1)) for first, length in zip(origin, shape))
+        block = tuple(slice(*ends) for ends in zip(origin, end))
+        ones = np.ones(whole[block].shape, np.float32)
+        y, noise = library.gaussian_dropout(ones, 0.5, rng=fd.Tile(shape, origin, seed=6, offset=offset))
+        assert_identical(y, whole[block].copy(), f"{block}")
+        assert_identical(library.gaussian_dropout_backward(ones, noise), y)
+        assert_identical(noise.to_array(), y)
+        assert pickle.loads(pickle.dumps(noise)) == noise == eval(repr(noise), vars(fd))
+
+
+def test_a_large_tile_on_threads(isa, threads):
+    whole, _ = reference.gaussian_dropout(np.ones((300, 1100), np.float32), 0.5, rng=6)
+    fd.set_num_threads(3)
+    ones, tile = np.ones((299, 1031)), fd.Tile((300, 1100), (1, 55), seed=6)
+    expected = whole[1:, 55 : 55 + 1031].astype(np.float64)
+    assert_identical(fd.gaussian_dropout(ones, 0.5, rng=tile)[0], expected)
+    assert_identical(fd.gaussian_dropout(np.asfortranarray(ones), 0.5, rng=tile)[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
+def test_shapes_without_a_line_of_elements(library, shape):
+    x = np.ones(shape, np.float32)
+    y, noise = library.gaussian_dropout(x, 0.5, rng=2)
+    assert y.shape == noise.shape == shape
+    assert_identical(np.asarray(y), noise.to_array())
+
+
+def test_the_end_of_the_stream(library):
+    stream = fd.Stream(1, 2**64 - 5)
+    whole = library.gaussian_dropout(np.ones(5), 0.5, rng=stream)[0]
+    assert_identical(whole, library.gaussian_dropout(np.ones(9), 0.5, rng=fd.Stream(1, 2**64 - 9))[0][4:])
+    assert library.gaussian_dropout(np.empty(0), 0.5, rng=stream)[0].size == 0
+    with pytest.raises(ValueError, match="count must be in"):
+        library.gaussian_dropout(np.ones(1), 0.5, rng=stream)
+    assert stream.offset == 2**64
+
+
+# --- what it means ----------------------------------------------------------------------------
+
+
+def test_keep_prob_1_is_the_identity_and_uses_positions_up(library):
+    x, stream = sample(1000), fd.Stream(1)
+    y, noise = library.gaussian_dropout(x, 1, rng=stream)
+    assert_identical(y, x)
+    assert np.all(noise.to_array() == 1)
+    assert stream.offset == 1000
+
+
+def test_the_noise_is_the_same_for_every_dtype(library):
+    x = np.ones(1000)
+    wide, noise = library.gaussian_dropout(x, 0.3, rng=4)
+    narrow, _ = library.gaussian_dropout(x.astype(np.float32), 0.3, rng=4)
+    assert_identical(narrow, noise.to_array())
+    assert np.array_equal(wide, narrow)
+
+
+def test_the_noise_does_not_tell_what_dropout_keeps():
+    """One seed and position for both: no correlation beyond four standard deviations."""
+    size = 1_000_000
+    noise = fd.gaussian_dropout(np.ones(size), 0.5, rng=9)[0] - 1
+    kept = fd.keep_mask(size, 0.5, rng=9).to_array() - 0.5
+    assert abs(np.mean(noise * kept)) < 4 * 0.5 / math.sqrt(size)
+
+
+def test_the_gradient_is_the_noise(library):
+    x, dy = sample(1000, "float64"), sample(1000, "float64", seed=1)
+    _, noise = library.gaussian_dropout(x, 0.6, rng=3)
+    with np.errstate(all="ignore"):
+        assert_identical(library.gaussian_dropout_backward(dy, noise), dy * noise.to_array())
+
+
+# --- the normals ------------------------------------------------------------------------------
+
+
+def test_radius_and_direction_are_accurate():
+    """Against float64, at the ends and at random: half a unit in the last place is 6e-8."""
+    ends = np.arange(5000, dtype=np.uint32)
+    random = np.random.default_rng(1).integers(0, 2**32, 300_000, np.uint32)
+    powers = (1 << np.arange(32, dtype=np.uint32))[:, None] + np.arange(-50, 50).astype(np.uint32)
+    root = np.arange(-2000, 2000).astype(np.uint32) + np.uint32(2**32 / math.sqrt(2))
+    word = np.concatenate([ends, ~ends, random, powers.ravel(), root])
+    below_one = (2.0**32 - 0.5 - word) / 2**32
+    exact = np.sqrt(-2 * np.where(word >> 31, np.log1p(-below_one), np.log((word + 0.5) / 2**32)))
+    assert np.abs(reference_gaussian.radius(word) / exact - 1).max() < 1.6e-7
+
+    angle = (word << 2 | 2).view(np.int32) * (math.pi / 2**33)
+    cosine = np.where(word >> 31, -1, 1) * np.cos(angle)
+    exchanged = (word >> 30 & 1).astype(bool)
+    expected = np.where(exchanged, (np.sin(angle), cosine), (cosine, np.sin(angle)))
+    assert np.abs(np.array(reference_gaussian.direction(word)) - expected).max() < 1.1e-7
+
+
+def test_directions_come_in_opposite_pairs():
+    """So the mean is exactly 0: what a word gives, another gives with the other sign."""
+    word = np.random.default_rng(2).integers(0, 2**32, 10_000, np.uint32)
+    cosine, sine = reference_gaussian.direction(word)
+    opposite = word ^ np.uint32(0x80000000) ^ np.uint32(0x3FFFFFFF)  # the other half, and -x for x
+    opposite_cosine, opposite_sine = reference_gaussian.direction(opposite)
+    assert np.array_equal(opposite_cosine, -cosine)
+    assert np.array_equal(opposite_sine, -sine)
+
+
+def test_the_tail_reaches_as_far_as_32_bits_do():
+    largest = reference_gaussian.radius(np.zeros(1, np.uint32))
+    assert largest == np.float32(math.sqrt(2 * 33 * math.log(2)))
+
+
+def kolmogorov_smirnov(values: np.ndarray) -> float:
+    """sqrt(n) times the largest distance of the empirical distribution from the normal."""
+    values = np.sort(values.astype(np.float64))
+    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in values])
+    n = len(values)
+    grid = np.arange(n + 1) / n
+    return math.sqrt(n) * max(np.max(cdf - grid[:-1]), np.max(grid[1:] - cdf))
+
+
+def test_the_noise_is_normal():
+    """False alarms: one seed in about 10**7, as P(K > 2.9) = 2 exp(-2 * 2.9**2); seeds are fixed anyway."""
+    for seed in range(4):
+        noise = fd.gaussian_dropout(np.ones(100_000), 0.5, rng=seed)[0] - 1  # variance 1
+        assert kolmogorov_smirnov(noise) < 2.9
+    noise = noise.astype(np.float64)
+    for lag in (1, 2, 4, 8, 16, 32, 64, 128):
+        for power in (1, 2):  # of the pairs that share a radius, too: squares would show it
+            a, b = (part**power - np.mean(part**power) for part in (noise[:-lag], noise[lag:]))
+            spread = np.std(a) * np.std(b) / math.sqrt(len(a))
+            assert abs(np.mean(a * b)) < 5 * spread, (lag, power)
+
+
+def test_moments():
+    """Five standard deviations each: a false alarm in about a million."""
+    n, size = fd.gaussian_dropout(np.ones(2_000_000), 0.5, rng=11)[0] - 1, 2_000_000
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(np.mean(n**power) - mean) < 5 * math.sqrt(variance / size), power
+    assert np.mean(np.abs(n) > 4) == pytest.approx(math.erfc(4 / math.sqrt(2)), rel=0.5)
+
+
+# --- the record -------------------------------------------------------------------------------
+
+
+def test_a_noise_is_a_few_numbers():
+    y, noise = fd.gaussian_dropout(np.ones((300, 40), np.float32), 0.25, rng=fd.Stream(7, 5))
+    assert repr(noise) == "GaussianNoise(seed=7, offset=5, shape=(300, 40), keep_prob=0.25)"
+    assert noise.scale == math.sqrt(3)
+    assert noise == fd.GaussianNoise(7, 5, (300, 40), 0.25) != fd.GaussianNoise(7, 6, (300, 40), 0.25)
+    again = pickle.loads(pickle.dumps(noise))
+    assert again == noise
+    assert_identical(again.to_array(), y)
+    assert len(pickle.dumps(noise)) < 300
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ((-1, 0, 3, 0.5), ValueError, r"seed must be in \[0, 2\*\*128\), got -1"),
+        ((1, 2**64 + 1, 3, 0.5), ValueError, r"offset must be in \[0, 2\*\*64\]"),
+        ((1, 2**64 - 2, 3, 0.5), ValueError, r"offset must leave room for shape \(3,\) before 2\*\*64"),
+        ((1, 0, (3, -1), 0.5), ValueError, "shape must have no negative length"),
+        ((1, 0, 3, 0.0), ValueError, r"keep_prob must be in \[2\*\*-126, 1\] for Gaussian noise, got 0.0"),
+        ((1, 0, 3, "half"), TypeError, "keep_prob must be a real number"),
+        ((1, 0, (3, 2), 0.5, (4,)), ValueError, r"strides must have a number for each axis of \(3, 2\)"),
+        ((1, 0, (3, 2), 0.5, (0, 1)), ValueError, "strides must be at least 1"),
+        ((1, 2**64 - 9, (3, 2), 0.5, (4, 1)), ValueError, "offset must leave room for shape"),
+    ],
+)
+def test_a_noise_that_cannot_be(values, error, message):
+    with pytest.raises(error, match=message):
+        fd.GaussianNoise(*values)
+
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4)
+NOISE = fd.GaussianNoise(1, 0, (3, 4), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "error", "message"),
+    [
+        ("gaussian_dropout", {"keep_prob": 0}, ValueError, r"keep_prob must be in \[2\*\*-126, 1\].*got 0"),
+        ("gaussian_dropout", {"keep_prob": 1.5}, ValueError, r"keep_prob must be in \[0, 1\], got 1.5"),
+        ("gaussian_dropout", {"keep_prob": math.nan}, ValueError, r"keep_prob must be in \[0, 1\], got nan"),
+        ("gaussian_dropout", {"x": X.astype(int)}, TypeError, "x must have dtype .* got int64"),
+        ("gaussian_dropout", {"rng": "seed"}, TypeError, "rng must be None, an int"),
+        ("gaussian_dropout", {"rng": fd.Tile(3, 0, 1)}, ValueError, "rng must be a tile that the input fits"),
+        ("gaussian_dropout", {"out": X.ravel()}, ValueError, r"out must have the input's shape \(3, 4\)"),
+        ("gaussian_dropout", {"out": X.astype("f8")}, TypeError, "out must have the input's dtype float32"),
+        ("gaussian_dropout_backward", {"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),
+        ("gaussian_dropout_backward", {"dy": X[:2]}, ValueError, r"noise must have dy's shape \(2, 4\)"),
+        ("gaussian_dropout_backward", {"dy": X > 1}, TypeError, "dy must have dtype .* got bool"),
+    ],
+)
+def test_an_error_says_what_is_wrong_and_changes_nothing(library, call, values, error, message):
+    stream, result = fd.Stream(9, 5), np.full_like(X, 7)
+    forward = {"x": X, "keep_prob": 0.5, "rng": stream}
+    good = forward if call == "gaussian_dropout" else {"dy": X, "noise": NOISE}
+    before = X.copy()
+    with pytest.raises(error, match=message):
+        getattr(library, call)(**{**good, "out": result, **values})
+    assert stream.offset == 5
+    assert np.all(result == 7)
+    assert np.array_equal(X, before)
+
+
+# --- other frameworks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_keras_s_formula_with_our_noise_in_pytorch(dtype):
+    """Keras: ``inputs * random.normal(mean=1, stddev=sqrt(rate / (1 - rate)))``; the gradient by autograd."""
+    torch = pytest.importorskip("torch", reason="PyTorch is in the extra torch")
+    x, dy = np.random.default_rng(0).normal(size=(2, 50, 60)).astype(dtype)
+    y, noise = fd.gaussian_dropout(x, 0.7, rng=1)
+    inputs = torch.tensor(x, requires_grad=True)
+    outputs = inputs * torch.from_numpy(noise.to_array())
+    outputs.backward(torch.from_numpy(dy))
+    assert_identical(outputs.detach().numpy(), y)
+    assert_identical(inputs.grad.numpy(), fd.gaussian_dropout_backward(dy, noise))
+    rate = 1 - 0.7
+    assert noise.scale == pytest.approx(math.sqrt(rate / (1 - rate)))
