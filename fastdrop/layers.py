@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments, functional, gaussian
-from fastdrop.arguments import Mode
+from fastdrop.arguments import Axes, Mode
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise, noise_probability
 from fastdrop.stream import RNG, Stream, as_stream
@@ -32,6 +32,8 @@ class Dropout:
     mode : {"inverted", "vanilla"}, default "inverted"
         Whether kept elements are scaled by ``1 / keep_prob`` in training, or all elements by
         ``keep_prob`` at prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one draw: ``(2, 3)`` drops whole channels of images.
     rng : None, int, SeedSequence, Generator or Stream, optional
         Where the randomness comes from. Whatever it is, the layer makes one `Stream` of it, which
         goes on from call to call. Layers with the same integer drop the same elements, so give
@@ -39,7 +41,7 @@ class Dropout:
 
     Attributes
     ----------
-    keep_prob, mode, rng
+    keep_prob, mode, broadcast_dims, rng
         As above; each may be set between calls, and a bad value is refused there and then.
     training : bool
         Whether a call drops elements; true at first. `train` and `eval` set it.
@@ -69,9 +71,12 @@ class Dropout:
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
 
-    def __init__(self, keep_prob: float, *, mode: Mode = "inverted", rng: RNG = None) -> None:
+    def __init__(
+        self, keep_prob: float, *, mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None
+    ) -> None:
         self.keep_prob = keep_prob
         self.mode = mode
+        self.broadcast_dims = broadcast_dims
         self.rng = rng  # type: ignore[assignment]  # the setter makes a Stream of it
         self.training = True
         self._mask: Mask | None = None
@@ -124,7 +129,9 @@ class Dropout:
             Of the shape and dtype of `x`.
         """
         if self.training:
-            y, self._mask = self._forward(x, self.keep_prob, mode=self.mode, rng=self.rng, out=out)
+            y, self._mask = self._forward(
+                x, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
+            )
         else:
             y = self._predict(x, self.keep_prob, mode=self.mode, out=out)
             self._mask = None  # a gradient with the mask of an older call would be wrong in silence
@@ -168,8 +175,10 @@ class Dropout:
 
     def __repr__(self) -> str:
         # The share that is dropped shows a rate passed as keep_prob, which no check can.
+        shared = f"broadcast_dims={self.broadcast_dims!r}, " if self.broadcast_dims != () else ""
         return (
-            f"{type(self).__name__}(keep_prob={self.keep_prob}, mode={self.mode!r}, rng={self.rng!r}, "
+            f"{type(self).__name__}(keep_prob={self.keep_prob}, mode={self.mode!r}, {shared}"
+            f"rng={self.rng!r}, "
             f"{'training' if self.training else 'evaluation'}, {100 * (1 - self.keep_prob):.3g} % dropped)"
         )
 
@@ -191,6 +200,84 @@ class ReLUDropout(Dropout):
     _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_backward)
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_predict)
+
+
+class DropoutAdd(Dropout):
+    """Dropout, then a residual connection: ``layer(x, residual)`` in one pass.
+
+    Everything else is as in `Dropout`; the gradient of the residual is that of the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import DropoutAdd
+    >>> layer = DropoutAdd(keep_prob=0.5, rng=42)
+    >>> layer(np.ones(4), np.full(4, 10.0))
+    array([12., 10., 12., 12.])
+    >>> layer.backward(np.ones(4))
+    array([2., 0., 2., 2.])
+    >>> layer.eval()(np.ones(4), np.full(4, 10.0))
+    array([11., 11., 11., 11.])
+    """
+
+    def __call__(  # type: ignore[override]
+        self, x: ArrayLike, residual: ArrayLike, *, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """``residual`` plus dropout of `x` in training, plus its prediction in evaluation.
+
+        Parameters
+        ----------
+        x, residual : array_like
+            Of one shape and dtype.
+        out : ndarray, optional
+            Where to put the result; `x` or `residual` itself is fine.
+
+        Returns
+        -------
+        ndarray
+            Of the shape and dtype of `x`.
+        """
+        if self.training:
+            y, self._mask = functional.dropout_add(
+                x, residual, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims,
+                rng=self.rng, out=out,
+            )  # fmt: skip
+        else:
+            y = functional.dropout_add_predict(x, residual, self.keep_prob, mode=self.mode, out=out)
+            self._mask = None
+        return y
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout as a layer, after SELU: mean and variance stay; in evaluation nothing happens.
+
+    Parameters
+    ----------
+    keep_prob, broadcast_dims, rng
+        As in `Dropout`. With `broadcast_dims`, whole features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdrop.layers import AlphaDropout
+    >>> layer = AlphaDropout(keep_prob=0.5, rng=42)
+    >>> layer(np.ones(4)).round(2)
+    array([ 1.67, -0.78,  1.67,  1.67])
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
+    NeurIPS 2017.
+    """
+
+    def __init__(self, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None) -> None:
+        super().__init__(keep_prob, broadcast_dims=broadcast_dims, rng=rng)
+
+    @staticmethod
+    def _forward(
+        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
+    ) -> Any:
+        return functional.alpha_dropout(x, keep_prob, broadcast_dims=broadcast_dims, rng=rng, out=out)
 
 
 class GaussianDropout(Dropout):
@@ -227,7 +314,9 @@ class GaussianDropout(Dropout):
         super().__init__(keep_prob, rng=rng)
 
     @staticmethod
-    def _forward(x: ArrayLike, keep_prob: float, *, mode: Mode, rng: RNG, out: Any) -> Any:
+    def _forward(
+        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
+    ) -> Any:
         return gaussian.gaussian_dropout(x, keep_prob, rng=rng, out=out)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop.layers import DropConnect, Dropout, GaussianDropout, ReLUDropout
+from fastdrop.layers import AlphaDropout, DropConnect, Dropout, DropoutAdd, GaussianDropout, ReLUDropout
 from support import assert_identical, sample
 
 CALLS = {
@@ -233,3 +233,30 @@ def test_dropconnect_wants_a_gradient_of_its_output():
     layer(np.ones((4, 3)))
     with pytest.raises(ValueError, match=r"dy must have shape \(4, 2\), got \(4, 3\)"):
         layer.backward(np.ones((4, 3)))
+
+
+# --- other forms ------------------------------------------------------------------------------
+
+
+def test_layers_are_the_calls(isa):
+    """Each layer on the stream that its call is given."""
+    x, residual = np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(np.float32)
+    cases = (
+        (Dropout(0.5, broadcast_dims=(1, 2), rng=3), fd.dropout, (x,), {"broadcast_dims": (1, 2)}),
+        (ReLUDropout(0.5, broadcast_dims=0, rng=3), fd.relu_dropout, (x,), {"broadcast_dims": 0}),
+        (DropoutAdd(0.5, mode="vanilla", rng=3), fd.dropout_add, (x, residual), {"mode": "vanilla"}),
+        (AlphaDropout(0.5, broadcast_dims=2, rng=3), fd.alpha_dropout, (x,), {"broadcast_dims": 2}),
+    )
+    for layer, call, arrays, options in cases:
+        y, mask = call(*arrays, 0.5, rng=3, **options)
+        assert np.array_equal(layer(*arrays), y)
+        assert layer.mask == mask
+        backward = getattr(fd, f"{call.__name__}_backward")
+        assert np.array_equal(layer.backward(x), backward(x, mask))
+
+
+def test_layers_at_prediction():
+    x = np.random.default_rng(0).standard_normal(50)
+    assert np.array_equal(AlphaDropout(0.3).eval()(x), x)
+    assert np.array_equal(DropoutAdd(0.3).eval()(x, x), x + x)
+    assert np.array_equal(DropoutAdd(0.5, mode="vanilla").eval()(x, x), x + x / 2)

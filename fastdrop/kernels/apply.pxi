@@ -43,7 +43,9 @@ cdef inline Loop loop_from(int dtype, bint general, const dropout_pass* task, pt
         loop.dropped = lanes_fill(dtype, task.dropped)
         loop.shift = lanes_fill(dtype, task.shift)
         loop.shifted = task.dropped != 0 or task.shift != 0
-        loop.residual = NULL if task.residual == NULL else task.residual + first * itemsize(dtype)
+        loop.residual = task.residual
+        if loop.residual != NULL:
+            loop.residual += first * itemsize(dtype)
         loop.bias = task.bias
         loop.period = task.period
         loop.column = first % task.period if task.bias != NULL else 0
@@ -101,16 +103,16 @@ cdef inline void apply_steps(
     const char* x, char* y, const unsigned char* keep, unsigned char* passed,
     ptrdiff_t steps, const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """All steps, while the first planes of the chunk ahead are drawn: drawing is bound by
-    arithmetic and this by memory, so that side by side they hide each other's waits."""
+    """All steps, while first planes of the chunk ahead are drawn: drawing is bound by arithmetic
+    and this by memory, so that side by side they hide each other's waits."""
     cdef int size = STEP * itemsize(dtype)
-    cdef int i = 0, plane, planes
+    cdef int plane, planes
     cdef ptrdiff_t step = 0, stop
     cdef Group group
     if ahead != NULL:
         planes = first_planes(draw.threshold)
-        while i < ahead.count and step + GROUP_STEPS <= steps:
-            group = group_first(ahead, i)
+        while ahead.drawn < ahead.count and step + GROUP_STEPS <= steps:
+            group = group_first(ahead, ahead.drawn)
             for plane in range(FIRST_PLANES):
                 if plane < planes:
                     compare_plane(draw, &group, plane)
@@ -118,9 +120,7 @@ cdef inline void apply_steps(
                 while step < stop:
                     apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
                     step += 1
-            group_store(ahead, i, group)
-            i += GROUP_SIZE
-        draw_first(draw, ahead, i)
+            group_store(ahead, group)
     while step < steps:
         apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
         step += 1
@@ -248,8 +248,7 @@ cdef void apply(
 ) noexcept nogil:
     """At most CHUNK elements of a pass from `first` on; their decisions are in `keep` from `bit` on."""
     if task.x == NULL:
-        if ahead != NULL:
-            draw_first(draw, ahead, 0)
+        pass
     elif task.dtype == FLOAT32:
         apply_dtype(FLOAT32, task, first, last, keep, bit, draw, ahead)
     elif task.dtype == FLOAT64:

@@ -19,10 +19,19 @@ cdef struct Group:
     blocks below
     blocks tied
 
+cdef struct Segment:
+    ptrdiff_t first, end    # elements
+    int bit                 # of the first one's decision
+
 cdef struct Chunk:
     ptrdiff_t begin     # the element that its first bit decides, or would
-    uint64_t block      # its first block
+    uint64_t block      # its first block, of successive ones
+    bint listed         # whether they are not successive, but `counters`; then
+    chunk_words counters            # two words a block
+    int segments
+    Segment segment[CHUNK_BLOCKS]   # says what they decide
     int count           # blocks
+    int drawn           # of them, the first planes
     chunk_words below               # packed, after a block of the chunk before: whether U < threshold
     chunk_words tied                # packed: whether another plane has to tell
     uint64_t undecided              # which words have a tie
@@ -45,16 +54,19 @@ cdef inline void compare_plane(const Draw* draw, Group* group, int plane) noexce
 cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
     """The group that starts with block `i` of a chunk, before its first plane."""
     cdef Group group
-    group.counter = blocks_count(chunk.block + i)
+    group.counter = blocks_load(chunk.counters.word + BLOCK_WORDS * i) if chunk.listed else blocks_count(chunk.block + i)
     group.below = blocks_set(0, 0)
     group.tied = blocks_set(<uint64_t> -1, <uint64_t> -1)
     return group
 
 
-cdef inline void group_store(Chunk* chunk, int i, Group group) noexcept nogil:
+cdef inline void group_store(Chunk* chunk, Group group) noexcept nogil:
+    """The next group after its first planes."""
+    cdef int i = chunk.drawn
     blocks_store(chunk.below.word + CARRIED + BLOCK_WORDS * i, group.below)
     blocks_store(chunk.tied.word + BLOCK_WORDS * i, group.tied)
     chunk.undecided |= blocks_which(group.tied) << BLOCK_WORDS * i
+    chunk.drawn += GROUP_SIZE
 
 
 cdef inline void carry_last_block(const Chunk* chunk, Chunk* ahead) noexcept nogil:
@@ -67,6 +79,10 @@ cdef inline const unsigned char* carried(const Chunk* chunk) noexcept nogil:
     return <const unsigned char*> (chunk.below.word + CARRIED - BLOCK_WORDS)
 
 
+cdef inline const unsigned char* own_bits(const Chunk* chunk) noexcept nogil:
+    return <const unsigned char*> (chunk.below.word + CARRIED)
+
+
 cdef inline int first_planes(uint64_t threshold) noexcept nogil:
     """How many planes to draw before looking: fewer where the rest of the threshold is zero."""
     cdef int planes = 1
@@ -75,17 +91,16 @@ cdef inline int first_planes(uint64_t threshold) noexcept nogil:
     return planes
 
 
-cdef void draw_first(const Draw* draw, Chunk* chunk, int i) noexcept nogil:
-    """The first planes of the groups from block `i` of a chunk on."""
+cdef void draw_first(const Draw* draw, Chunk* chunk) noexcept nogil:
+    """The first planes of those groups that have none yet."""
     cdef int planes = first_planes(draw.threshold)
     cdef Group group
     cdef int plane
-    while i < chunk.count:
-        group = group_first(chunk, i)
+    while chunk.drawn < chunk.count:
+        group = group_first(chunk, chunk.drawn)
         for plane in range(planes):
             compare_plane(draw, &group, plane)
-        group_store(chunk, i, group)
-        i += GROUP_SIZE
+        group_store(chunk, group)
 
 
 cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, uint64_t* ties) noexcept nogil:
@@ -98,7 +113,7 @@ cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, 
         i = lowest_bit(blocks_left)     # the block's first word
         blocks_left &= blocks_left - 1
         index[found] = i
-        counters[2 * found] = chunk.block + i // BLOCK_WORDS
+        counters[2 * found] = chunk.counters.word[i] if chunk.listed else chunk.block + i // BLOCK_WORDS
         counters[2 * found + 1] = 0
         ties[2 * found] = chunk.tied.word[i]
         ties[2 * found + 1] = chunk.tied.word[i + 1]

@@ -106,6 +106,8 @@ cdef void run_range(const dropout_pass* task, const rows* shared, ptrdiff_t firs
         run_long_rows(task, shared, first, last)
     else:
         run_short_rows(task, shared, first, last)
+    if task.streaming:
+        kernel.finish()
 
 
 # --- decisions that do not lie side by side ----------------------------------------------------

@@ -33,42 +33,76 @@ cdef inline Row row_of(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last
 cdef inline void next_chunk(Row* row, Chunk* chunk) noexcept nogil:
     chunk.begin = row.begin
     chunk.block = row.block
+    chunk.listed = False
     chunk.count = min(row.left, CHUNK_BLOCKS)
+    chunk.drawn = 0
     chunk.undecided = 0
     row.begin += CHUNK
     row.block += CHUNK_BLOCKS
     row.left -= chunk.count
 
 
-cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
     """Chunks follow the blocks of the stream; one is applied while the next is drawn. What lies
     past the last boundary is applied with the next, for which the last block is carried over."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
-    cdef Draw draw
-    cdef Row row
+    cdef Row row = row_of(task, first, last)
     cdef ptrdiff_t end
-    if first == last:
-        return
-    key_schedule(&draw.key, task.seed[0], task.seed[1])
-    draw.threshold = task.threshold
-    row = row_of(task, first, last)
     next_chunk(&row, now)
-    draw_first(&draw, now, 0)
     while first < last:
-        draw_rest(&draw, now)
+        draw_first(draw, now)
+        draw_rest(draw, now)
+        end = last
         if row.left:
             end = row.begin - past_boundary(task, row.begin)
             carry_last_block(now, ahead)
             next_chunk(&row, ahead)
-        else:
-            end = row.end
-            if end < last:
-                row = row_of(task, end, last)
-                next_chunk(&row, ahead)
-        apply(task, first, end, carried(now), first - now.begin + BLOCK, &draw, ahead if end < last else NULL)
+        apply(task, first, end, carried(now), first - now.begin + BLOCK, draw, ahead if end < last else NULL)
         first = end
+        now, ahead = ahead, now
+
+
+cdef ptrdiff_t list_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
+    """A chunk of as many rows as it holds blocks of; returns the element after them."""
+    cdef Segment* segment
+    cdef Row row
+    cdef ptrdiff_t some, n
+    chunk.listed = True
+    chunk.segments = chunk.count = chunk.drawn = 0
+    chunk.undecided = 0
+    while first < last and chunk.count < CHUNK_BLOCKS:
+        row = row_of(task, first, last)
+        some = min(row.left, CHUNK_BLOCKS - chunk.count)
+        segment = &chunk.segment[chunk.segments]
+        segment.first = first
+        segment.end = min(row.begin + some * BLOCK, row.end)
+        segment.bit = chunk.count * BLOCK + (first - row.begin)
+        for n in range(some):
+            chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = row.block + n
+            chunk.counters.word[BLOCK_WORDS * (chunk.count + n) + 1] = 0
+        chunk.count += some
+        chunk.segments += 1
+        first = segment.end
+    return first
+
+
+cdef void run_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+    """The same where the stream jumps between rows: a chunk is put together from several."""
+    cdef Chunk chunks[2]
+    cdef Chunk* now = &chunks[0]
+    cdef Chunk* ahead = &chunks[1]
+    cdef Segment segment
+    cdef int n
+    first = list_rows(task, first, last, now)
+    while now.count:
+        draw_first(draw, now)
+        draw_rest(draw, now)
+        first = list_rows(task, first, last, ahead)
+        for n in range(now.segments):
+            segment = now.segment[n]
+            apply(task, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
         now, ahead = ahead, now
 
 
@@ -94,27 +128,44 @@ cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
 
 cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Zeros, whatever the elements are."""
-    memset(task.y + first * itemsize(task.dtype), 0, (last - first) * itemsize(task.dtype))
+    cdef char* y = task.y + first * itemsize(task.dtype)
+    cdef char* end = task.y + last * itemsize(task.dtype)
+    cdef ptrdiff_t head
+    cdef lanes zeros
     if task.mask != NULL:
         clear_bits(task.mask, task.first_bit + first, last - first)
+    if task.streaming:
+        zeros = lanes_fill(FLOAT32, 0)
+        head = min(<ptrdiff_t> (-<uintptr_t> y % ALIGNMENT), end - y)
+        memset(y, 0, head)
+        y += head
+        while end - y >= 64:
+            lanes_stream(FLOAT32, y, zeros)
+            y += 64
+    memset(y, 0, end - y)
 
 
 cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    cdef Draw draw
     if task.decision == DRAWN:
-        run_drawn(task, first, last)
+        key_schedule(&draw.key, task.seed[0], task.seed[1])
+        draw.threshold = task.threshold
+        if task.row:
+            run_rows(task, first, last, &draw)
+        else:
+            run_drawn(task, first, last, &draw)
     elif task.decision == GAUSSIAN:
         run_gaussian(task, first, last)
     elif task.decision == NONE_KEPT and task.x != NULL and not is_general(task):
         run_blank(task, first, last)
     else:
         run_given(task, first, last)
-    if task.streaming:
-        stream_end()
 
 
 cdef dropout_kernel this_kernel
 this_kernel.name = NAME
 this_kernel.run = run
+this_kernel.finish = stream_end
 this_kernel.add = add
 
 kernel = PyCapsule_New(&this_kernel, "fastdrop.kernel", NULL)

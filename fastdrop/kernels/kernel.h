@@ -43,6 +43,8 @@ typedef struct {
     /* Elements first, ..., last - 1 of a pass. Runs of one pass may go to several threads if they
      * meet where first_bit + first is a multiple of 8. */
     void (*run)(const dropout_pass *pass, ptrdiff_t first, ptrdiff_t last);
+    /* After the last of a thread's runs that bypass the cache. */
+    void (*finish)(void);
     /* Add `count` elements to as many sums. */
     void (*add)(int dtype, const char *elements, double *sums, ptrdiff_t count);
 } dropout_kernel;

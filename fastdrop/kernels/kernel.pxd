@@ -41,4 +41,5 @@ cdef extern from "kernel.h":
     ctypedef struct dropout_kernel:
         const char* name
         void (*run)(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+        void (*finish)() noexcept nogil
         void (*add)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
