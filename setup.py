@@ -31,6 +31,7 @@ elif MACHINE in ("aarch64", "arm64"):
 # Never -ffast-math: a product and a sum are rounded apart, on every machine alike. Without errno a
 # square root is an instruction, with the same value.
 OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
+APART = [] if sys.platform == "win32" else ["-fno-inline-functions-called-once"]  # loops apart
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
 
@@ -76,7 +77,7 @@ extensions = [
     extension("gaussian"),
     extension("capi"),
     extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
-    *(extension(f"kernels.{name}", flags, CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),
+    *(extension(f"kernels.{name}", [*flags, *APART], CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),
 ]
 
 setup(

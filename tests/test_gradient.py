@@ -27,7 +27,8 @@ def test_the_analytic_gradient(library, dtype, mode, keep_prob):
     generator = np.random.default_rng(1)
     x, dy = generator.standard_normal((2, SIZE)).astype(dtype)
     kept = reference.keep_mask(SIZE, keep_prob, rng=3).to_array()
-    scaled = dy * np.dtype(dtype).type(scale_of(keep_prob, mode))
+    arithmetic = np.float64 if dtype == "float64" else np.float32
+    scaled = (dy.astype(arithmetic) * arithmetic(scale_of(keep_prob, mode))).astype(dtype)
     zero = np.dtype(dtype).type(0)
 
     y, mask = library.relu_dropout(x, keep_prob, mode=mode, rng=3)

@@ -73,7 +73,8 @@ def test_the_same_as_pytorch_forward_and_backward(isa, call, shared, dtype):
 def test_alpha_is_pytorchs():
     """At a value far off, what PyTorch's own op makes of a kept and of a dropped element."""
     torch.manual_seed(0)
-    theirs = np.unique(torch.nn.functional.alpha_dropout(torch.full((1000,), 3.0), 1 - KEEP_PROB, True).numpy())
+    x = torch.full((1000,), 3.0)
+    theirs = np.unique(torch.nn.functional.alpha_dropout(x, 1 - KEEP_PROB, True).numpy())
     ours = np.unique(fd.alpha_dropout(np.full(1000, 3.0, np.float32), KEEP_PROB, rng=0)[0])
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 

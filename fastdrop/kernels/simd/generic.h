@@ -166,27 +166,23 @@ VOCABULARY float float16_to_float(uint16_t half)
     float_bits a, rebias = {.w = (254 - 15) << 23};
     a.w = (uint32_t)(half & 0x7FFF) << 13;
     a.f *= rebias.f;
-    if ((half & 0x7C00) == 0x7C00)
-        a.w |= 0x7F800000;
+    a.w |= (half & 0x7C00) == 0x7C00 ? 0x7F800000 : 0;
     a.w |= (uint32_t)(half & 0x8000) << 16;
     return a.f;
 }
 
 VOCABULARY uint16_t float_to_float16(float value)
 {
-    float_bits a = {value}, half = {.w = 126 << 23}; /* 0.5: its last bit is the last of a subnormal float16 */
-    uint32_t sign = a.w >> 16 & 0x8000, nearest;
+    float_bits a = {value}, half = {.w = 126 << 23}, small; /* 0.5: its last bit is a subnormal float16's last */
+    uint32_t sign = a.w >> 16 & 0x8000, rounded;
     a.w &= 0x7FFFFFFF;
-    if (a.w > 0x7F800000)
-        return (uint16_t)(sign | 0x7E00 | (a.w >> 13 & 0x3FF));
-    if (a.w >= 0x47800000) /* 2**16 */
-        return (uint16_t)(sign | 0x7C00);
-    if (a.w < 0x38800000) { /* 2**-14: the sum is rounded where the result ends */
-        a.f += half.f;
-        return (uint16_t)(sign | (a.w - half.w));
-    }
-    nearest = a.w - (112u << 23) + 0xFFF + (a.w >> 13 & 1);
-    return (uint16_t)(sign | nearest >> 13);
+    /* Each way without a branch, so that the loop over lanes becomes vectors. */
+    small.f = a.f + half.f; /* rounded where the result ends */
+    rounded = (a.w - (112u << 23) + 0xFFF + (a.w >> 13 & 1)) >> 13;
+    rounded = a.w < 0x38800000 ? small.w - half.w : rounded; /* 2**-14 */
+    rounded = a.w >= 0x47800000 ? 0x7C00 : rounded;          /* 2**16 */
+    rounded = a.w > 0x7F800000 ? 0x7E00 | (a.w >> 13 & 0x3FF) : rounded;
+    return (uint16_t)(sign | rounded);
 }
 
 VOCABULARY uint16_t float_to_bfloat16(float value)
