@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/
              $(addprefix $(folder)/*.,pyx pxd pxi h)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types build dist clean remake
+.PHONY: help demo test bench lint types docs build dist clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,6 +38,9 @@ lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython
 types: $(DONE)/build $(DONE)/lint  ## mypy, strict
 	$(RUN) -m mypy
 
+docs: $(DONE)/build $(DONE)/docs  ## the pages, in docs/_build/html; a warning is an error
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 build: $(DONE)/build  ## compile in place, whatever has changed
 
 dist: $(DONE)/requires  ## the source distribution, in dist/
@@ -45,7 +48,7 @@ dist: $(DONE)/requires  ## the source distribution, in dist/
 	$(RUN) -m build --sdist
 
 clean:  ## remove what was built, and .venv
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find fastdrop tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	rm -f fastdrop/*.so fastdrop/*.c fastdrop/kernels/*.so fastdrop/kernels/*.c fastdrop/kernels/*.html
 

@@ -1,0 +1,72 @@
+"""How Sphinx builds these pages: without the network, and so that a reader's browser needs none.
+
+The examples are run while building, and formulas become MathML, which browsers draw themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import fastdrop
+
+project = "fastdrop"
+author = "The fastdrop developers"
+copyright = author
+version = release = fastdrop.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["_build"]
+nitpicky = False  # the types of NumPy are named, not linked: their inventory is on the network
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+numpydoc_show_class_members = False
+autodoc_typehints = "none"  # numpydoc's sections name the types in words
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(mlp_digits|dropconnect|numba_loop|dask_memmap|plot_uncertainty|setup)\.py$",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "image_srcset": ["2x"],
+    "write_computation_times": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "fastdrop"
+html_static_path = ["_static"]
+html_css_files = ["fastdrop.css"]
+html_show_sourcelink = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "logo": {"text": "fastdrop"},
+    "navbar_end": ["theme-switcher"],
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def mathml(writer: Any, node: nodes.Element) -> None:
+    """A formula, in its line or on its own."""
+    block = isinstance(node, nodes.math_block)
+    tex = re.sub(r"\\pmod\{(.*?)\}\}?", r"\\quad(\\mathrm{mod}\\ \1})", node.astext())
+    tex = re.sub(r"\\[Bb]igg?[lr]?(?![a-zA-Z])", "", tex)  # MathML stretches brackets by itself
+    tex = tex.replace(r"\dots", r"\ldots")
+    formula = tex2mathml(tex, as_block=block)
+    writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
