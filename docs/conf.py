@@ -34,6 +34,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(mlp_digits|dropconnect|numba_loop|dask_memmap|plot_uncertainty|setup)\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "capture_repr": (),
     "show_memory": False,
     "show_signature": False,
     "image_srcset": ["2x"],
@@ -47,11 +48,16 @@ html_css_files = ["fastdrop.css"]
 html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
+# A page without pages below it has no navigation of its own to show.
+html_sidebars = {page: [] for page in (
+    "index", "start", "dropout", "forms", "variants", "reproducibility", "how-it-is-fast", "coming-from",
+    "api", "benchmarks",
+)}  # fmt: skip
 html_theme_options = {
     "logo": {"text": "fastdrop"},
     "navbar_end": ["theme-switcher"],
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 4,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
@@ -64,7 +70,7 @@ def mathml(writer: Any, node: nodes.Element) -> None:
     tex = re.sub(r"\\[Bb]igg?[lr]?(?![a-zA-Z])", "", tex)  # MathML stretches brackets by itself
     tex = tex.replace(r"\dots", r"\ldots")
     formula = tex2mathml(tex, as_block=block)
-    writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    writer.body.append(f'<div class="formula">{formula}</div>' if block else formula)
     raise nodes.SkipNode
 
 

@@ -13,6 +13,7 @@ import pytest
 from support import ROOT
 
 pytest.importorskip("sklearn", reason="scikit-learn is in the extra demo")
+GALLERY = sorted((ROOT / "examples").glob("plot_*.py"))
 EXAMPLE = ROOT / "examples" / "mlp_digits.py"
 
 
@@ -79,3 +80,12 @@ def test_uncertainty_grows_with_the_distance_from_the_data(tmp_path):
 def test_dropconnect_learns_to_read_digits():
     last = printed("dropconnect.py")[-1]
     assert float(last.partition(": ")[2].partition("%")[0]) > 90, last
+
+
+@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+def test_what_an_example_of_the_gallery_asserts_holds(path, tmp_path):
+    places = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    environment = os.environ | {"PYTHONPATH": places, "MPLBACKEND": "agg"}
+    command = [sys.executable, str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert ran.returncode == 0, ran.stderr
