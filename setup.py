@@ -77,7 +77,7 @@ extensions = [
     extension("gaussian"),
     extension("capi"),
     extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
-    *(extension(f"kernels.{name}", [*flags, *APART], CYTHON_INLINE=INLINE) for name, flags in KERNELS.items()),
+    *(extension(f"kernels.{isa}", [*flags, *APART], CYTHON_INLINE=INLINE) for isa, flags in KERNELS.items()),
 ]
 
 setup(

@@ -112,6 +112,8 @@ def keep_probability(value: Any) -> float:
 
 def dropout_mode(value: Any) -> Mode:
     """`value` if it names a form of dropout."""
+    if type(value) is str and value in MODES:
+        return value  # type: ignore[return-value]
     return one_of("mode", value, MODES)
 
 

@@ -15,6 +15,8 @@ cdef extern from "fastdrop.h" nogil:
     enum:
         FLOAT32 "FASTDROP_FLOAT32"
         FLOAT64 "FASTDROP_FLOAT64"
+        FLOAT16 "FASTDROP_FLOAT16"
+        BFLOAT16 "FASTDROP_BFLOAT16"
     enum:
         OK "FASTDROP_OK"
         BAD_DTYPE "FASTDROP_BAD_DTYPE"

@@ -42,7 +42,7 @@ cdef const char* status_text(int status) noexcept nogil:
     if status == OK:
         return "ok"
     if status == BAD_DTYPE:
-        return "dtype must be FLOAT32 or FLOAT64"
+        return "dtype must be FLOAT32, FLOAT64, FLOAT16 or BFLOAT16"
     if status == BAD_SIZE:
         return "size must not be negative"
     if status == BAD_KEEP_PROB:
@@ -112,12 +112,21 @@ cdef int backward_from(
 
 cdef int begin(dropout_pass* task, int dtype, ptrdiff_t size, double scale) noexcept nogil:
     """A pass that neither reads nor writes anything yet."""
-    if dtype != FLOAT32 and dtype != FLOAT64:
+    cdef int kind
+    if dtype == FLOAT32:
+        kind = kernel.FLOAT32
+    elif dtype == FLOAT64:
+        kind = kernel.FLOAT64
+    elif dtype == FLOAT16:
+        kind = kernel.FLOAT16
+    elif dtype == BFLOAT16:
+        kind = kernel.BFLOAT16
+    else:
         return BAD_DTYPE
     if size < 0:
         return BAD_SIZE
     memset(task, 0, sizeof(task[0]))
-    task.dtype = kernel.FLOAT64 if dtype == FLOAT64 else kernel.FLOAT32
+    task.dtype = kind
     task.scale = scale
     return OK
 

@@ -9,7 +9,9 @@
 
 enum {
     FASTDROP_FLOAT32 = 0,
-    FASTDROP_FLOAT64 = 1
+    FASTDROP_FLOAT64 = 1,
+    FASTDROP_FLOAT16 = 2,
+    FASTDROP_BFLOAT16 = 3
 };
 
 /* What a function returns: it has written nothing unless it is FASTDROP_OK. */

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ import fastdrop as fd
 from fastdrop import capi
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cython_package"
-FLOAT32, FLOAT64 = 0, 1
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
 OK = 0
 
 
@@ -48,7 +49,10 @@ status_text = function("status_text", INT, result=ctypes.c_char_p)
 
 
 @pytest.mark.parametrize("size", [1, 64, 1000, 100_003])
-@pytest.mark.parametrize(("dtype", "code"), [(np.float32, FLOAT32), (np.float64, FLOAT64)])
+@pytest.mark.parametrize(
+    ("dtype", "code"),
+    [("float32", FLOAT32), ("float64", FLOAT64), ("float16", FLOAT16), (ml_dtypes.bfloat16, BFLOAT16)],
+)
 def test_pointers_give_what_the_calls_give(isa, dtype, code, size):
     x = np.random.default_rng(size).standard_normal(size).astype(dtype)
     seed, offset = 2**100 + 5, 77
