@@ -74,10 +74,15 @@ cdef ptrdiff_t list_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t la
     chunk.undecided = 0
     while first < last and chunk.count < CHUNK_BLOCKS:
         row = row_of(task, first, last)
-        some = min(row.left, CHUNK_BLOCKS - chunk.count)
+        if chunk.segments and row.left > CHUNK_BLOCKS - chunk.count:
+            break
+        some = min(row.left, CHUNK_BLOCKS)
         segment = &chunk.segment[chunk.segments]
         segment.first = first
-        segment.end = min(row.begin + some * BLOCK, row.end)
+        segment.end = row.end
+        if some < row.left:     # a row that is longer than a chunk goes on at a boundary
+            segment.end = row.begin + some * BLOCK
+            segment.end -= past_boundary(task, segment.end)
         segment.bit = chunk.count * BLOCK + (first - row.begin)
         for n in range(some):
             chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = row.block + n
