@@ -42,11 +42,23 @@ def arithmetic(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an array of a supported dtype, in any byte order, not copied if it is one."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = shared(name, value)
     array = np.asarray(value)
     if array.dtype.newbyteorder("=") not in DTYPES and not is_bfloat16(array.dtype):
         accepted = f"{', '.join(dtype.name for dtype in DTYPES)} or bfloat16"
         raise TypeError(f"{name} must have dtype {accepted}, got {array.dtype.name}")
     return array
+
+
+def shared(name: str, value: Any) -> NDArray[Any]:
+    """Another library's array as one of NumPy's on the same memory."""
+    try:
+        return np.from_dlpack(value)
+    except Exception as error:  # whatever that library raises
+        raise TypeError(
+            f"{name} must lie in memory that NumPy can share, got {type(value).__name__}: {error}"
+        ) from error
 
 
 def alike(name: str, value: Any, like: NDArray[Any], shape: tuple[int, ...], what: str) -> NDArray[Any]:
