@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from support import ROOT
+from support import ROOT, printed_by
 
 pytest.importorskip("sklearn", reason="scikit-learn is in the extra demo")
 GALLERY = sorted((ROOT / "examples").glob("plot_*.py"))
@@ -89,3 +89,9 @@ def test_what_an_example_of_the_gallery_asserts_holds(path, tmp_path):
     command = [sys.executable, str(path)]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_numba_calls_the_kernels():
+    program = ROOT / "examples" / "numba_loop.py"
+    pytest.importorskip("numba", reason="Numba is an optional dependency")
+    assert "100 rows, each as the Python call makes it" in printed_by(program, timeout=120)
