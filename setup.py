@@ -61,7 +61,7 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
         depends=[
-            "fastdrop/engine.pxd",
+            *glob("fastdrop/*.pxd"),
             *glob(f"{KERNEL_DIR}/*.p[xy][di]"),
             *glob(f"{KERNEL_DIR}/**/*.h", recursive=True),
         ],

@@ -9,20 +9,24 @@ import math
 import numpy as np
 
 cimport numpy as cnp
+from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.math cimport ldexp
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memset
 
+from fastdrop cimport arguments
 from fastdrop.kernels cimport dispatch
 from fastdrop.kernels.kernel cimport (
     ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
     dropout_pass,
 )
+from fastdrop.mask cimport Mask
+from fastdrop.stream cimport Stream
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
-from fastdrop.mask import Mask, saved_for_backward
-from fastdrop.stream import Stream, Tile, as_stream
+from fastdrop.mask import saved_for_backward
+from fastdrop.stream import Tile, as_stream
 
 cdef extern from "numpy/arrayobject.h":
     enum:
@@ -48,6 +52,7 @@ cdef tuple forward(
     x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, residual=None, broadcast_dims=()
 ):
     cdef Job job
+    cdef Mask decisions
     cdef tuple shape
     if not is_plain(x):
         x = arguments.elements("x", x)
@@ -98,20 +103,21 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
 
 cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     cdef Job job
+    cdef Mask mask = saved if isinstance(saved, Mask) else None
     begin(&job)
-    if type(saved) is Mask and keep_prob is None and mode is None and is_plain(dy) and same_shape(dy, saved._shape):
+    if type(saved) is Mask and keep_prob is None and mode is None and is_plain(dy) and same_shape(dy, mask._shape):
         job.task.scale = saved.scale
     else:
         dy = arguments.elements("dy", dy)
         saved, job.task.scale = saved_for_backward(saved, keep_prob, mode, dy)
     sums = add_columns(&job, dy) if bias_grad else None
     dx = out if fits(out, dy) else arguments.result(out, dy)
-    if isinstance(saved, Mask):
-        bits = saved._bits
+    if mask is not None:
+        bits = mask._bits
         if not (is_plain(dx) and apart(bits, dx)) and np.may_share_memory(bits, dx):
             bits = bits.copy()
-            saved = new_mask(bits, saved._shape, saved._keep_prob, saved._mode)
-        take(&job, saved, dy.shape)
+            mask = new_mask(bits, mask._shape, mask._keep_prob, mask._mode)
+        take(&job, mask, dy.shape)
         run(&job, dy, dx, None, None)
     else:
         job.task.decision = SAVED_OUTPUT
@@ -119,7 +125,7 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     return (dx, total(sums, dx.dtype)) if bias_grad else dx
 
 
-cdef keep_mask(shape, keep_prob, shared, rng):
+cdef Mask keep_mask(shape, keep_prob, shared, rng):
     """The decisions on an array of a shape, with but one along the axes `shared`."""
     cdef Job job
     cdef tuple decided = arguments.decided_shape(shape, shared) if shared else shape
@@ -172,6 +178,7 @@ cdef inline tuple add_operands(Job* job, x, bias, residual):
 cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp size) except -1:
     """Reserve the positions of `size` decisions, and take these from there; the last that can raise."""
     cdef object seed
+    cdef Stream stream
     if type(rng) is Tile:
         start, strides = rng.place(shape, shared)
         lay_rows(job, arguments.decided_shape(shape, shared), strides)
@@ -193,13 +200,13 @@ cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp
 
 
 cdef inline int start_at(Job* job, object seed, object position) except -1:
-    job.task.position = position & <uint64_t> 0xFFFFFFFFFFFFFFFF  # 2**64 where there is no element
-    job.task.seed[0] = seed & 0xFFFFFFFFFFFFFFFF
+    job.task.position = PyLong_AsUnsignedLongLongMask(position)  # 2**64 where there is no element
+    job.task.seed[0] = PyLong_AsUnsignedLongLongMask(seed)
     job.task.seed[1] = seed >> 64
     return 0
 
 
-cdef int take(Job* job, mask, tuple shape) except -1:
+cdef int take(Job* job, Mask mask, tuple shape) except -1:
     """Decisions from a mask, which some axes may share."""
     job.task.decision = SAVED_BITS
     job.task.saved = cnp.PyArray_BYTES(mask._bits)
@@ -386,9 +393,9 @@ cdef inline empty_bits(cnp.npy_intp size):
     return cnp.PyArray_EMPTY(1, &count, cnp.NPY_UINT8, 0)
 
 
-cdef inline new_mask(bits, shape, keep_prob, mode):
+cdef inline Mask new_mask(bits, shape, keep_prob, mode):
     """A Mask of what is known to be right."""
-    mask = Mask.__new__(Mask)
+    cdef Mask mask = Mask.__new__(Mask)
     mask._bits = bits
     mask._shape = shape
     mask._keep_prob = keep_prob

@@ -1,6 +1,6 @@
 """The calls. Each documents itself; engine.pyx does what they have in common."""
 
-from fastdrop cimport engine
+from fastdrop cimport arguments, engine
 from fastdrop import arguments
 from fastdrop.mask import as_shape, mask_of_dropout
 

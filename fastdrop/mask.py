@@ -109,10 +109,10 @@ class Mask:
         if not isinstance(other, Mask):
             return NotImplemented
         return (
-            self._shape == other._shape
-            and self._keep_prob == other._keep_prob
-            and self._mode == other._mode
-            and np.array_equal(self._bits, other._bits)
+            self._shape == other.shape
+            and self._keep_prob == other.keep_prob
+            and self._mode == other.mode
+            and np.array_equal(self._bits, other.bits)
         )
 
     def __getstate__(self) -> tuple[Any, ...]:
