@@ -8,6 +8,8 @@ cdef enum:
     GROUP_STEPS = GROUP_SIZE * BLOCK / STEP
     ALIGNMENT = 64      # a cache line
 
+    AHEAD = 4096        # bytes fetched ahead of a stream: a page, where the hardware's own fetching ends
+
     # Forms of the loop.
     RELU = 1
     MASKED = 2          # the ReLU's decisions are wanted
@@ -81,6 +83,8 @@ cdef inline void apply_step(
     cdef lanes_mask mask
     cdef int i
     for i in range(2 if dtype == FLOAT64 else 1):
+        if form & STREAMING:
+            prefetch(x + 64 * i + AHEAD)
         value = lanes_load(dtype, x + 64 * i)
         if form & GENERAL:
             value = add_bias(dtype, loop, value)

@@ -54,3 +54,4 @@ cdef extern from *:
 
     void stream_end() noexcept nogil                                 # after the last lanes_stream
     int lowest_bit(uint64_t word) noexcept nogil                     # its index; `word` is not zero
+    void prefetch(const char* from_) noexcept nogil                  # may lie beyond the array

@@ -45,4 +45,13 @@ VOCABULARY int lowest_bit(uint64_t word)
 #endif
 }
 
+VOCABULARY void prefetch(const char *from)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    (void)from;
+#else
+    __builtin_prefetch(from, 0, 3);
+#endif
+}
+
 #endif
