@@ -175,6 +175,7 @@ static void print_streamed(int dtype, lanes value)
 {
     uint64_t aligned[LANES_BYTES / 8] __attribute__((aligned(64))) = {0};
     lanes_stream(dtype, (char *)aligned, value);
+    prefetch(NULL);  /* anywhere, without a fault */
     stream_end();
     print_words("stream", aligned, LANES_BYTES / 8);
 }
