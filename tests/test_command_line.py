@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import cpu, functional
+from fastdrop import cpu
 from fastdrop.__main__ import COMMANDS, main
 from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
 
@@ -68,14 +69,35 @@ def test_info(isa, capsys):
 
 def test_check_finds_every_kernel_equal(capsys):
     before = cpu.active()
-    assert main(["check", "--cases", "200", "--seed", "5", "--json"]) == DONE
+    assert main(["check", "--cases", "400", "--seed", "5", "--json"]) == DONE
     result = json.loads(capsys.readouterr().out)
     assert cpu.active() == before
     assert result["seed"] == 5
     assert result["kernels"] == list(cpu.available())
     assert result["differences"] == []
     assert {row["call"] for row in result["compared"]} == set(check.CALLS)
-    assert sum(row["cases"] for row in result["compared"]) == 200
+    assert {row["dtype"] for row in result["compared"]} == {dtype.name for dtype in check.known_dtypes()}
+    assert sum(row["cases"] for row in result["compared"]) == 400
+
+
+def test_check_knows_every_call_of_the_reference():
+    """A new call must not be forgotten there."""
+    names = {call.partition(" ")[0] for call in check.CALLS}
+    assert names == {name for name, value in vars(fd.reference).items() if name in fd.__all__
+                     and inspect.isfunction(value)}  # fmt: skip
+
+
+def test_check_draws_every_option():
+    cases = [check.random_case(5, number, 2)[0] for number in range(300)]
+    assert {case.bias for case in cases} == {case.tiled for case in cases} == {False, True}
+    assert {case.shared for case in cases} == set(check.SHARED)
+    assert {case.layout for case in cases} == set(check.LAYOUTS)
+
+
+def test_a_tile_of_check_fits_into_its_stream():
+    for case in (check.random_case(5, number, 2)[0] for number in range(300)):
+        if case.tiled:
+            case.rng().place(case.shape, case.shared)  # raises otherwise
 
 
 def test_check_reports_a_difference_and_how_to_reproduce_it(monkeypatch, capsys):
@@ -87,9 +109,9 @@ def test_check_reports_a_difference_and_how_to_reproduce_it(monkeypatch, capsys)
 
     class Calls:
         def __getattr__(self, name):
-            return wrong_in_one_bit if name == "dropout" else getattr(functional, name)
+            return wrong_in_one_bit if name == "dropout" else getattr(fd, name)
 
-    monkeypatch.setattr(check, "functional", Calls())
+    monkeypatch.setattr(check, "fastdrop", Calls())
     kernel = cpu.available()[-1]
     assert main(["check", "--cases", "100", "--seed", "5", "--isa", kernel, "--json"]) == FAILED
     difference = json.loads(capsys.readouterr().out)["differences"][0]

@@ -1,7 +1,7 @@
 """``check``: the NumPy reference against every kernel that this machine can run.
 
-A case is a call with random arguments, and a pure function of the seed and its number. So a
-difference is reproduced by these two alone, whatever came before it.
+A case is a call with random arguments, and a pure function of the seed and its number (and of
+whether there is bfloat16). So a difference is reproduced by these alone, whatever came before it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import cpu, functional, reference, threads
-from fastdrop.arguments import DTYPES, MODES, Mode
+import fastdrop
+from fastdrop import cpu, reference, threads
+from fastdrop.arguments import DTYPES, MODES, MaskMode, Mode, decided_shape
 from fastdrop.commands import DONE, FAILED, add_json_argument, at_least, progress, show_json, show_table
 from fastdrop.mask import Mask
-from fastdrop.stream import POSITIONS, Stream
+from fastdrop.noise import LEAST_KEEP_PROB, drawn_noise
+from fastdrop.stream import POSITIONS, Stream, Tile
 
 KEEP_PROBS = (0.0, 2.0**-60, 2.0**-11, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2.0**-53, 1.0)
 OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3)
 SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45)
 SIZES = (300, 300, 5_000, 70_000)  # a case's largest size is one of these: mostly small, where the tails are
 LAYOUTS = ("contiguous", "misaligned", "strided", "reversed", "transposed", "swapped", "in place")
+SHARED: tuple[tuple[int, ...], ...] = ((), (), (0,), (1,), (0, 1))  # axes whose elements share a draw
+TILE_ORIGIN = (2, 5)  # of a case's array, where it is a block of a larger one
 SHOWN = 10  # differences that are printed
 
 
@@ -42,9 +47,28 @@ class Case:
     layout: str
     keep_prob: float
     mode: Mode
+    bias: bool  # whether there is one; backward, whether its gradient is asked for
+    shared: tuple[int, ...]
+    tiled: bool
     seed: int
     offset: int
     threads: int
+
+    def rng(self) -> Stream | Tile:
+        """A stream, or a tile of it: the array is the last block of a larger one."""
+        if not self.tiled:
+            return Stream(self.seed, self.offset)
+        rows, columns = (length + start for length, start in zip(self.shape, TILE_ORIGIN))
+        stream = Stream(self.seed, min(self.offset, POSITIONS - rows * columns))
+        return stream.tile((rows, columns), TILE_ORIGIN)
+
+    def other(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A further input. It is finite: which of two NaNs a sum keeps is up to the CPU."""
+        return np.random.default_rng(self.seed).standard_normal(shape).astype(self.dtype)
+
+    def adds(self) -> dict[str, Any]:
+        """The bias, as a keyword."""
+        return {"bias": self.other(self.shape[-1:])} if self.bias else {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +132,7 @@ def compare_case(
     threads.set_num_threads(case.threads)
     for kernel in kernels:
         cpu.activate(kernel)
-        if outcome(CALLS[case.call](functional, case, laid_out(data, case.layout))) != expected:
+        if outcome(CALLS[case.call](fastdrop, case, laid_out(data, case.layout))) != expected:
             comparison.differences.append((case, kernel))
 
 
@@ -120,14 +144,19 @@ def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArra
     rng = np.random.default_rng((seed, number))
     size = int(rng.integers(0, rng.choice(SIZES), endpoint=True))
     columns = int(rng.integers(1, 40))
+    narrow = bool(rng.integers(2))
+    dtypes = known_dtypes()
     case = Case(
         number=number,
         call=str(rng.choice(list(CALLS))),
-        dtype=DTYPES[rng.integers(len(DTYPES))],
-        shape=(size // columns, columns),
+        dtype=dtypes[rng.integers(len(dtypes))],
+        shape=(size // columns, columns) if narrow else (columns, size // columns),
         layout=str(rng.choice(LAYOUTS)),
         keep_prob=random_keep_prob(rng),
         mode=MODES[rng.integers(len(MODES))],
+        bias=bool(rng.integers(2)),
+        shared=SHARED[rng.integers(len(SHARED))],
+        tiled=not narrow and bool(rng.integers(2)),  # the reference takes its time for many rows
         seed=int.from_bytes(rng.bytes(16), "little"),
         offset=random_offset(rng, size),
         threads=int(rng.integers(1, thread_count, endpoint=True)),
@@ -137,6 +166,16 @@ def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArra
         specials = np.array(SPECIALS).astype(case.dtype)
     np.copyto(data, rng.choice(specials, case.shape), where=rng.random(case.shape) < 0.1)
     return case, data
+
+
+@cache
+def known_dtypes() -> tuple[np.dtype[Any], ...]:
+    """What the calls accept here: bfloat16 comes with ml_dtypes."""
+    try:
+        import ml_dtypes
+    except ModuleNotFoundError:
+        return DTYPES
+    return (*DTYPES, np.dtype(ml_dtypes.bfloat16))
 
 
 def random_keep_prob(rng: np.random.Generator) -> float:
@@ -173,56 +212,96 @@ def laid_out(data: NDArray[Any], layout: str) -> NDArray[Any]:
 # --- calls: each with the reference's or the compiled functions, as `calls` ---------------------
 
 
-def forward(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+Call = Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]
+
+
+def forward(name: str) -> Call:
     def call(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
-        stream = Stream(case.seed, case.offset)
-        y, mask = getattr(calls, name)(x, case.keep_prob, mode=case.mode, rng=stream, out=result(case, x))
-        return y, mask, stream.offset
+        options: dict[str, Any] = {} if name == "alpha_dropout" else {"mode": case.mode, **case.adds()}
+        residual = [case.other(x.shape)] if name == "dropout_add" else []
+        rng = case.rng()
+        y, mask = getattr(calls, name)(
+            x, *residual, case.keep_prob, broadcast_dims=case.shared, rng=rng, out=result(case, x), **options
+        )
+        return y, mask, rng.offset
 
     return call
 
 
-def backward(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+def backward(name: str) -> Call:
     def call(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
-        # Any bits will do: these differ from what the call itself could draw.
-        flags = np.random.default_rng(case.seed).random(dy.shape) < 0.5
-        mask = Mask.from_array(flags, case.keep_prob, case.mode)
-        return (getattr(calls, name)(dy, mask, out=result(case, dy)),)
+        alpha, relu = name.startswith("alpha"), name.startswith("relu")
+        mode: MaskMode = "alpha" if alpha else case.mode
+        mask = any_mask(dy.shape if relu else decided_shape(dy.shape, case.shared), case, mode)
+        options = {} if alpha else {"bias_grad": case.bias}
+        gradients = getattr(calls, name)(dy, mask, out=result(case, dy), **options)
+        return one_nan(*gradients) if options.get("bias_grad") else (gradients,)
 
     return call
+
+
+def any_mask(shape: tuple[int, ...], case: Case, mode: MaskMode) -> Mask:
+    """A mask whose bits differ from what the call itself could draw."""
+    return Mask.from_array(np.random.default_rng(case.seed).random(shape) < 0.5, case.keep_prob, mode)
 
 
 def backward_from_output(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
     saved = np.roll(dy, 7)  # some output: a third of it zeros, and the special values in other places
     saved.reshape(-1)[::3] = 0
-    dx = calls.relu_dropout_backward(
-        dy, saved, keep_prob=case.keep_prob, mode=case.mode, out=result(case, dy)
+    gradients = calls.relu_dropout_backward(
+        dy, saved, keep_prob=case.keep_prob, mode=case.mode, bias_grad=case.bias, out=result(case, dy)
     )
-    return (dx,)
+    return one_nan(*gradients) if case.bias else (gradients,)
 
 
-def predict(name: str) -> Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]:
+def one_nan(dx: NDArray[Any], dbias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The gradients, where a sum is the same NaN, whichever it met first: that is up to the CPU."""
+    dbias[np.isnan(dbias)] = np.nan
+    return dx, dbias
+
+
+def predict(name: str) -> Call:
     def call(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
-        return (getattr(calls, name)(x, case.keep_prob, mode=case.mode, out=result(case, x)),)
+        residual = [case.other(x.shape)] if name == "dropout_add_predict" else []
+        y = getattr(calls, name)(
+            x, *residual, case.keep_prob, mode=case.mode, out=result(case, x), **case.adds()
+        )
+        return (y,)
 
     return call
 
 
+def gaussian(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
+    rng = case.rng()
+    y, noise = calls.gaussian_dropout(x, noisy(case), rng=rng, out=result(case, x))
+    return y, noise, rng.offset
+
+
+def gaussian_backward(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
+    noise = drawn_noise(case.rng(), dy.shape, noisy(case))
+    return (calls.gaussian_dropout_backward(dy, noise, out=result(case, dy)),)
+
+
+def noisy(case: Case) -> float:
+    """The case's keep probability, or the nearest that noise has."""
+    return max(case.keep_prob, LEAST_KEEP_PROB)
+
+
 def mask_alone(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
-    stream = Stream(case.seed, case.offset)
-    return calls.keep_mask(x.shape, case.keep_prob, rng=stream), stream.offset
+    rng = case.rng()
+    return calls.keep_mask(x.shape, case.keep_prob, broadcast_dims=case.shared, rng=rng), rng.offset
 
 
-CALLS: dict[str, Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]] = {
-    "relu_dropout": forward("relu_dropout"),
-    "relu_dropout_backward": backward("relu_dropout_backward"),
+CALLS: dict[str, Call] = {
+    **{name: forward(name) for name in ("relu_dropout", "dropout", "dropout_add", "alpha_dropout")},
+    **{f"{name}_backward": backward(f"{name}_backward")
+       for name in ("relu_dropout", "dropout", "dropout_add", "alpha_dropout")},
     "relu_dropout_backward from y": backward_from_output,
-    "relu_dropout_predict": predict("relu_dropout_predict"),
-    "dropout": forward("dropout"),
-    "dropout_backward": backward("dropout_backward"),
-    "dropout_predict": predict("dropout_predict"),
+    **{f"{name}_predict": predict(f"{name}_predict") for name in ("relu_dropout", "dropout", "dropout_add")},
+    "gaussian_dropout": gaussian,
+    "gaussian_dropout_backward": gaussian_backward,
     "keep_mask": mask_alone,
-}
+}  # fmt: skip
 
 
 def result(case: Case, x: NDArray[Any]) -> NDArray[Any] | None:
