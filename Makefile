@@ -43,9 +43,10 @@ docs: $(DONE)/build $(DONE)/docs  ## the pages, in docs/_build/html; a warning i
 
 build: $(DONE)/build  ## compile in place, whatever has changed
 
-dist: $(DONE)/requires  ## the source distribution, in dist/
-	$(PIP) install build
-	$(RUN) -m build --sdist
+dist: $(DONE)/requires  ## the source distribution and a wheel, checked, in dist/
+	$(PIP) install build twine
+	$(RUN) -m build
+	$(RUN) -m twine check --strict dist/*
 
 clean:  ## remove what was built, and .venv
 	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
