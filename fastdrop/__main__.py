@@ -24,20 +24,22 @@ COMMANDS = {
 EXTRAS = {"bench": "bench", "demo": "demo", "mask": "demo"}  # what a command's own imports come with
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-EPILOG = """\
-examples:
-  fastdrop info
-  fastdrop check --cases 10000
-  fastdrop mask 24x64 --keep-prob 0.9 --seed 42
-
+EXAMPLES = {
+    "info": ("fastdrop info", "FASTDROP_ISA=generic fastdrop info --json"),
+    "check": ("fastdrop check", "fastdrop check --cases 10000 --isa generic"),
+    "bench": ("fastdrop bench", "fastdrop bench --seconds 60 --dtype float64 --plot bench.svg"),
+    "demo": ("fastdrop demo", "fastdrop demo --seeds 20 --plot ensembles.svg"),
+    "mask": ("fastdrop mask 24x64 --keep-prob 0.9 --seed 42", "fastdrop mask 1000x1000 -o mask.npy"),
+}
+EXIT_CODES = """\
 exit codes: 0 done, and what was to be shown holds; 1 it does not hold; 2 wrong arguments, or
-something has to be installed first. `fastdrop COMMAND --help` says more about a command.
-"""
+something has to be installed first."""
+MORE = "`fastdrop COMMAND --help` says more about a command."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
         parsed = parser_for(command).parse_args(arguments)
@@ -56,18 +58,29 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastdrop",
         description="Dropout, and ReLU with dropout, fused and exact on the CPU.",
-        epilog=EPILOG,
+        epilog=f"{examples_of(*EXAMPLES)}\n\n{EXIT_CODES}\n\n{MORE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fastdrop {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        subparser = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"examples:\n  {EXAMPLES[name][0]}\n  {EXAMPLES[name][1]}\n\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name == command:
             module = importlib.import_module(f"fastdrop.commands.{name}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     return parser
+
+
+def examples_of(*commands: str) -> str:
+    """What one of them looks like, for each."""
+    return "\n  ".join(["examples:", *(EXAMPLES[command][0] for command in commands)])
 
 
 def needs(command: str, module: str) -> str:

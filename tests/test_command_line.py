@@ -13,8 +13,8 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.__main__ import COMMANDS, main
-from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
+from fastdrop.__main__ import COMMANDS, EXAMPLES, main, parser_for
+from fastdrop.commands import DONE, FAILED, MISUSED, bench, check, demo
 
 
 def refused(*arguments: str) -> int:
@@ -36,13 +36,26 @@ def test_every_command_has_help_and_json(command, capsys):
     assert "--json" in capsys.readouterr().out
 
 
+def test_without_arguments_it_helps(capsys):
+    assert refused() == DONE
+    text = capsys.readouterr().out
+    assert all(f"\n  fastdrop {name}" in text for name in COMMANDS), "an example of each command"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_the_help_are_accepted(command):
+    for example in EXAMPLES[command]:
+        arguments = example.partition("fastdrop ")[2].split()
+        assert parser_for(command).parse_args(arguments).run
+
+
 def test_it_runs_as_a_module():
     ran = subprocess.run([sys.executable, "-m", "fastdrop", "--version"], capture_output=True, text=True)
     assert ran.returncode == DONE
     assert ran.stdout.strip() == f"fastdrop {fd.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [(), ("train",), ("check", "--cases", "0"), ("demo", "--seeds", "1")])
+@pytest.mark.parametrize("arguments", [("train",), ("check", "--cases", "0"), ("demo", "--seeds", "1")])
 def test_wrong_arguments(arguments, capsys):
     assert refused(*arguments) == MISUSED
     assert "error:" in capsys.readouterr().err
@@ -164,6 +177,41 @@ def test_mask_refuses_bad_arguments(arguments, message, capsys):
 def test_mask_refuses_a_seed_outside_of_the_stream(capsys):
     assert main(["mask", "8", "--seed", "-1"]) == MISUSED
     assert "seed must be in [0, 2**128), got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "demo"])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("plot.txt", "must end in one of .png, .svg, .pdf, got 'plot.txt'"),
+        ("no/where.svg", "must be in a folder that exists, got 'no/where.svg'"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_is_refused_at_once(command, file, message, capsys):
+    assert refused(command, "--plot", file) == MISUSED
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "demo"])
+def test_a_plot_needs_matplotlib_before_the_work_begins(command, monkeypatch, capsys):
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is in the extra bench")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # import of it raises
+    assert main([command, "--plot", "plot.svg"]) == MISUSED
+    printed = capsys.readouterr().err
+    assert f"needs matplotlib, which is not installed: pip install 'fastdrop[{command}]'" in printed
+
+
+def test_bench_measures_and_draws(isa, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra bench")
+    monkeypatch.setattr(bench, "SIZES", {"64": 64, "1 Ki": 1024})
+    monkeypatch.setattr(bench.contenders, "present", lambda peers: (peers[:2], []))  # fastdrop and the copy
+    path = tmp_path / "plot.svg"
+    assert main(["bench", "--seconds", "0.1", "--plot", str(path), "--json"]) == DONE
+    result = json.loads(capsys.readouterr().out)
+    assert {row["operation"] for row in result["results"]} == set(bench.OPERATIONS)
+    assert {row["contender"] for row in result["results"]} == {f"fastdrop {isa}", "copy"}
+    assert all(row["ns_an_element"]["median"] > 0 for row in result["results"])
+    assert path.read_text("utf-8").count("<svg ") == 1
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 DONE = 0
 FAILED = 1  # what the command set out to show does not hold here
 MISUSED = 2  # wrong arguments, as argparse has it, or something to be installed first
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def on_terminal(stream: Any) -> bool:
@@ -81,6 +83,25 @@ def show_json(value: object) -> None:
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def add_plot_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--plot", type=picture, metavar="FILE",
+                        help=f"draw {what} ({', '.join(PICTURES)}); needs matplotlib")  # fmt: skip
+
+
+def picture(text: str) -> Path:
+    """A file that matplotlib can write: what is wrong with it is said before the work, not after."""
+    return writable(text, PICTURES)
+
+
+def writable(text: str, suffixes: Sequence[str]) -> Path:
+    path = Path(text)
+    if path.suffix not in suffixes:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(suffixes)}, got {text!r}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {text!r}")
+    return path
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -11,6 +11,7 @@ from fastdrop import cpu
 from fastdrop.commands import (
     DONE,
     add_json_argument,
+    add_plot_argument,
     contenders,
     plain_table,
     progress,
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="about how long to take (default: 20)")  # fmt: skip
     parser.add_argument("--keep-prob", type=probability, default=0.9, metavar="P",
                         help="probability that an element is kept, in (0, 1) (default: 0.9)")  # fmt: skip
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32",
+                        help="what the elements are (default: %(default)s)")  # fmt: skip
+    add_plot_argument(parser, "the time an element against the size")
     add_json_argument(parser)
 
 
@@ -57,6 +60,8 @@ def between(text: str, low: float, high: float) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure with the instruction set in use, and print."""
+    if arguments.plot:
+        import matplotlib  # noqa: F401  (a missing one is noticed before the measurement, not after)
     peers: list[Peer] = [
         Fastdrop(cpu.active()),
         contenders.Copy(),
@@ -73,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         show_json(as_json(results, environment, absent, arguments))
     else:
         show(results, environment, absent, arguments)
+    if arguments.plot:
+        plot(results, arguments)
     return DONE
 
 
@@ -124,6 +131,32 @@ def show(
         print()
     for reason in absent:
         print(reason)
+
+
+def plot(results: Results, arguments: argparse.Namespace) -> None:
+    """The time an element against the size, a panel for each operation; quartiles as a band."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, len(OPERATIONS), sharey=True)
+    sizes = list(SIZES.values())
+    names = dict.fromkeys(name for comparison in results.values() for name in comparison.names)
+    colors = {name: f"C{number}" for number, name in enumerate(names)}
+    for axes, operation in zip(panels, OPERATIONS):
+        comparisons = [results[operation, label] for label in SIZES]
+        for name in comparisons[0].names:
+            times = [each.time(name) * (1e9 / size) for each, size in zip(comparisons, sizes)]
+            axes.plot(sizes, [time.median for time in times], color=colors[name], marker="o", label=name)
+            axes.fill_between(sizes, [time.low for time in times], [time.high for time in times],
+                              color=colors[name], alpha=0.2, linewidth=0)  # fmt: skip
+        axes.set(title=operation, xscale="log", yscale="log", xlabel="elements")
+        axes.set_xticks(sizes, list(SIZES), rotation=30)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("ns an element")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    figure.suptitle(f"{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread")
+    figure.savefig(arguments.plot)
 
 
 def columns_of(environment: dict[str, str]) -> tuple[list[str], list[list[str]]]:

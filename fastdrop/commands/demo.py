@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from fastdrop import cpu, reference
 from fastdrop.arguments import MODES
-from fastdrop.commands import DONE, FAILED, add_json_argument, at_least, progress, show_json, show_table
+from fastdrop.commands import (
+    DONE,
+    FAILED,
+    add_json_argument,
+    add_plot_argument,
+    at_least,
+    progress,
+    show_json,
+    show_table,
+)
 from fastdrop.layers import ReLUDropout
 from fastdrop.stream import Stream
 
@@ -35,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="how often to train each way, at least 2 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(1), metavar="N",
                         help="how often to go through the images (default: the example's)")  # fmt: skip
-    parser.add_argument("--plot", type=Path, metavar="FILE",
-                        help="draw the accuracy of the ensembles, in any format of matplotlib's")  # fmt: skip
+    add_plot_argument(parser, "the accuracy of the ensembles")
     add_json_argument(parser)
 
 

@@ -11,12 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdrop import arguments as checks
-from fastdrop.commands import DONE, MISUSED, add_json_argument, on_terminal, show_json
+from fastdrop.commands import (
+    DONE,
+    MISUSED,
+    PICTURES,
+    add_json_argument,
+    on_terminal,
+    show_json,
+    writable,
+)
 from fastdrop.functional import keep_mask
 from fastdrop.mask import Mask
 from fastdrop.stream import Stream
 
-PICTURES = (".png", ".svg", ".pdf")
 KEPT, DROPPED = "#", "."
 HALF_BLOCKS = " ▄▀█"  # two rows of the mask in a line: neither, lower, upper, both
 
@@ -116,8 +123,4 @@ def integer(text: str) -> int:
 
 
 def output(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in (".npy", *PICTURES):
-        accepted = ", ".join((".npy", *PICTURES))
-        raise argparse.ArgumentTypeError(f"must end in one of {accepted}, got {text!r}")
-    return path
+    return writable(text, (".npy", *PICTURES))
