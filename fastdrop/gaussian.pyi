@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import RNG
 
-_Float = TypeVar("_Float", np.float32, np.float64, np.float16)
+_Float = TypeVar("_Float", bound=np.generic)  # bfloat16 is no np.floating
 
 @overload
 def gaussian_dropout(

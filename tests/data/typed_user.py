@@ -1,0 +1,100 @@
+"""A user's file that names everything public, with its types: `mypy --strict` must pass on it.
+
+`assert_type` states what a type checker has to infer; the file also runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import assert_type
+
+import fastdrop as fd
+from fastdrop import layers, reference
+
+F32: TypeAlias = NDArray[np.float32]
+
+x: F32 = np.ones((4, 8), np.float32)
+bias: F32 = np.ones(8, np.float32)
+out: F32 = np.empty_like(x)
+
+
+def calls() -> None:
+    y, mask = fd.relu_dropout(x, 0.9, bias=bias, mode="vanilla", rng=1, out=out)
+    assert_type(y, F32)
+    assert_type(mask, fd.Mask)
+    assert_type(fd.relu_dropout(x, 0.9, return_mask=False), tuple[F32, None])
+    assert_type(fd.relu_dropout_backward(y, mask), F32)
+    assert_type(fd.relu_dropout_backward(y, mask, bias_grad=True), tuple[F32, F32])
+    assert_type(fd.relu_dropout_backward(y, y, keep_prob=0.9, mode="inverted"), F32)
+    assert_type(fd.relu_dropout_predict(x, 0.9, bias=bias), F32)
+    assert_type(fd.dropout(x, keep_prob=0.9, broadcast_dims=(0, 1)), tuple[F32, fd.Mask])
+    assert_type(fd.dropout_backward(x, fd.dropout(x, 0.9)[1], bias_grad=True), tuple[F32, F32])
+    assert_type(fd.dropout_predict(x, 0.9), F32)
+
+
+def other_forms() -> None:
+    y, mask = fd.dropout_add(x, x, 0.9, bias=bias, broadcast_dims=0)
+    assert_type(fd.dropout_add_backward(y, mask), F32)
+    assert_type(fd.dropout_add_predict(x, x, 0.9), F32)
+    y, mask = fd.alpha_dropout(x, 0.9, rng=np.random.SeedSequence(1))
+    assert_type(fd.alpha_dropout_backward(y, mask), F32)
+    y, noise = fd.gaussian_dropout(x, 0.9, rng=np.random.default_rng(1))
+    assert_type(noise, fd.GaussianNoise)
+    assert_type(fd.gaussian_dropout_backward(y, noise), F32)
+    assert_type(noise.to_array(), F32)
+
+
+def from_lists() -> None:
+    assert_type(fd.dropout([1.0, 2.0], 0.5), tuple[NDArray[Any], fd.Mask])
+    assert_type(fd.dropout_predict([1.0, 2.0], 0.5), NDArray[Any])
+
+
+def streams_and_masks() -> None:
+    stream = fd.Stream(42, offset=3)
+    assert_type(stream.reserve(8), int)
+    assert_type(stream.spawn(2), list[fd.Stream])
+    tile = stream.tile((8, 8), (0, 0))
+    assert_type(tile, fd.Tile)
+    mask = fd.keep_mask((4, 8), 0.9, rng=tile)
+    assert_type(mask.to_array(), NDArray[np.bool_])
+    assert_type(mask.bits, NDArray[np.uint8])
+    assert_type(mask.keep_prob, float)
+    assert_type(fd.Mask.from_array([True, False], 0.5), fd.Mask)
+
+
+def layers_with_state() -> None:
+    for layer in (
+        layers.Dropout(0.9, rng=fd.Stream(1)),
+        layers.ReLUDropout(0.9, mode="vanilla"),
+        layers.AlphaDropout(0.9),
+        layers.GaussianDropout(0.9),
+    ):
+        layer.train()
+        layer.backward(layer(x), out=out)
+        layer.eval()(x)
+    add = layers.DropoutAdd(0.9)
+    add.backward(add(x, x))
+
+
+def monte_carlo() -> None:
+    def predict(x: F32, rng: fd.Stream) -> F32:
+        return fd.dropout(x, 0.9, rng=rng, return_mask=False)[0]
+
+    result = fd.mc_predict(predict, x, 4, rng=1)
+    assert_type(result, fd.MonteCarlo)
+    assert_type(result.mean, NDArray[np.float64])
+
+
+def the_rest() -> None:
+    fd.set_num_threads(fd.get_num_threads())
+    assert_type(fd.get_include(), str)
+    assert_type(fd.__version__, str)
+    y, _ = reference.relu_dropout(x, 0.9)
+    assert_type(y, NDArray[Any])
+
+
+for use in (calls, other_forms, from_lists, streams_and_masks, layers_with_state, monte_carlo, the_rest):
+    use()

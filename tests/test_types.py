@@ -1,0 +1,61 @@
+"""The types: a type checker accepts what users write, and the stubs say what the modules have."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+import fastdrop as fd
+from support import ROOT
+
+USER = ROOT / "tests" / "data" / "typed_user.py"
+STUBBED = [f"fastdrop.{path.relative_to(ROOT / 'fastdrop').with_suffix('').as_posix().replace('/', '.')}"
+           for path in sorted((ROOT / "fastdrop").rglob("*.pyi"))]  # fmt: skip
+
+CYTHON_S_OWN = ("__test__", "__pyx_capi__")
+
+
+def passes(*command: str) -> None:
+    ran = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_user_s_file_runs():
+    pytest.importorskip("typing_extensions", reason="typing_extensions is in the extra lint")
+    runpy.run_path(str(USER))
+
+
+def test_a_user_s_file_names_everything_public():
+    named = set(re.findall(r"\w+", USER.read_text("utf-8")))
+    assert set(fd.__all__) <= named, set(fd.__all__) - named
+
+
+def test_a_user_s_file_passes_mypy(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is in the extra lint")
+    # Silent on what it imports, as it would be if the package lay in site-packages.
+    passes("mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path), str(USER))
+
+
+def test_mypy_finds_what_is_wrong(tmp_path):
+    """Otherwise the test above would pass with everything typed as Any."""
+    api = pytest.importorskip("mypy.api", reason="mypy is in the extra lint")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text('import fastdrop as fd\n\nfd.dropout([1.0], "0.9")\nfd.keep_mask(8, 0.5, mode="x")\n')
+    printed, _, code = api.run(["--strict", "--cache-dir", str(tmp_path), str(wrong)])
+    assert code == 1
+    assert "wrong.py:3" in printed
+    assert "wrong.py:4" in printed
+
+
+def test_stubs_agree_with_the_compiled_modules(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is in the extra lint")
+    allowed = tmp_path / "allowed.txt"
+    allowed.write_text("\n".join(rf".*\.{name}" for name in CYTHON_S_OWN))
+    passes(
+        "mypy.stubtest", "--mypy-config-file", "pyproject.toml",
+        "--allowlist", str(allowed), "--ignore-unused-allowlist", *STUBBED,
+    )  # fmt: skip
