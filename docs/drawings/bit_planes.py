@@ -13,6 +13,7 @@ SEED, KEEP_PROB, ELEMENTS, PLANES = 12, 0.9, 10, 6
 CELL, LEFT, TOP = 40, 110, 96
 WIDTH, HEIGHT = LEFT + PLANES * CELL + 210, TOP + ELEMENTS * CELL + 84
 TIED, KEPT, DROPPED, UNSEEN = "#d6e4f5", "#9fd8a8", "#f3a6a0", "#f4f4f4"
+LEGEND = ((TIED, "tied: look on"), (KEPT, "below T"), (DROPPED, "above T"), (UNSEEN, "not needed"))
 
 
 def text(x: float, y: float, words: object, anchor: str = "middle", **style: object) -> str:
@@ -61,8 +62,9 @@ def drawing() -> str:
     parts += [text(LEFT + (j + 0.5) * CELL, y, "1" if j == 0 else f"1/{2**j}") for j in range(PLANES)]
     parts.append(text(LEFT + PLANES * CELL + 14, y, "+ ... = 2 bits an element", "start"))
     x = LEFT
-    for fill, words in ((TIED, "tied: look on"), (KEPT, "below T"), (DROPPED, "above T"), (UNSEEN, "not needed")):
-        parts.append(f'<rect x="{x}" y="{y + 22}" width="14" height="14" rx="3" fill="{fill}" stroke="#bbb"/>')
+    for fill, words in LEGEND:
+        box = f'x="{x}" y="{y + 22}" width="14" height="14" rx="3"'
+        parts.append(f'<rect {box} fill="{fill}" stroke="#bbb"/>')
         parts.append(text(x + 20, y + 34, words, "start", font_size=13))
         x += 40 + 8 * len(words)
     body = "\n".join(parts)
