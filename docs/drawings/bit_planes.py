@@ -46,8 +46,9 @@ def drawing() -> str:
     planes = [np.unpackbits(reference.plane(SEED, block, j)[0], bitorder="little") for j in range(PLANES)]
     threshold = [int(KEEP_PROB * 2**PLANES) >> (PLANES - 1 - j) & 1 for j in range(PLANES)]
     parts = [text(LEFT - 14, TOP - 26, f"T = {KEEP_PROB}", "end", font_weight="bold")]
+    parts.append(text(LEFT - 14, 32, "plane", "end", fill="#666"))
     for j, bit in enumerate(threshold):
-        parts.append(text(LEFT + (j + 0.5) * CELL, 24, f"plane {j}", font_size=11, fill="#555"))
+        parts.append(text(LEFT + (j + 0.5) * CELL, 32, j, fill="#666"))
         parts.append(text(LEFT + (j + 0.5) * CELL, TOP - 26, bit, font_weight="bold"))
     parts.append(f'<path d="M{LEFT} {TOP - 10}H{LEFT + PLANES * CELL}" stroke="#888"/>')
     verdicts = []
@@ -66,7 +67,7 @@ def drawing() -> str:
         box = f'x="{x}" y="{y + 22}" width="14" height="14" rx="3"'
         parts.append(f'<rect {box} fill="{fill}" stroke="#bbb"/>')
         parts.append(text(x + 20, y + 34, words, "start", font_size=13))
-        x += 40 + 8 * len(words)
+        x += 48 + 6 * len(words)
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
