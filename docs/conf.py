@@ -57,7 +57,7 @@ html_theme_options = {
     "logo": {"text": "fastdrop"},
     "navbar_end": ["theme-switcher"],
     "show_toc_level": 2,
-    "header_links_before_dropdown": 4,
+    "header_links_before_dropdown": 3,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
