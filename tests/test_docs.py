@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import fastdrop as fd
 from support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,3 +38,11 @@ def test_links_lead_to_files_that_are_there(page):
     for target in LINK.findall(page.read_text("utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+def test_the_reference_page_has_everything_public():
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    described = {name.rpartition(".")[2] for name in re.findall(r"auto(?:function|class):: (\S+)", page)}
+    classes = {name for name, value in vars(fd.layers).items()
+               if isinstance(value, type) and value.__module__ == fd.layers.__name__}  # fmt: skip
+    assert {*fd.__all__, *classes} - {"layers", "reference"} <= described
