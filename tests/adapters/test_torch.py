@@ -1,0 +1,297 @@
+"""PyTorch: its words, its rules for operators, and the bits of the calls."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+
+import threading  # noqa: E402
+
+import numpy as np  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+import fastdrop as fd  # noqa: E402
+import fastdrop.torch as ft  # noqa: E402
+
+FORMS = ["dropout", "relu_dropout", "alpha_dropout"]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def seed(n=0):
+    """The seed that a call with `generator(n)` draws."""
+    return ft.seed_of(ft.new_seed(generator(n)))
+
+
+def values(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=generator(7)).to(dtype)
+
+
+# --- the calls --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ft.DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_results_and_gradients_are_those_of_the_calls(form, dtype):
+    x = values(5, 301, dtype=dtype).requires_grad_()
+    dy = values(5, 301, dtype=dtype) + 1
+    y = getattr(ft, form)(x, 0.25, True, generator=generator())
+    y.backward(dy)
+    expected, mask = getattr(fd, form)(ft.view(x), 0.75, rng=seed())
+    assert np.array_equal(ft.view(y), expected)
+    assert np.array_equal(ft.view(x.grad), getattr(fd, f"{form}_backward")(ft.view(dy), mask))
+
+
+def test_dropout_add():
+    x, residual = values(4, 9).requires_grad_(), (values(4, 9) * 2).requires_grad_()
+    y = ft.dropout_add(x, residual, 0.5, generator=generator())
+    y.sum().backward()
+    expected, mask = fd.dropout_add(ft.view(x), ft.view(residual), 0.5, rng=seed())
+    assert np.array_equal(ft.view(y), expected)
+    assert np.array_equal(x.grad, fd.dropout_backward(np.ones((4, 9), np.float32), mask))
+    assert residual.grad.eq(1).all()
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_whole_channels(spatial):
+    x = values(3, 40, *[4] * spatial).requires_grad_()
+    y = getattr(ft, f"dropout{spatial}d")(x, 0.5, generator=generator())
+    y.sum().backward()
+    axes = tuple(range(2, x.dim()))
+    assert np.array_equal(y.detach(), fd.dropout(ft.view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
+    assert (x.grad.flatten(2) == x.grad.flatten(2)[..., :1]).all()
+    assert set(x.grad.unique().tolist()) == {0.0, 2.0}
+
+
+def test_strides_and_in_place():
+    x = values(6, 8)
+    expected = fd.dropout(ft.view(x).T, 0.5, rng=seed())[0]
+    assert np.array_equal(ft.dropout(x.T, 0.5, generator=generator()), expected)
+    y = x.T
+    assert ft.dropout(y, 0.5, inplace=True, generator=generator()) is y
+    assert np.array_equal(x.T, expected)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize("form", FORMS)
+def test_edge_probabilities_are_pytorchs(form, p):
+    x = values(50)
+    theirs = ft.relu_and_dropout if form == "relu_dropout" else getattr(F, form)
+    assert torch.equal(getattr(ft, form)(x, p, True), theirs(x, p, True, False))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("name", [*FORMS, "dropout1d"])
+def test_bad_probabilities_raise_pytorchs_error(name, p):
+    with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got"):
+        getattr(ft, name)(values(2, 3, 4), p, True)
+
+
+def test_other_tensors_go_to_pytorch():
+    x = torch.ones(3, device="meta")
+    assert ft.dropout(x, 0.5).device.type == "meta"
+    with pytest.raises(TypeError, match="generator needs a strided CPU tensor"):
+        ft.dropout(x, 0.5, generator=generator())
+
+
+# --- operators --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [[], [1]], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_operators_keep_pytorchs_rules(form, shared):
+    words = ft.new_seed(generator())
+    x = values(4, 6, dtype=torch.float64).requires_grad_()
+    torch.library.opcheck(ft.forward, (x, 0.5, form, shared, words))
+
+    def call(x):
+        return ft.forward(x, 0.5, form, shared, words)[0]
+
+    assert torch.autograd.gradcheck(call, (x,))
+    assert torch.autograd.gradgradcheck(call, (x,))
+
+
+def test_the_operator_with_a_residual_keeps_them_too():
+    words = ft.new_seed(generator())
+    x, residual = (values(4, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
+    torch.library.opcheck(ft.forward_add, (x, residual, 0.5, words))
+    assert torch.autograd.gradcheck(lambda *args: ft.forward_add(*args, 0.5, words)[0], (x, residual))
+
+
+def test_a_gradient_keeps_one_bit_an_element():
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        ft.relu_dropout(values(8, 128).requires_grad_(), 0.1)
+    assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 128)]
+
+
+def test_compile_without_a_graph_break():
+    def step(x):
+        return ft.dropout_add(ft.relu_dropout(x, 0.5), x, 0.25).sum()
+
+    results, gradients = [], []
+    for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        x = values(4, 64).requires_grad_()
+        torch.manual_seed(3)
+        results.append(call(x))
+        results[-1].backward()
+        gradients.append(x.grad)
+    assert torch.equal(*results)
+    assert torch.equal(*gradients)
+
+
+def test_export():
+    class Model(nn.Module):
+        def forward(self, x):
+            return ft.dropout(x, 0.5)
+
+    program = torch.export.export(Model(), (values(4, 8),))
+    assert "fastdrop.forward" in str(program.graph)
+
+
+def test_vmap_respects_randomness():
+    x = torch.ones(3, 256)
+    same = torch.func.vmap(lambda x: ft.dropout(x, 0.5), randomness="same")(x)
+    different = torch.func.vmap(lambda x: ft.dropout(x, 0.5), randomness="different")(x)
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(different[0], different[1])
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(lambda x: ft.dropout(x, 0.5))(x)
+
+
+def test_autocast():
+    layer = nn.Sequential(nn.Linear(8, 8), ft.ReLUDropout(0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(values(4, 8))
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert layer[0].weight.grad.dtype == torch.float32
+
+
+# --- randomness -------------------------------------------------------------------------------
+
+
+def test_manual_seed_makes_a_run_reproducible():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append([ft.dropout(torch.ones(500), 0.5) for _ in range(2)])
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert torch.equal(runs[0][1], runs[1][1])
+    assert not torch.equal(*runs[0])
+
+
+def test_a_checkpointed_model_has_the_same_gradients():
+    model = nn.Sequential(nn.Linear(32, 64), ft.ReLUDropout(0.3), nn.Linear(64, 32), ft.Dropout(0.2))
+    gradients = []
+    for run in (model, lambda x: checkpoint(model, x, use_reentrant=False, preserve_rng_state=True)):
+        model.zero_grad()
+        torch.manual_seed(1)
+        run(values(16, 32).requires_grad_()).pow(2).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+def test_threads_each_with_a_generator():
+    found = {}
+
+    def work(n):
+        found[n] = ft.dropout(torch.ones(100_000), 0.5, generator=generator(n))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n, y in found.items():
+        assert torch.equal(y, ft.dropout(torch.ones(100_000), 0.5, generator=generator(n)))
+
+
+# --- modules and models -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Dropout", "AlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d"])
+def test_modules_are_pytorchs(name):
+    ours, theirs = getattr(ft, name)(0.3, inplace=True), getattr(nn, name)(0.3, inplace=True)
+    assert isinstance(ours, getattr(nn, name))
+    assert repr(ours) == repr(theirs)
+    x = values(2, 3, *[4] * (int(name[-2]) if name[-1] == "d" else 1))
+    assert torch.equal(ours.eval()(x.clone()), x)
+    with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got 2"):
+        getattr(ft, name)(2)
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 64), nn.Dropout(0.1))
+
+
+def test_accelerate_and_restore():
+    plain, fast = model(), model()
+    seen = []
+    fast[4].register_forward_hook(lambda *_: seen.append(1))
+    report = ft.accelerate(fast)
+    assert report.replaced == {"1": "FusedReLU", "2": "ReLUDropout", "4": "Dropout"}
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    fast(values(3, 6))
+    assert seen == [1]
+    assert torch.equal(fast.eval()(values(3, 6)), plain.eval()(values(3, 6)))
+    assert not fast[2].training
+    ft.restore(fast)
+    assert repr(fast) == repr(plain)
+
+
+def test_a_relu_that_others_see_is_left():
+    fast, relu = model(), nn.ReLU()
+    fast[1].register_forward_hook(lambda *_: None)
+    assert ft.accelerate(fast).replaced == {"2": "Dropout", "4": "Dropout"}
+    shared = nn.Sequential(relu, nn.Dropout(0.5), nn.Sequential(relu, nn.Identity()))
+    assert ft.accelerate(shared).replaced == {"1": "Dropout"}
+
+
+def test_what_is_left_is_reported_with_its_reason():
+    class Own(nn.Dropout):
+        pass
+
+    report = ft.accelerate(nn.Sequential(Own(), nn.FeatureAlphaDropout()))
+    assert set(report.left) == {"0", "1"}
+    assert "Own is not one of the forms" in str(report)
+
+
+def test_patched_covers_a_transformer():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.5, batch_first=True)
+    calls = []
+    with ft.patched():
+        drawn = F.dropout
+
+        def counted(*args, **options):
+            calls.append(args[1] if len(args) > 1 else options)
+            return drawn(*args, **options)
+
+        F.dropout = counted
+        torch.manual_seed(0)
+        y = layer(values(2, 5, 16))
+    assert F.dropout is ft.TORCH["dropout"]
+    assert len(calls) == 3, "two residual branches and the feed-forward one; attention has its own"
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"scale": 0.5}, {"mask": bool}, {"mask": float}], ids=str
+)
+def test_attention_is_pytorchs_but_for_the_draw(options):
+    q, k, v = (values(2, 3, 5, 8) * n for n in (1, 2, 3))
+    options = dict(options)
+    kind = options.pop("mask", None)
+    if kind:
+        options["attn_mask"] = torch.ones(5, 5).tril().bool() if kind is bool else values(5, 5)
+    expected = F.scaled_dot_product_attention(q, k, v, **options)
+    torch.testing.assert_close(ft.attention(q, k, v, dropout_p=1e-12, **options), expected)
+    dropped = torch.stack([ft.attention(q, k, v, dropout_p=0.5, **options) for _ in range(4000)]).mean(0)
+    assert (dropped - expected).abs().max() < 0.1 * expected.abs().max() + 0.2
