@@ -111,7 +111,7 @@ def keep_probability(value: Any) -> float:
     """`value` as a float in [0, 1]."""
     if type(value) is float and 0.0 <= value <= 1.0:
         return value  # what is nearly always passed, without the cost of asking an abstract class
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"keep_prob must be a real number in [0, 1], got {value!r}")
     keep_prob = float(value)
     if not 0.0 <= keep_prob <= 1.0:

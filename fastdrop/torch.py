@@ -205,11 +205,10 @@ def relu_and_dropout(x: Tensor, p: float, training: bool, inplace: bool) -> Tens
     return TORCH["dropout"](F.relu(x, inplace), p, training, inplace)
 
 
+SDPA = "scaled_dot_product_attention"
 TORCH: dict[str, Any] = {
     name: getattr(F, name)
-    for name in (
-        "dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "scaled_dot_product_attention"
-    )  # fmt: skip
+    for name in ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA)
 }
 
 
@@ -437,7 +436,7 @@ def attention(
 ) -> Tensor:  # fmt: skip
     """`scaled_dot_product_attention`, with the weights dropped by the kernels."""
     if dropout_p == 0.0 or enable_gqa or not supported(query):
-        return TORCH["scaled_dot_product_attention"](
+        return TORCH[SDPA](
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     weights = query * (query.size(-1) ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
@@ -468,7 +467,7 @@ def patched() -> Iterator[None]:
     """
     ours = {
         "dropout": dropout, "alpha_dropout": alpha_dropout, "dropout1d": dropout1d,
-        "dropout2d": dropout2d, "dropout3d": dropout3d, "scaled_dot_product_attention": attention,
+        "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention,
     }  # fmt: skip
     before = {name: getattr(F, name) for name in ours}
     for name, function in ours.items():

@@ -1,0 +1,110 @@
+"""Dask: what the NumPy call gives on the whole array, whatever the chunks, the workers and the order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+da = pytest.importorskip("dask.array", reason="Dask is an optional dependency")
+
+import fastdrop as fd  # noqa: E402
+import fastdrop.dask as fdask  # noqa: E402
+
+CHUNKINGS = [
+    ((50,), (7,)), ((50,), ((1, 0, 49),)), ((6, 300), (4, 129)), ((6, 300), (6, 300)),
+    ((3, 4, 50), (2, 3, 17)),
+    ((2, 3, 4, 5), (1, 2, 3, 2)), ((), ()), ((0, 4), (1, 2)), ((1, 1), (1, 1)),
+]  # fmt: skip
+
+
+def values(shape, dtype=np.float32):
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
+@pytest.mark.parametrize(("shape", "chunks"), CHUNKINGS, ids=str)
+def test_chunks_change_nothing(form, shape, chunks):
+    x, dy = values(shape), values(shape) + 2
+    y, draws = getattr(fdask, form)(da.from_array(x, chunks=chunks), 0.7, rng=fd.Stream(3, 1000))
+    expected, mask = getattr(fd, form)(x, 0.7, rng=fd.Stream(3, 1000))
+    lazy = da.from_array(dy, chunks=chunks)
+    saved = (draws,) if form == "dropout" else (y, draws)
+    dx = getattr(fdask, f"{form}_backward")(lazy, *saved)
+    assert np.array_equal(y.compute(), expected)
+    assert np.array_equal(dx.compute(), getattr(fd, f"{form}_backward")(dy, mask))
+
+
+@pytest.mark.parametrize(("shape", "chunks"), CHUNKINGS, ids=str)
+def test_the_mask_alone(shape, chunks):
+    mask = fdask.keep_mask(shape, 0.7, chunks=chunks, rng=9)
+    assert np.array_equal(mask.compute(), fd.keep_mask(shape, 0.7, rng=9).to_array())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["inverted", "vanilla"])
+def test_dtypes_and_modes(dtype, mode):
+    x = values((40, 70), dtype)
+    y, _ = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), 0.6, mode=mode, rng=2)
+    assert y.dtype == dtype
+    assert np.array_equal(y.compute(), fd.relu_dropout(x, 0.6, mode=mode, rng=2)[0])
+
+
+def test_the_gradient_may_come_in_other_chunks():
+    x = values((20, 30))
+    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(7, 8)), 0.5, rng=2)
+    dx = fdask.relu_dropout_backward(da.ones((20, 30), chunks=(20, 5), dtype=np.float32), y, draws)
+    _, mask = fd.relu_dropout(x, 0.5, rng=2)
+    assert np.array_equal(dx.compute(), fd.relu_dropout_backward(np.ones_like(x), mask))
+
+
+def test_the_stream_moves_when_the_graph_is_made_and_not_when_it_is_computed():
+    stream = fd.Stream(1)
+    y, _ = fdask.dropout(da.ones((10, 10), chunks=3), 0.5, rng=stream)
+    assert stream.offset == 100
+    assert np.array_equal(y.compute(), y.compute())
+    assert stream.offset == 100
+
+
+def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
+    stream, x = fd.Stream(1), da.ones(10, chunks=5)
+    with pytest.raises(ValueError, match="keep_prob must be in"):
+        fdask.dropout(x, 1.5, rng=stream)
+    with pytest.raises(ValueError, match="mode must be"):
+        fdask.dropout(x, 0.5, mode="other", rng=stream)
+    with pytest.raises(TypeError, match="x must have dtype float32"):
+        fdask.dropout(x.astype(int), 0.5, rng=stream)
+    with pytest.raises(TypeError, match=r"x must be a dask.array.Array, got ndarray"):
+        fdask.dropout(np.ones(3), 0.5, rng=stream)
+    with pytest.raises(ValueError, match="known sizes"):
+        fdask.dropout(x[x > 0], 0.5, rng=stream)
+    assert stream.offset == 0
+    _, draws = fdask.dropout(x, 0.5, rng=stream)
+    with pytest.raises(ValueError, match="dy must have the forward call's shape"):
+        fdask.dropout_backward(da.ones(11, chunks=5), draws)
+
+
+def slowly(block):
+    time.sleep(0.05)
+    return block
+
+
+@pytest.mark.filterwarnings("ignore")  # a dying worker makes distributed warn in many ways
+def test_processes_one_of_which_is_killed():
+    distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
+    x = values((64, 500))
+    expected = fd.relu_dropout(x, 0.8, rng=11)[0]
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    )
+    with cluster, distributed.Client(cluster) as client:
+        y, _ = fdask.relu_dropout(da.from_array(x, chunks=(4, 100)).map_blocks(slowly), 0.8, rng=11)
+        future = client.compute(y)
+        time.sleep(0.5)
+        victim = next(iter(client.run(os.getpid).values()))
+        assert not future.done()
+        os.kill(victim, signal.SIGKILL)
+        assert np.array_equal(future.result(timeout=60), expected)
