@@ -1,0 +1,105 @@
+"""JAX: the calls under `jit`, `grad` and `vmap`, on the CPU.
+
+The kernels are reached through `jax.pure_callback`: it costs some tens of microseconds a call and
+copies of what goes in and out, and asks for no compiler or header at installation.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax import numpy as jnp
+
+from fastdrop import arguments, functional
+from fastdrop.mask import Mask
+
+__all__ = ["dropout", "relu_dropout"]
+
+SEED_WORDS = 4  # of 32 bits
+
+
+def relu_dropout(x: Array, keep_prob: float, key: Array) -> Array:
+    """ReLU, then inverted dropout, differentiable in `x`.
+
+    Parameters
+    ----------
+    x : jax.Array of float32, float16, bfloat16 or (with x64) float64, any shape
+    keep_prob : float
+        The probability that an element is kept, in [0, 1]; a Python number, not traced.
+    key : jax.Array
+        A key of `jax.random`, from which the seed of the stream is drawn: equal keys, equal masks.
+
+    Returns
+    -------
+    y : jax.Array, shape and dtype of `x`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype of `x` or `keep_prob` is not accepted.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from fastdrop.jax import relu_dropout
+    >>> x = jax.numpy.ones(1000)
+    >>> sorted(set(jax.jit(relu_dropout, static_argnums=1)(x, 0.5, jax.random.key(0)).tolist()))
+    [0.0, 2.0]
+    """
+    return drop("relu_dropout", x, keep_prob, key)
+
+
+def dropout(x: Array, keep_prob: float, key: Array) -> Array:
+    """Inverted dropout, differentiable in `x`; parameters, result and errors as of `relu_dropout`."""
+    return drop("dropout", x, keep_prob, key)
+
+
+def drop(form: str, x: Array, keep_prob: float, key: Array) -> Array:
+    x = jnp.asarray(x)
+    arguments.elements("x", np.empty(0, x.dtype))
+    words = jax.random.bits(key, (SEED_WORDS,), "uint32")
+    return differentiable(form, arguments.keep_probability(keep_prob), x, words)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def differentiable(form: str, keep_prob: float, x: Array, words: Array) -> Array:
+    return forward(form, keep_prob, x, words)[0]
+
+
+def forward(form: str, keep_prob: float, x: Array, words: Array) -> tuple[Array, Array]:
+    """The result and the packed bits."""
+
+    def on_host(x: Any, words: Any) -> tuple[Any, Any]:
+        seed = sum(int(word) << 32 * i for i, word in enumerate(words))
+        y, mask = getattr(functional, form)(np.asarray(x), keep_prob, rng=seed)
+        return y, mask.bits
+
+    bits = jax.ShapeDtypeStruct(((x.size + 7) // 8,), jnp.uint8)
+    results = (jax.ShapeDtypeStruct(x.shape, x.dtype), bits)
+    y, bits = jax.pure_callback(on_host, results, x, words, vmap_method="sequential")
+    return y, bits
+
+
+def forward_for_gradient(
+    form: str, keep_prob: float, x: Array, words: Array
+) -> tuple[Array, tuple[Array, Any]]:
+    y, bits = forward(form, keep_prob, x, words)
+    return y, (bits, np.zeros(words.shape, jax.dtypes.float0))
+
+
+def backward(form: str, keep_prob: float, saved: tuple[Array, Any], dy: Array) -> tuple[Array, Any]:
+    bits, no_gradient = saved
+
+    def on_host(dy: Any, bits: Any) -> Any:
+        mask = Mask(np.asarray(bits), dy.shape, keep_prob)
+        return getattr(functional, f"{form}_backward")(np.asarray(dy), mask)
+
+    result = jax.ShapeDtypeStruct(dy.shape, dy.dtype)
+    return jax.pure_callback(on_host, result, dy, bits, vmap_method="sequential"), no_gradient
+
+
+differentiable.defvjp(forward_for_gradient, backward)
