@@ -1,0 +1,89 @@
+"""Thinc and spaCy: their layers' words, and the bits of the calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+thinc = pytest.importorskip("thinc.api", reason="Thinc is an optional dependency")
+
+from thinc.types import Padded, Ragged  # noqa: E402
+from thinc.util import fix_random_seed  # noqa: E402
+
+import fastdrop as fd  # noqa: E402
+import fastdrop.thinc as ft  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thinc's own dependencies
+
+
+def seed(n=0):
+    """The seed that a call after `fix_random_seed(n)` draws."""
+    fix_random_seed(n)
+    return ft.new_seed()
+
+
+def values(*shape):
+    return np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
+
+
+FORMS = {"dropout": ft.Dropout, "relu_dropout": ft.ReluDropout}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_results_and_gradients_are_those_of_the_calls(form):
+    x, dy = values(9, 31), values(9, 31) + 1
+    expected, mask = getattr(fd, form)(x, 0.75, rng=seed())
+    fix_random_seed(0)
+    y, back = FORMS[form](0.25)(x, is_train=True)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(back(dy), getattr(fd, f"{form}_backward")(dy, mask))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_prediction_drops_nothing(form):
+    x = values(9, 31)
+    model = FORMS[form](0.25)
+    assert np.array_equal(model.predict(x), np.maximum(x, 0) if form == "relu_dropout" else x)
+    model.attrs["is_enabled"] = False
+    y, back = model(x, is_train=True)
+    assert np.array_equal(y, model.predict(x))
+    assert np.array_equal(back(np.ones_like(x)), x > 0 if form == "relu_dropout" else np.ones_like(x))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ragged_padded_and_lists(form):
+    model, x = FORMS[form](0.5), values(6, 8)
+    ragged = Ragged(x, np.array([2, 4], "i"))
+    y, back = model(ragged, is_train=True)
+    assert y.dataXd.shape == x.shape
+    assert np.array_equal(back(y).dataXd != 0, y.dataXd != 0)
+    y, back = model([x, x[:2]], is_train=True)
+    assert [part.shape for part in back(y)] == [(6, 8), (2, 8)]
+    padded = thinc.NumpyOps().list2padded([x, x[:2]])
+    y, back = model(padded, is_train=True)
+    assert isinstance(y, Padded)
+    assert np.array_equal(back(y).data != 0, y.data != 0)
+
+
+def test_set_dropout_rate_reaches_the_layer():
+    model = thinc.chain(thinc.Linear(4, 4), ft.ReluDropout(0.1), ft.Dropout(0.1))
+    thinc.set_dropout_rate(model, 0.7)
+    assert [layer.attrs["dropout_rate"] for layer in model.layers[1:]] == [0.7, 0.7]
+
+
+def test_the_mask_of_the_ops():
+    expected, _ = fd.dropout(np.ones((4, 50), np.float32), 0.8, rng=seed())
+    fix_random_seed(0)
+    ops = thinc.get_ops("fastdrop")
+    assert isinstance(ops, ft.FastdropOps)
+    assert np.array_equal(ops.get_dropout_mask((4, 50), 0.2), expected)
+    assert ops.get_dropout_mask((3,), 0.0).tolist() == [1, 1, 1]
+    assert ops.get_dropout_mask((3,), None).tolist() == [1, 1, 1]
+    assert ops.get_dropout_mask((3,), 1.0).tolist() == [0, 0, 0]
+
+
+def test_a_config_can_name_the_layers():
+    config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.3')
+    model = thinc.registry.resolve(config)["model"]
+    assert model.name == "relu_dropout"
+    assert model.attrs["dropout_rate"] == 0.3
