@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +17,7 @@ from thinc.util import fix_random_seed  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.thinc as ft  # noqa: E402
+from support import DATA, ROOT  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thinc's own dependencies
 
@@ -87,3 +93,76 @@ def test_a_config_can_name_the_layers():
     model = thinc.registry.resolve(config)["model"]
     assert model.name == "relu_dropout"
     assert model.attrs["dropout_rate"] == 0.3
+
+
+def test_thincs_own_tests_pass_with_our_dropout():
+    names = ["layers.test_layers_api", "layers.test_linear", "layers.test_combinators", "model.test_model"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "thinc_with_fastdrop", "-p", "no:cacheprovider"]
+    command += ["--pyargs", *(f"thinc.tests.{name}" for name in names)]
+    paths = os.pathsep.join([str(DATA), str(ROOT)])
+    ran = subprocess.run(
+        command, capture_output=True, text=True, cwd=DATA, timeout=120,
+        env=os.environ | {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-c /dev/null"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) > 100
+
+
+CONFIG = """
+[nlp]
+lang = "en"
+pipeline = ["textcat"]
+
+[components]
+
+[components.textcat]
+factory = "textcat"
+
+[components.textcat.model]
+@layers = "chain.v1"
+
+[components.textcat.model.*.embed]
+@architectures = "spacy.HashEmbedCNN.v2"
+pretrained_vectors = null
+width = 32
+depth = 1
+embed_size = 200
+window_size = 1
+maxout_pieces = 2
+subword_features = true
+
+[components.textcat.model.*.ragged]
+@layers = "list2ragged.v1"
+
+[components.textcat.model.*.mean]
+@layers = "reduce_mean.v1"
+
+[components.textcat.model.*.drop]
+@layers = "fastdrop.ReluDropout.v1"
+rate = 0.2
+
+[components.textcat.model.*.out]
+@layers = "Softmax.v1"
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # spaCy's and its dependencies'
+def test_a_spacy_classifier_learns_through_it():
+    spacy = pytest.importorskip("spacy", reason="spaCy is an optional dependency")
+    from spacy.training import Example
+
+    fix_random_seed(0)
+    nlp = spacy.util.load_model_from_config(thinc.Config().from_str(CONFIG), auto_fill=True)
+    good, bad = ("good", "lovely", "great", "fine"), ("bad", "awful", "poor", "dull")
+    things = ("film", "book", "meal", "walk", "song")
+    sentences = [(f"a {word} {thing}", word in good) for word in good + bad for thing in things]
+    examples = [
+        Example.from_dict(nlp.make_doc(text), {"cats": {"GOOD": float(y), "BAD": float(not y)}})
+        for text, y in sentences
+    ]
+    optimizer = nlp.initialize(lambda: examples)
+    for _ in range(15):
+        nlp.update(examples, sgd=optimizer, drop=0.2)
+    names = [layer.name for layer in nlp.get_pipe("textcat").model.walk()]
+    assert "relu_dropout" in names
+    assert sum((nlp(text).cats["GOOD"] > 0.5) == y for text, y in sentences) >= 36

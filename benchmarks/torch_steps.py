@@ -1,0 +1,83 @@
+"""Whole training steps in PyTorch, with its own dropout, with ours, and with none.
+
+    python -m benchmarks.torch_steps [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+import fastdrop.torch as ft
+from fastdrop.commands import show_table, timing
+
+
+def mlp(p: float) -> tuple[nn.Module, torch.Tensor]:
+    layers = [part for _ in range(4) for part in (nn.Linear(2048, 2048), nn.ReLU(), nn.Dropout(p))]
+    return nn.Sequential(*layers), torch.randn(256, 2048)
+
+
+def transformer(p: float) -> tuple[nn.Module, torch.Tensor]:
+    layer = nn.TransformerEncoderLayer(512, 8, dropout=p, batch_first=True)
+    return nn.TransformerEncoder(layer, 4, enable_nested_tensor=False), torch.randn(16, 128, 512)
+
+
+def step(model: nn.Module, x: torch.Tensor, context: Any = nullcontext) -> timing.Contender:
+    def call() -> None:
+        with context():
+            model.zero_grad()
+            model(x).square().mean().backward()
+
+    return timing.Contender(call)
+
+
+def saved_bytes(contender: timing.Contender) -> int:
+    """What the tensors take that a step saves for its backward pass, each memory once."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        contender.call()
+    return sum(sizes.values())
+
+
+def contenders(build: Any) -> dict[str, timing.Contender]:
+    fast, x = build(0.1)
+    ft.accelerate(fast)
+    return {
+        "no dropout": step(build(0.0)[0], x),
+        "PyTorch's": step(build(0.1)[0], x),
+        "accelerate": step(fast, x),
+        "patched": step(build(0.1)[0], x, ft.patched),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_steps", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    rows = []
+    for build in (mlp, transformer):
+        calls = contenders(build)
+        result = timing.alternate(calls, rounds=rounds)
+        for name, contender in calls.items():
+            ratio = result.ratio(name, "no dropout")
+            share = f"{1 - 1 / ratio.median:.1%}"
+            memory = f"{saved_bytes(contender) / 2**20:.0f}"
+            rows.append([build.__name__, name, str(result.time(name) * 1e3), str(ratio), share, memory])
+    columns = ["model", "dropout", "ms a step (quartiles)", "x no dropout", "share", "MiB saved"]
+    show_table("Training steps, float32, one thread", columns, rows)
+    print("; ".join(f"{name}: {value}" for name, value in timing.machine("torch").items()))
+
+
+if __name__ == "__main__":
+    main()
