@@ -1,0 +1,115 @@
+"""Any array, any argument, any instruction set: values and exceptions are the reference's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fastdrop as fd
+from fastdrop import cpu
+
+SPECIALS = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 65504.0]
+KEEP_PROBS = st.one_of(
+    st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, 0.25, 2**-32, 1 - 2**-32, 2**-64, 1 - 2**-53, 0.9])
+)
+EXAMPLES = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(params=cpu.available())
+def isa(request):
+    before = cpu.active()
+    cpu.activate(request.param)
+    yield request.param
+    assert cpu.active() == request.param
+    cpu.activate(before)
+
+
+@st.composite
+def arrays(draw):
+    """Shapes, strides, byte orders, dtypes and special values."""
+    small, long = st.lists(st.integers(0, 24), max_size=3), st.tuples(st.integers(0, 3000))
+    shapes = st.one_of(small, long)
+    shape = tuple(draw(shapes))
+    dtype = np.dtype(draw(st.sampled_from(["f2", "f4", "f8", ">f4", ">f8", ">f2"])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = rng.standard_normal([2 * n for n in shape]).astype(dtype)
+    chosen = rng.random(x.shape) < 0.2
+    with np.errstate(over="ignore"):
+        x[chosen] = rng.choice(SPECIALS, x.shape)[chosen].astype(dtype)
+    steps = [slice(None, None, 2), slice(None, None, -1), None]
+    x = x[(*(draw(st.sampled_from(steps)) or slice(n) for n in shape), ...)]
+    if draw(st.booleans()):
+        x = x.T
+    x.flags.writeable = draw(st.booleans())
+    return x
+
+
+def outcome(module, name, *arguments, **options):
+    """What a call returns, or the error it raises."""
+    try:
+        result = getattr(module, name)(*arguments, **options)
+    except Exception as error:
+        return type(error), str(error)
+    y, mask = result if isinstance(result, tuple) else (result, None)
+    if isinstance(y, fd.Mask):
+        y, mask = y.bits, y
+    y = np.ascontiguousarray(y)
+    known = None if mask is None else (mask.bits.tobytes(), mask.shape, mask.keep_prob)
+    return y.dtype, y.shape, y.tobytes(), known
+
+
+@EXAMPLES
+@given(
+    x=arrays(), keep_prob=KEEP_PROBS, seed=st.integers(0, 2**128 - 1),
+    mode=st.sampled_from(["inverted", "vanilla"]),
+    offset=st.one_of(st.integers(0, 2**64), st.sampled_from([0, 127, 128, 2**32 - 5, 2**64 - 100])),
+    name=st.sampled_from(["dropout", "relu_dropout"]),
+)  # fmt: skip
+def test_forward_and_backward(isa, x, keep_prob, seed, mode, offset, name):
+    streams = [fd.Stream(seed, offset) for _ in range(2)]
+    found, expected = (
+        outcome(module, name, x, keep_prob, mode=mode, rng=stream)
+        for module, stream in zip((fd, fd.reference), streams)
+    )
+    assert found == expected
+    assert streams[0].offset == streams[1].offset
+    if not isinstance(found[0], type):
+        _, mask = getattr(fd, name)(x, keep_prob, mode=mode, rng=fd.Stream(seed, offset))
+        assert outcome(fd, f"{name}_backward", x, mask) == outcome(fd.reference, f"{name}_backward", x, mask)
+
+
+@EXAMPLES
+@given(
+    x=arrays(),
+    keep_prob=st.sampled_from([0.5, -0.1, 1.5, float("nan"), "0.5", None, True, 1]),
+    mode=st.sampled_from(["inverted", "vanilla", "other", None]),
+    rng=st.sampled_from([0, -1, 2**128, 1.5, "seed", True]),
+    dtype=st.sampled_from([None, np.int32, np.bool_, np.complex64, object]),
+    out_shape=st.sampled_from([None, (2,), ()]),
+)
+def test_exceptions(isa, x, keep_prob, mode, rng, dtype, out_shape):
+    if dtype is not None:
+        x = np.ones(x.shape, dtype)
+    out = None if out_shape is None else np.full(out_shape, 7.0, np.float32)
+    found, expected = (
+        outcome(module, "relu_dropout", x, keep_prob, mode=mode, rng=rng, out=out)
+        for module in (fd, fd.reference)
+    )
+    assert found == expected
+    if out is not None and isinstance(found[0], type):
+        assert (out == 7).all(), "a call that raises has written nothing"
+
+
+@EXAMPLES
+@given(size=st.integers(1, 2000), shift=st.integers(-40, 40), keep_prob=KEEP_PROBS)
+def test_overlaps(isa, size, shift, keep_prob):
+    memory = np.random.default_rng(size).standard_normal(size + 80, dtype=np.float32)
+    x, out = memory[40 : 40 + size], memory[40 + shift : 40 + shift + size]
+    expected, _ = fd.reference.relu_dropout(x.copy(), keep_prob, rng=size)
+    y, _ = fd.relu_dropout(x, keep_prob, rng=size, out=out)
+    assert y is out
+    assert y.tobytes() == expected.tobytes()
