@@ -11,6 +11,7 @@ mask, and the operators are pure functions that `torch.compile`, `torch.export` 
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ for operator in (forward, forward_add, backward):
 
 
 def supported(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in DTYPES and x.layout == torch.strided
+    # A nested tensor calls itself strided, but has no shape that an array could have.
+    return x.device.type == "cpu" and x.dtype in DTYPES and x.layout == torch.strided and not x.is_nested
 
 
 def checked(p: float) -> float:
@@ -181,7 +183,17 @@ def checked(p: float) -> float:
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64)
+    # On the CPU whatever torch.set_default_device says: the operators read the words.
+    return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
+
+
+def refuse_generator(generator: torch.Generator | None, x: Tensor) -> None:
+    """PyTorch's own operators take none, and to ignore it would lose reproducibility in silence."""
+    if generator is not None:
+        raise TypeError(
+            f"generator needs a strided CPU tensor of {', '.join(map(str, DTYPES))} with the axes that "
+            f"the call is for, got {x.dtype} on {x.device} with {x.dim()} axes"
+        )
 
 
 def drop(
@@ -191,11 +203,8 @@ def drop(
     """What the functions below have in common."""
     checked(p)
     if not training or p == 0.0 or not supported(x):
-        if generator is not None and not supported(x):
-            raise TypeError(
-                f"generator needs a strided CPU tensor of {', '.join(map(str, DTYPES))}, "
-                f"got {x.dtype} on {x.device}"
-            )
+        if not supported(x):
+            refuse_generator(generator, x)
         return torch_form(x, p, training, inplace)
     y: Tensor = forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
     return x.copy_(y) if inplace else y
@@ -274,6 +283,7 @@ def channels(name: str, spatial: int) -> Any:
     ) -> Tensor:  # fmt: skip
         batched = input.dim() == spatial + 2
         if not batched and (input.dim() != spatial + 1 or name == "dropout2d"):
+            refuse_generator(generator, input)
             return TORCH[name](input, p, training, inplace)  # with its own warnings and errors
         shared = range(2 if batched else 1, input.dim())
         return drop(input, p, training, inplace, generator, "dropout", TORCH[name], shared)
@@ -390,8 +400,12 @@ def accelerate(model: nn.Module) -> Report:
     """
     report = Report()
     uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    for relu, after in pairs(model, uses):
-        relu.__class__, after.__class__ = FusedReLU, ReLUDropout
+    names = {id(module): name for name, module in model.named_modules()}
+    for relu, after in list(pairs(model)):
+        if why := seen_between(relu, after, uses):
+            report.left[names[id(relu)]] = why
+        else:
+            relu.__class__, after.__class__ = FusedReLU, ReLUDropout
     for name, module in model.named_modules():
         if type(module) in OURS:
             module.__class__ = OURS[type(module)]
@@ -402,18 +416,23 @@ def accelerate(model: nn.Module) -> Report:
     return report
 
 
-def pairs(model: nn.Module, uses: Counter[int]) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """ReLU and Dropout, next to each other in a Sequential, whose seam nobody sees."""
+def pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """ReLU and Dropout, next to each other in a Sequential."""
     for module in model.modules():
         if type(module) is nn.Sequential:
-            children = list(module)
-            for relu, after in pairwise(children):
-                if (
-                    type(relu) is nn.ReLU and type(after) is nn.Dropout
-                    and uses[id(relu)] == uses[id(after)] == 1
-                    and not (hooked(relu) or hooked(after))
-                ):  # fmt: skip
+            for relu, after in pairwise(module):
+                if type(relu) is nn.ReLU and type(after) is nn.Dropout:
                     yield relu, after
+
+
+def seen_between(relu: nn.Module, after: nn.Module, uses: Counter[int]) -> str:
+    """Why something else sees what is between the two, or nothing."""
+    for module in (relu, after):
+        if hooked(module):
+            return f"the {type(module).__name__} of this pair has hooks"
+        if uses[id(module)] > 1:
+            return f"the {type(module).__name__} of this pair is used in several places"
+    return ""
 
 
 def hooked(module: nn.Module) -> bool:
@@ -435,26 +454,72 @@ def attention(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
     """`scaled_dot_product_attention`, with the weights dropped by the kernels."""
-    if dropout_p == 0.0 or enable_gqa or not supported(query):
+    # Bad arguments too, for PyTorch's own errors.
+    if not 0.0 < dropout_p <= 1.0 or (is_causal and attn_mask is not None) or enable_gqa or not (
+        supported(query) and supported(key) and supported(value)
+    ):
         return TORCH[SDPA](
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     weights = query * (query.size(-1) ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
     if is_causal:
-        attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        weights = weights.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        weights = weights + attn_mask
-    return dropout(torch.softmax(weights, -1), dropout_p) @ value
+        attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device="cpu").tril()
+    if attn_mask is None:
+        return dropout(torch.softmax(weights, -1), dropout_p) @ value
+    masked = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask.isneginf()
+    # A query that may see nothing gets 0, as in PyTorch, and not the NaN of a softmax over nothing:
+    # it is let see everything, which is finite, and its result is replaced.
+    blind = masked.all(-1, keepdim=True)
+    if attn_mask.dtype == torch.bool:
+        weights = weights.masked_fill(masked & ~blind, -math.inf)
+    else:
+        weights = weights + attn_mask.masked_fill(blind, 0.0)
+    return (dropout(torch.softmax(weights, -1), dropout_p) @ value).masked_fill(blind, 0.0)
+
+
+class Patches:
+    """How many contexts are open, in all threads, and what the first one has replaced."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open = 0
+        self.before: list[tuple[Any, str, Any]] = []
+
+    def enter(self, ours: dict[tuple[Any, str], Any]) -> None:
+        with self.lock:
+            self.open += 1
+            if self.open == 1:
+                self.before = [(module, name, getattr(module, name)) for module, name in ours]
+                for (module, name), function in ours.items():
+                    setattr(module, name, function)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.open -= 1
+            if self.open == 0:
+                for module, name, function in self.before:
+                    setattr(module, name, function)
+
+
+PATCHES = Patches()  # PyTorch's modules are one for all threads, so the count has to be, too
+
+
+def torch_dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    """`torch.dropout`, which has other names and no defaults."""
+    return dropout(input, p, train)
+
+
+def torch_alpha_dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    return alpha_dropout(input, p, train)
 
 
 @contextmanager
 def patched() -> Iterator[None]:
     """`torch.nn.functional`'s dropout by the kernels, in code that one cannot edit.
 
-    It covers what looks a function up in `torch.nn.functional` while the context is open, in any
-    thread; attention with `dropout_p > 0` too.
+    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout` and
+    `torch.alpha_dropout`, while the context is open, in any thread; attention with `dropout_p > 0`
+    too. Contexts may be nested, and overlap between threads: the last to close undoes it.
 
     Examples
     --------
@@ -469,11 +534,10 @@ def patched() -> Iterator[None]:
         "dropout": dropout, "alpha_dropout": alpha_dropout, "dropout1d": dropout1d,
         "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention,
     }  # fmt: skip
-    before = {name: getattr(F, name) for name in ours}
-    for name, function in ours.items():
-        setattr(F, name, function)
+    targets = {(F, name): function for name, function in ours.items()}
+    targets |= {(torch, "dropout"): torch_dropout, (torch, "alpha_dropout"): torch_alpha_dropout}
+    PATCHES.enter(targets)
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(F, name, function)
+        PATCHES.leave()

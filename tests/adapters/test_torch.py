@@ -99,6 +99,23 @@ def test_other_tensors_go_to_pytorch():
         ft.dropout(x, 0.5, generator=generator())
 
 
+def test_a_generator_is_never_ignored():
+    with pytest.raises(TypeError, match="generator needs"):
+        ft.dropout2d(values(2, 3, 4), 0.5, generator=generator())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_go_to_pytorch():
+    assert ft.dropout(torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)]), 0.5).is_nested
+
+
+def test_the_default_device_is_not_that_of_the_seed():
+    x = torch.ones(100)
+    with torch.device("meta"):
+        y = ft.dropout(x, 0.5, generator=generator())
+    assert torch.equal(y, ft.dropout(x, 0.5, generator=generator()))
+
+
 # --- operators --------------------------------------------------------------------------------
 
 
@@ -263,6 +280,34 @@ def test_what_is_left_is_reported_with_its_reason():
     assert "Own is not one of the forms" in str(report)
 
 
+def test_a_relu_that_is_left_is_reported_with_its_reason():
+    hooked, shared = model(), nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+    hooked[1].register_forward_hook(lambda *_: None)
+    assert ft.accelerate(hooked).left == {"1": "the ReLU of this pair has hooks"}
+    shared.append(shared[0])
+    assert ft.accelerate(shared).left == {"0": "the ReLU of this pair is used in several places"}
+
+
+def test_contexts_that_overlap_are_undone_by_the_last():
+    theirs, first, second = F.dropout, ft.patched(), ft.patched()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert F.dropout is ft.dropout
+    second.__exit__(None, None, None)
+    assert F.dropout is theirs
+
+
+def test_patched_covers_torch_dropout():
+    theirs = torch.dropout
+    with ft.patched():
+        torch.manual_seed(0)
+        y = torch.dropout(torch.ones(100), 0.5, True)
+        torch.manual_seed(0)
+        assert torch.equal(y, ft.dropout(torch.ones(100), 0.5))
+    assert torch.dropout is theirs
+
+
 def test_patched_covers_a_transformer():
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.5, batch_first=True)
     calls = []
@@ -295,3 +340,27 @@ def test_attention_is_pytorchs_but_for_the_draw(options):
     torch.testing.assert_close(ft.attention(q, k, v, dropout_p=1e-12, **options), expected)
     dropped = torch.stack([ft.attention(q, k, v, dropout_p=0.5, **options) for _ in range(4000)]).mean(0)
     assert (dropped - expected).abs().max() < 0.1 * expected.abs().max() + 0.2
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_attention_that_may_see_nothing_is_zero(kind):
+    q, k, v = (values(1, 2, 4, 8).requires_grad_() for _ in range(3))
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[1] = False
+    if kind is float:
+        mask = torch.zeros(4, 4).masked_fill(~mask, -torch.inf)
+    y = ft.attention(q, k, v, mask, dropout_p=1e-12)
+    torch.testing.assert_close(y, F.scaled_dot_product_attention(q, k, v, mask))
+    y.sum().backward()
+    assert all(tensor.grad.isfinite().all() for tensor in (q, k, v))
+    assert (y[..., 1, :] == 0).all()
+
+
+def test_attention_keeps_pytorchs_errors():
+    q = values(1, 1, 3, 4)
+    for options, text in (
+        ({"attn_mask": torch.ones(3, 3).bool(), "is_causal": True, "dropout_p": 0.1}, "attn_mask should not"),
+        ({"dropout_p": 1.5}, "dropout probability has to be between 0 and 1"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            ft.attention(q, q, q, **options)
