@@ -62,14 +62,10 @@ def drop(form: str, x: Array, keep_prob: float, key: Array) -> Array:
     x = jnp.asarray(x)
     arguments.elements("x", np.empty(0, x.dtype))
     words = jax.random.bits(key, (SEED_WORDS,), "uint32")
-    return differentiable(form, arguments.keep_probability(keep_prob), x, words)
+    return forward(form, arguments.keep_probability(keep_prob), x, words)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def differentiable(form: str, keep_prob: float, x: Array, words: Array) -> Array:
-    return forward(form, keep_prob, x, words)[0]
-
-
 def forward(form: str, keep_prob: float, x: Array, words: Array) -> tuple[Array, Array]:
     """The result and the packed bits."""
 
@@ -86,20 +82,38 @@ def forward(form: str, keep_prob: float, x: Array, words: Array) -> tuple[Array,
 
 def forward_for_gradient(
     form: str, keep_prob: float, x: Array, words: Array
-) -> tuple[Array, tuple[Array, Any]]:
+) -> tuple[tuple[Array, Array], tuple[Array, Any]]:
     y, bits = forward(form, keep_prob, x, words)
-    return y, (bits, np.zeros(words.shape, jax.dtypes.float0))
+    return (y, bits), (bits, np.zeros(words.shape, jax.dtypes.float0))
 
 
-def backward(form: str, keep_prob: float, saved: tuple[Array, Any], dy: Array) -> tuple[Array, Any]:
+def backward(
+    form: str, keep_prob: float, saved: tuple[Array, Any], gradients: tuple[Array, Any]
+) -> tuple[Array, Any]:
     bits, no_gradient = saved
+    return masked(form, keep_prob, gradients[0], bits), no_gradient
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def masked(form: str, keep_prob: float, dy: Array, bits: Array) -> Array:
+    """The gradient: linear in `dy` and its own transpose, so that it has gradients of every order."""
 
     def on_host(dy: Any, bits: Any) -> Any:
         mask = Mask(np.asarray(bits), dy.shape, keep_prob)
         return getattr(functional, f"{form}_backward")(np.asarray(dy), mask)
 
     result = jax.ShapeDtypeStruct(dy.shape, dy.dtype)
-    return jax.pure_callback(on_host, result, dy, bits, vmap_method="sequential"), no_gradient
+    return jax.pure_callback(on_host, result, dy, bits, vmap_method="sequential")
 
 
-differentiable.defvjp(forward_for_gradient, backward)
+def masked_for_gradient(form: str, keep_prob: float, dy: Array, bits: Array) -> tuple[Array, Any]:
+    return masked(form, keep_prob, dy, bits), (bits, np.zeros(bits.shape, jax.dtypes.float0))
+
+
+def masked_backward(form: str, keep_prob: float, saved: tuple[Array, Any], dy: Array) -> tuple[Array, Any]:
+    bits, no_gradient = saved
+    return masked(form, keep_prob, dy, bits), no_gradient
+
+
+forward.defvjp(forward_for_gradient, backward)
+masked.defvjp(masked_for_gradient, masked_backward)

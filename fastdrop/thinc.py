@@ -38,10 +38,10 @@ class FastdropOps(NumpyOps):
 
     def get_dropout_mask(self, shape: Any, drop: float | None) -> Any:
         """1 / (1 - drop) where kept, else 0, in float32."""
-        if drop is None or drop <= 0:
-            return np.ones(shape, np.float32)
-        ones = np.ones(shape, np.float32)
-        return functional.dropout(ones, 1 - min(drop, 1.0), rng=new_seed(), out=ones, return_mask=False)[0]
+        rate, ones = within_0_and_1(drop), np.ones(shape, np.float32)
+        if rate == 0.0:
+            return ones
+        return functional.dropout(ones, 1 - rate, rng=new_seed(), out=ones, return_mask=False)[0]
 
 
 def Dropout(rate: float = 0.0) -> Model[Any, Any]:
@@ -58,31 +58,50 @@ def Dropout(rate: float = 0.0) -> Model[Any, Any]:
     >>> from fastdrop.thinc import Dropout
     >>> model = chain(Linear(4, 4), Dropout(0.2))
     """
-    return layer("dropout", rate)
+    return layer("dropout", forward, rate)
 
 
 def ReluDropout(rate: float = 0.0) -> Model[Any, Any]:
     """ReLU, then dropout, in one pass; a ReLU alone at prediction. Inputs as of `Dropout`."""
-    return layer("relu_dropout", rate)
+    return layer("relu_dropout", relu_forward, rate)
 
 
-def layer(form: str, rate: float) -> Model[Any, Any]:
-    return Model(form, drop_any, attrs={"dropout_rate": rate, "is_enabled": True})
+def layer(name: str, forward: Callable[..., Any], rate: float) -> Model[Any, Any]:
+    return Model(name, forward, attrs={"dropout_rate": rate, "is_enabled": True})
 
 
-def drop_any(model: Model[Any, Any], X: Any, is_train: bool) -> tuple[Any, Callable[[Any], Any]]:
+# A function for each form, as a model's name is its owner's to change, and Thinc asks for the signature.
+
+
+def forward(model: Model[Any, Any], X: Any, is_train: bool) -> tuple[Any, Callable[[Any], Any]]:
+    return drop_any("dropout", model, X, is_train)
+
+
+def relu_forward(model: Model[Any, Any], X: Any, is_train: bool) -> tuple[Any, Callable[[Any], Any]]:
+    return drop_any("relu_dropout", model, X, is_train)
+
+
+def drop_any(
+    form: str, model: Model[Any, Any], X: Any, is_train: bool
+) -> tuple[Any, Callable[[Any], Any]]:
     """Whatever the input is made of, its elements are dropped."""
-    rate = model.attrs["dropout_rate"] if is_train and model.attrs["is_enabled"] else 0.0
+    drops = is_train and model.attrs["is_enabled"]
+    rate = within_0_and_1(model.attrs["dropout_rate"]) if drops else 0.0
     if isinstance(X, Ragged):
-        y, back = drop(model.name, X.dataXd, rate)
+        y, back = drop(form, X.dataXd, rate)
         return Ragged(y, X.lengths), lambda dY: Ragged(back(dY.dataXd), dY.lengths)
     if isinstance(X, Padded):
-        y, back = drop(model.name, X.data, rate)
+        y, back = drop(form, X.data, rate)
         return like(X, y), lambda dY: like(dY, back(dY.data))
     if isinstance(X, (list, tuple)):
-        results = [drop(model.name, x, rate) for x in X]
+        results = [drop(form, x, rate) for x in X]
         return [y for y, _ in results], lambda dY: [back(dy) for (_, back), dy in zip(results, dY)]
-    return drop(model.name, X, rate)
+    return drop(form, X, rate)
+
+
+def within_0_and_1(rate: float | None) -> float:
+    """What Thinc's masks make of a rate: None and below 0 drop nothing, above 1 everything."""
+    return min(max(rate or 0.0, 0.0), 1.0)
 
 
 def like(padded: Padded, data: Any) -> Padded:

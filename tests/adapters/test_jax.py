@@ -59,6 +59,13 @@ def test_float64_under_x64():
         assert np.array_equal(fjax.relu_dropout(x, 0.7, key), expected)
 
 
+def test_gradients_of_gradients():
+    x, key = values(100), jax.random.key(1)
+    slope = jax.grad(lambda x: (fjax.dropout(x, 0.5, key) ** 2).sum())
+    kept = fjax.dropout(jnp.ones_like(x), 0.5, key)
+    assert np.array_equal(jax.grad(lambda x: slope(x).sum())(x), 2 * kept**2)
+
+
 def test_equal_keys_give_equal_masks_and_others_do_not():
     x = jnp.ones(500)
     first, second = (fjax.dropout(x, 0.5, jax.random.key(n)) for n in (0, 1))

@@ -71,6 +71,21 @@ def test_ragged_padded_and_lists(form):
     assert np.array_equal(back(y).data != 0, y.data != 0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_is_its_owners_to_change(form):
+    model, x = FORMS[form](0.0), values(3, 4)
+    expected = model.predict(x)
+    model.name = "hidden"
+    assert np.array_equal(model(x, is_train=True)[0], expected)
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(None, 1.0), (-0.5, 1.0), (1.0, 0.0), (1.5, 0.0)])
+def test_rates_are_taken_as_thinc_takes_them(rate, kept):
+    x = np.ones((3, 4), np.float32)
+    assert (ft.Dropout(rate)(x, is_train=True)[0] == kept).all()
+    assert (thinc.Dropout(rate)(x, is_train=True)[0] == kept).all()
+
+
 def test_set_dropout_rate_reaches_the_layer():
     model = thinc.chain(thinc.Linear(4, 4), ft.ReluDropout(0.1), ft.Dropout(0.1))
     thinc.set_dropout_rate(model, 0.7)
