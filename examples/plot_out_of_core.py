@@ -48,3 +48,4 @@ assert np.array_equal(dx.compute(), fd.relu_dropout_backward(np.ones(SHAPE, np.f
 fig, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 axes.imshow(y[:40, :60] > 0, cmap="Greys_r", interpolation="nearest")
 axes.set(title="A corner of the array on disk: white passed", xticks=[], yticks=[])
+folder.cleanup()
