@@ -57,7 +57,7 @@ FAULTS = [
         "(high << (64 - shift))",
         "(low << (64 - shift))",
     ),
-    Fault("a bit of the padding set", "apply.pxi", "bits & low_bits(count), count", "bits, count"),
+    Fault("bits before a part of a byte lost", "bits.pxi", "end[0] = bits[first >> 3]", "end[0] = 0"),
     Fault("the jump between rows lost", "entry.pxi", "first // task.row * task.jump", "0"),
     Fault("planes that stop at the 32nd", "bernoulli.pxi", "plane < 64", "plane < 32"),
 ]

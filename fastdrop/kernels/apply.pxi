@@ -171,8 +171,7 @@ cdef inline void apply_part(
                <unsigned char*> &bits, <unsigned char*> &bits)
     memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
     if form & RELU and task.mask != NULL:
-        # A bias can make the padding positive.
-        store_part(task.mask, task.first_bit + first, bits & low_bits(count), count)
+        store_part(task.mask, task.first_bit + first, bits, count)  # the padding is not kept, so not passed
 
 
 cdef inline void apply_as(
