@@ -65,10 +65,7 @@ FAULTS = [
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "fastdrop")
-        shutil.copytree(
-            ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "*.so")
-        )
+        tree = copy_tree(Path(folder, "fastdrop"))
         missed = [fault.what for fault in FAULTS if not found(tree, fault, arguments)]
     print(
         f"{len(FAULTS) - len(missed)} of {len(FAULTS)} found"
@@ -94,8 +91,15 @@ def found(tree: Path, fault: Fault, arguments: list[str]) -> bool:
     return finder is not None
 
 
-def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(tree)}
+def copy_tree(tree: Path) -> Path:
+    """The checkout, to be built anew."""
+    left_out = shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "*.so")
+    shutil.copytree(ROOT, tree, ignore=left_out)
+    return tree
+
+
+def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(tree)} | environment
     return subprocess.run(
         [sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True
     )
