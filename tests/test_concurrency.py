@@ -1,0 +1,194 @@
+"""Threads, processes and signals: no position drawn twice, no call that never returns.
+
+Whatever could hang runs in an interpreter of its own, under a time limit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from support import assert_identical, printed_by, sample
+
+LIMIT = 60  # seconds; what hangs, hangs for ever
+
+# --- one stream, many threads -----------------------------------------------------------------
+
+
+def test_threads_that_reserve_lose_no_position_and_share_none():
+    stream, threads, calls = fd.Stream(1), 16, 500
+    sizes = [1 + (7 * thread) % 11 for thread in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(
+            pool.map(lambda size: [(stream.reserve(size), size) for _ in range(calls)], sizes)
+        )
+    pieces = sorted(piece for of_thread in found for piece in of_thread)
+    assert len(pieces) == threads * calls
+    end = 0
+    for first, size in pieces:
+        assert first == end, "a gap is a lost position, an overlap a shared one"
+        end = first + size
+    assert end == stream.offset == calls * sum(sizes)
+
+
+def test_calls_of_every_kind_on_one_stream_share_no_position(isa):
+    """Each mask lies where the stream has it, and the pieces tile the stream."""
+    size, calls, seed = 1003, 60, 5  # not a multiple of 8: pieces begin at any bit
+    x, stream = np.ones(size, np.float32), fd.Stream(seed)
+
+    def call(index):
+        if index % 3 == 0:
+            return fd.keep_mask(size, 0.5, rng=stream)
+        return (fd.dropout if index % 3 == 1 else fd.relu_dropout)(x, 0.5, rng=stream)[1]
+
+    with ThreadPoolExecutor(8) as pool:
+        masks = [mask.to_array() for mask in pool.map(call, range(calls))]
+    whole = fd.reference.keep_mask(size * calls, 0.5, rng=seed).to_array().reshape(calls, size)
+    assert stream.offset == size * calls
+    assert sorted(mask.tobytes() for mask in masks) == sorted(row.tobytes() for row in whole)
+
+
+def test_threads_with_streams_of_their_own_get_what_they_get_alone(isa):
+    x = sample(70_001, seed=8)  # large enough for threads within a call
+    streams = fd.Stream(3).spawn(16)
+    alone = [fd.relu_dropout(x, 0.6, rng=fd.Stream(child.seed)) for child in streams]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda child: fd.relu_dropout(x, 0.6, rng=child), streams))
+    for (y, mask), (expected, expected_mask) in zip(together, alone, strict=True):
+        assert_identical(y, expected)
+        assert mask == expected_mask
+
+
+# --- fork and its like ------------------------------------------------------------------------
+
+FORK = """
+import os, threading, warnings
+import numpy as np, fastdrop as fd
+warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads: the very case
+fd.set_num_threads(4)
+x = np.linspace(-1, 1, 1_000_003, dtype=np.float32)
+expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
+
+def same():
+    y, mask = fd.relu_dropout(x, 0.9, rng=1)
+    return np.array_equal(y, expected) and mask == expected_mask
+
+def exit_code_of_child(work):
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@needs_fork
+def test_a_grandchild_can_call_whether_or_not_its_parent_has():
+    code = FORK + """
+def child(calls_first):
+    right = same() if calls_first else True
+    return exit_code_of_child(lambda: 0 if same() else 3) or (0 if right and same() else 4)
+
+print([exit_code_of_child(lambda: child(first)) for first in (False, True)], same())
+"""
+    assert printed_by(code, timeout=LIMIT) == "[0, 0] True"
+
+
+@needs_fork
+def test_a_child_forked_while_other_threads_call_can_call():
+    """A lock that another thread holds at the fork stays locked in the child; none may be needed."""
+    code = FORK + """
+stream, stop = fd.Stream(7), threading.Event()
+def busy():
+    while not stop.is_set():
+        fd.relu_dropout(x[:70_000], 0.9, rng=1)
+def reserving():
+    while not stop.is_set():
+        stream.reserve(3)
+workers = [threading.Thread(target=work) for work in (busy, busy, reserving)]
+for worker in workers:
+    worker.start()
+codes = {exit_code_of_child(lambda: 0 if same() and stream.reserve(2) % 3 == 0 else 3) for _ in range(8)}
+stop.set()
+for worker in workers:
+    worker.join()
+print(codes, same())
+"""
+    assert printed_by(code, timeout=LIMIT) == "{0} True"
+
+
+WORKERS = """
+import hashlib, multiprocessing, sys, warnings
+import numpy as np
+import fastdrop as fd
+
+warnings.simplefilter("ignore", DeprecationWarning)
+SIZE = 300_007
+
+def work(stream):
+    x = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    y, mask = fd.relu_dropout(x, 0.75, rng=stream)
+    return hashlib.sha256(y.tobytes() + mask.bits.tobytes()).hexdigest()
+
+if __name__ == "__main__":
+    fd.set_num_threads(4)
+    here = [work(child) for child in fd.Stream(11).spawn(6)]
+    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
+        there = pool.map(work, fd.Stream(11).spawn(6), chunksize=1)
+    print(here == there, len(set(here)))
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_spawned_streams_give_workers_what_they_give_here(method, tmp_path):
+    """Threads have run before the pool starts; streams travel by pickle."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    assert printed_by(script, method, timeout=LIMIT) == "True 6"
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals on this system")
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_an_interrupted_call_leaves_a_usable_interpreter(threads):
+    """KeyboardInterrupt, then the same calls with the same bits; its positions stay reserved."""
+    code = """
+import signal, threading, time
+import numpy as np, fastdrop as fd
+
+def interrupt():
+    time.sleep(0.2)
+    signal.raise_signal(signal.SIGINT)
+
+x = np.linspace(-1, 1, 300_007, dtype=np.float32)
+expected = fd.relu_dropout(x, 0.9, rng=2)
+stream, size = fd.Stream(1), 2**33
+for round in (1, 2):
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    try:
+        fd.keep_mask(size, 0.9, rng=stream)
+    except KeyboardInterrupt:
+        assert stream.offset == round * size
+    else:
+        raise AssertionError("the call was too short to be interrupted")
+    sender.join()
+    y, mask = fd.relu_dropout(x, 0.9, rng=2)
+    assert np.array_equal(y, expected[0]) and mask == expected[1]
+print(fd.get_num_threads())
+"""
+    printed = printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS=threads, timeout=LIMIT)
+    assert printed == (threads if fd.threads.openmp() else "1")
