@@ -25,9 +25,7 @@ def test_threads_that_reserve_lose_no_position_and_share_none():
     stream, threads, calls = fd.Stream(1), 16, 500
     sizes = [1 + (7 * thread) % 11 for thread in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
-        found = list(
-            pool.map(lambda size: [(stream.reserve(size), size) for _ in range(calls)], sizes)
-        )
+        found = list(pool.map(lambda size: [(stream.reserve(size), size) for _ in range(calls)], sizes))
     pieces = sorted(piece for of_thread in found for piece in of_thread)
     assert len(pieces) == threads * calls
     end = 0
@@ -95,20 +93,25 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 
 @needs_fork
 def test_a_grandchild_can_call_whether_or_not_its_parent_has():
-    code = FORK + """
+    code = (
+        FORK
+        + """
 def child(calls_first):
     right = same() if calls_first else True
     return exit_code_of_child(lambda: 0 if same() else 3) or (0 if right and same() else 4)
 
 print([exit_code_of_child(lambda: child(first)) for first in (False, True)], same())
 """
+    )
     assert printed_by(code, timeout=LIMIT) == "[0, 0] True"
 
 
 @needs_fork
 def test_a_child_forked_while_other_threads_call_can_call():
     """A lock that another thread holds at the fork stays locked in the child; none may be needed."""
-    code = FORK + """
+    code = (
+        FORK
+        + """
 stream, stop = fd.Stream(7), threading.Event()
 def busy():
     while not stop.is_set():
@@ -125,6 +128,7 @@ for worker in workers:
     worker.join()
 print(codes, same())
 """
+    )
     assert printed_by(code, timeout=LIMIT) == "{0} True"
 
 
