@@ -15,7 +15,7 @@ SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/
              $(addprefix $(folder)/*.,pyx pxd pxi h)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutations sanitize bench lint types docs build dist clean remake
+.PHONY: help demo test fuzz mutations sanitize bench lint types docs build dist clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -30,6 +30,9 @@ test: $(DONE)/build $(DONE)/test  ## prove the kernels against the NumPy referen
 bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and other libraries
 	$(RUN) -m fastdrop bench $(ARGS)
 	$(if $(wildcard benchmarks/*.py),$(RUN) -m pytest benchmarks)
+
+fuzz: $(DONE)/build $(DONE)/test  ## random arguments through the raw entry points (ARGS="--seconds 60"; 10 minutes)
+	$(RUN) tests/fuzz.py $(or $(ARGS),--seconds 600)
 
 mutations: $(DONE)/build $(DONE)/test  ## inject faults into the kernels; the tests have to find each (7 minutes)
 	$(RUN) tests/mutate.py $(ARGS)
