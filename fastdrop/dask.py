@@ -20,7 +20,10 @@ from fastdrop.arguments import Mode
 from fastdrop.mask import as_shape
 from fastdrop.stream import RNG, Tile, as_stream
 
-__all__ = ["Draws", "dropout", "dropout_backward", "keep_mask", "relu_dropout", "relu_dropout_backward"]
+__all__ = [
+    "Draws", "dropout", "dropout_backward", "dropout_predict", "keep_mask",
+    "relu_dropout", "relu_dropout_backward", "relu_dropout_predict",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,11 @@ def dropout(
 
 def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
     """The gradient of `relu_dropout`, with the decisions read off its output `y`."""
-    y = fitting("y", y, draws)
+    y, dy = fitting("y", y, draws), fitting("dy", dy, draws)
+    if dy.dtype != y.dtype:
+        raise TypeError(f"dy must have y's dtype {y.dtype.name}, got {dy.dtype.name}")
     return da.map_blocks(
-        functional.relu_dropout_backward, fitting("dy", dy, draws).rechunk(y.chunks), y,
+        functional.relu_dropout_backward, dy.rechunk(y.chunks), y,
         keep_prob=draws.keep_prob, mode=draws.mode, dtype=dy.dtype, meta=dy._meta,
     )  # fmt: skip
 
@@ -100,6 +105,16 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
 def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     """The gradient of `dropout`, with the decisions drawn again."""
     return mapped("dropout", fitting("dy", dy, draws), draws)
+
+
+def relu_dropout_predict(x: da.Array, keep_prob: float, *, mode: Mode = "inverted") -> da.Array:
+    """`fastdrop.relu_dropout_predict` of a Dask array."""
+    return predicted("relu_dropout_predict", x, keep_prob, mode)
+
+
+def dropout_predict(x: da.Array, keep_prob: float, *, mode: Mode = "inverted") -> da.Array:
+    """`fastdrop.dropout_predict` of a Dask array."""
+    return predicted("dropout_predict", x, keep_prob, mode)
 
 
 def keep_mask(
@@ -128,9 +143,15 @@ def dropped(block: Any, form: str, draws: Draws, block_info: Any = None) -> Any:
 
 
 def forward(form: str, x: da.Array, keep_prob: float, mode: Mode, rng: RNG) -> tuple[da.Array, Draws]:
-    arguments.elements("x", np.empty(0, known("x", x).dtype))
+    x = of_floats("x", x)
     draws = Draws.reserve(x.shape, keep_prob, mode, rng)
     return mapped(form, x, draws), draws
+
+
+def predicted(form: str, x: da.Array, keep_prob: float, mode: Mode) -> da.Array:
+    x, call = of_floats("x", x), getattr(functional, form)
+    keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
+    return da.map_blocks(call, x, keep_prob=keep_prob, mode=mode, dtype=x.dtype, meta=x._meta)
 
 
 def mapped(form: str, x: da.Array, draws: Draws) -> da.Array:
@@ -149,7 +170,13 @@ def known(name: str, array: Any) -> da.Array:
     return array
 
 
+def of_floats(name: str, array: Any) -> da.Array:
+    """`array`, known and of a dtype that the calls accept."""
+    arguments.elements(name, np.empty(0, known(name, array).dtype))
+    return array
+
+
 def fitting(name: str, array: Any, draws: Draws) -> da.Array:
-    if known(name, array).shape != draws.shape:
+    if of_floats(name, array).shape != draws.shape:
         raise ValueError(f"{name} must have the forward call's shape {draws.shape}, got {array.shape}")
     return array

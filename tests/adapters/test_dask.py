@@ -11,6 +11,9 @@ import pytest
 
 da = pytest.importorskip("dask.array", reason="Dask is an optional dependency")
 
+import ml_dtypes  # noqa: E402
+from dask.base import tokenize  # noqa: E402
+
 import fastdrop as fd  # noqa: E402
 import fastdrop.dask as fdask  # noqa: E402
 
@@ -44,7 +47,7 @@ def test_the_mask_alone(shape, chunks):
     assert np.array_equal(mask.compute(), fd.keep_mask(shape, 0.7, rng=9).to_array())
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 def test_dtypes_and_modes(dtype, mode):
     x = values((40, 70), dtype)
@@ -85,6 +88,43 @@ def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
     _, draws = fdask.dropout(x, 0.5, rng=stream)
     with pytest.raises(ValueError, match="dy must have the forward call's shape"):
         fdask.dropout_backward(da.ones(11, chunks=5), draws)
+
+
+@pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
+@pytest.mark.parametrize("mode", ["inverted", "vanilla"])
+def test_prediction(form, mode):
+    x = values((20, 30))
+    y = getattr(fdask, f"{form}_predict")(da.from_array(x, chunks=(7, 8)), 0.6, mode=mode)
+    assert np.array_equal(y.compute(), getattr(fd, f"{form}_predict")(x, 0.6, mode=mode))
+
+
+def test_a_gradient_of_another_dtype_is_refused_when_the_graph_is_made():
+    x = da.ones((6, 6), chunks=4, dtype=np.float32)
+    y, draws = fdask.relu_dropout(x, 0.5)
+    with pytest.raises(TypeError, match="dy must have y's dtype float32, got float64"):
+        fdask.relu_dropout_backward(x.astype(float), y, draws)
+    with pytest.raises(TypeError, match=r"dy must have dtype .*, got int64"):
+        fdask.dropout_backward(x.astype(int), draws)
+
+
+def test_equal_seeds_give_equal_names_and_others_do_not():
+    x = da.ones((6, 6), chunks=4)
+    names = [fdask.dropout(x, 0.5, rng=fd.Stream(*place))[0].name for place in [(1,), (1,), (2,), (1, 36)]]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert tokenize(fdask.dropout(x, 0.5, rng=1)[1]) == tokenize(fdask.dropout(x, 0.5, rng=1)[1])
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_what_is_persisted_is_what_is_computed_later(scheduler):
+    x = values((40, 70))
+    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), 0.6, rng=2)
+    kept = y.persist(scheduler=scheduler)
+    expected, mask = fd.relu_dropout(x, 0.6, rng=2)
+    assert np.array_equal(kept.compute(), expected)
+    assert np.array_equal(y.compute(scheduler=scheduler), expected)
+    dx = fdask.relu_dropout_backward(da.ones_like(kept), kept, draws)
+    assert np.array_equal(dx.compute(), fd.relu_dropout_backward(np.ones_like(x), mask))
 
 
 def slowly(block):
