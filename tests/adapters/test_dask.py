@@ -128,7 +128,7 @@ def test_what_is_persisted_is_what_is_computed_later(scheduler):
 
 
 def slowly(block):
-    time.sleep(0.05)
+    time.sleep(0.1)  # 4 seconds on two workers, so that one can be killed long before the end
     return block
 
 
