@@ -21,12 +21,11 @@ import numpy as np
 
 import fastdrop as fd
 from fastdrop import capi, cpu
-from support import sample
+from support import Place, sample
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")  # in the order of fastdrop.h
 FUNCTIONS = ("fill_bits", "forward", "backward", "backward_from_output")
 OK, BAD_DTYPE, BAD_SIZE, BAD_KEEP_PROB, BAD_OFFSET, BAD_POINTER = range(6)
-AROUND, CANARY = 192, 0xA5  # bytes on either side of a result, and what is in them
 REFERENCE_SIZE = 5000  # elements up to which the reference, which is slow, is asked as well
 
 
@@ -96,22 +95,6 @@ def drawn(rng: random.Random) -> Case:
         wrong=rng.choice(provoked) if rng.random() < 0.1 else OK,
         values=rng.getrandbits(32),
     )
-
-
-class Place:
-    """Elements at a chosen address, between bytes that are remembered."""
-
-    def __init__(self, content: np.ndarray, remainder: int) -> None:
-        self.memory = np.full(content.nbytes + 2 * AROUND + 64, CANARY, np.uint8)
-        start = -self.memory.ctypes.data % 64 + AROUND - 64 + remainder * content.itemsize % 64
-        self.array = self.memory[start : start + content.nbytes].view(content.dtype)
-        self.array[:] = content
-        self.address = self.memory.ctypes.data + start
-        self.start = start
-
-    def intact(self) -> bool:
-        before, after = self.memory[: self.start], self.memory[self.start + self.array.nbytes :]
-        return bool((before == CANARY).all() and (after == CANARY).all())
 
 
 class Outcome(NamedTuple):

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
+
 TESTS = [
     f"tests/test_{name}.py" for name in ("random123", "kernels", "properties", "variants", "guard_pages")
 ]

@@ -21,6 +21,7 @@ GOLDEN_STREAMS = DATA / "golden_streams.txt"
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 MODES = ("inverted", "vanilla")
+AROUND, CANARY = 192, 0xA5  # bytes on either side of a guarded array, and what is in them
 
 # --- comparison -------------------------------------------------------------------------------
 
@@ -72,6 +73,22 @@ def at_address(array: np.ndarray, remainder: int) -> np.ndarray:
     placed = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     placed[...] = array
     return placed
+
+
+class Place:
+    """Elements at a chosen address, between bytes that are remembered."""
+
+    def __init__(self, content: np.ndarray, remainder: int) -> None:
+        self.memory = np.full(content.nbytes + 2 * AROUND + 64, CANARY, np.uint8)
+        start = -self.memory.ctypes.data % 64 + AROUND - 64 + remainder * content.itemsize % 64
+        self.array = self.memory[start : start + content.nbytes].view(content.dtype)
+        self.array[:] = content
+        self.address = self.memory.ctypes.data + start
+        self.start = start
+
+    def intact(self) -> bool:
+        before, after = self.memory[: self.start], self.memory[self.start + self.array.nbytes :]
+        return bool((before == CANARY).all() and (after == CANARY).all())
 
 
 # --- known answers ----------------------------------------------------------------------------
