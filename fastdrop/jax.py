@@ -16,10 +16,9 @@ from jax import numpy as jnp
 
 from fastdrop import arguments, functional
 from fastdrop.mask import Mask
+from fastdrop.stream import SEED_WORDS, seed_of_words
 
 __all__ = ["dropout", "relu_dropout"]
-
-SEED_WORDS = 4  # of 32 bits
 
 
 def relu_dropout(x: Array, keep_prob: float, key: Array) -> Array:
@@ -70,8 +69,7 @@ def forward(form: str, keep_prob: float, x: Array, words: Array) -> tuple[Array,
     """The result and the packed bits."""
 
     def on_host(x: Any, words: Any) -> tuple[Any, Any]:
-        seed = sum(int(word) << 32 * i for i, word in enumerate(words))
-        y, mask = getattr(functional, form)(np.asarray(x), keep_prob, rng=seed)
+        y, mask = getattr(functional, form)(np.asarray(x), keep_prob, rng=seed_of_words(words))
         return y, mask.bits
 
     bits = jax.ShapeDtypeStruct(((x.size + 7) // 8,), jnp.uint8)

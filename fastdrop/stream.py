@@ -10,8 +10,10 @@ from operator import index
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 SEED_BITS = 128
+SEED_WORDS = SEED_BITS // 32
 POSITIONS = 2**64
 
 RNG: TypeAlias = "Stream | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
@@ -248,7 +250,12 @@ def as_stream(rng: Any) -> Stream:
 
 def seed_of(sequence: np.random.SeedSequence) -> int:
     """A 128-bit seed: the four words that `sequence` generates, least significant first."""
-    return int.from_bytes(sequence.generate_state(4, np.uint32).astype("<u4").tobytes(), "little")
+    return seed_of_words(sequence.generate_state(SEED_WORDS, np.uint32))
+
+
+def seed_of_words(words: ArrayLike) -> int:
+    """A seed of its words of 32 bits, least significant first."""
+    return int.from_bytes(np.asarray(words).astype("<u4").tobytes(), "little")
 
 
 def checked_seed(name: str, value: Any) -> int:

@@ -14,12 +14,13 @@ from thinc.api import Model, NumpyOps, registry
 from thinc.types import Padded, Ragged
 
 from fastdrop import functional
+from fastdrop.stream import SEED_BITS
 
 __all__ = ["Dropout", "FastdropOps", "ReluDropout"]
 
 
 def new_seed() -> int:
-    return int.from_bytes(np.random.bytes(16), "little")  # noqa: NPY002  (the generator that Thinc seeds)
+    return int.from_bytes(np.random.bytes(SEED_BITS // 8), "little")  # noqa: NPY002  (the generator that Thinc seeds)
 
 
 @registry.ops("FastdropOps")

@@ -7,7 +7,6 @@ cdef enum:
     STEP = 16           # elements
     GROUP_STEPS = GROUP_SIZE * BLOCK / STEP
     ALIGNMENT = 64      # a cache line
-
     AHEAD = 4096        # bytes fetched ahead of a stream: a page, where the hardware's own fetching ends
 
     # Forms of the loop.

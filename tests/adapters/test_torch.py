@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
+from fastdrop.stream import seed_of_words  # noqa: E402
+from fastdrop.torch import functional, operators, patches  # noqa: E402
 
 FORMS = ["dropout", "relu_dropout", "alpha_dropout"]
 
@@ -25,7 +27,7 @@ def generator(seed=0):
 
 def seed(n=0):
     """The seed that a call with `generator(n)` draws."""
-    return ft.seed_of(ft.new_seed(generator(n)))
+    return seed_of_words(operators.new_seed(generator(n)))
 
 
 def values(*shape, dtype=torch.float32):
@@ -35,24 +37,24 @@ def values(*shape, dtype=torch.float32):
 # --- the calls --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ft.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", operators.DTYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_results_and_gradients_are_those_of_the_calls(form, dtype):
     x = values(5, 301, dtype=dtype).requires_grad_()
     dy = values(5, 301, dtype=dtype) + 1
     y = getattr(ft, form)(x, 0.25, True, generator=generator())
     y.backward(dy)
-    expected, mask = getattr(fd, form)(ft.view(x), 0.75, rng=seed())
-    assert np.array_equal(ft.view(y), expected)
-    assert np.array_equal(ft.view(x.grad), getattr(fd, f"{form}_backward")(ft.view(dy), mask))
+    expected, mask = getattr(fd, form)(operators.view(x), 0.75, rng=seed())
+    assert np.array_equal(operators.view(y), expected)
+    assert np.array_equal(operators.view(x.grad), getattr(fd, f"{form}_backward")(operators.view(dy), mask))
 
 
 def test_dropout_add():
     x, residual = values(4, 9).requires_grad_(), (values(4, 9) * 2).requires_grad_()
     y = ft.dropout_add(x, residual, 0.5, generator=generator())
     y.sum().backward()
-    expected, mask = fd.dropout_add(ft.view(x), ft.view(residual), 0.5, rng=seed())
-    assert np.array_equal(ft.view(y), expected)
+    expected, mask = fd.dropout_add(operators.view(x), operators.view(residual), 0.5, rng=seed())
+    assert np.array_equal(operators.view(y), expected)
     assert np.array_equal(x.grad, fd.dropout_backward(np.ones((4, 9), np.float32), mask))
     assert residual.grad.eq(1).all()
 
@@ -63,14 +65,14 @@ def test_whole_channels(spatial):
     y = getattr(ft, f"dropout{spatial}d")(x, 0.5, generator=generator())
     y.sum().backward()
     axes = tuple(range(2, x.dim()))
-    assert np.array_equal(y.detach(), fd.dropout(ft.view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
+    assert np.array_equal(y.detach(), fd.dropout(operators.view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
     assert (x.grad.flatten(2) == x.grad.flatten(2)[..., :1]).all()
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
 
 def test_strides_and_in_place():
     x = values(6, 8)
-    expected = fd.dropout(ft.view(x).T, 0.5, rng=seed())[0]
+    expected = fd.dropout(operators.view(x).T, 0.5, rng=seed())[0]
     assert np.array_equal(ft.dropout(x.T, 0.5, generator=generator()), expected)
     y = x.T
     assert ft.dropout(y, 0.5, inplace=True, generator=generator()) is y
@@ -81,7 +83,7 @@ def test_strides_and_in_place():
 @pytest.mark.parametrize("form", FORMS)
 def test_edge_probabilities_are_pytorchs(form, p):
     x = values(50)
-    theirs = ft.relu_and_dropout if form == "relu_dropout" else getattr(F, form)
+    theirs = functional.relu_and_dropout if form == "relu_dropout" else getattr(F, form)
     assert torch.equal(getattr(ft, form)(x, p, True), theirs(x, p, True, False))
 
 
@@ -122,22 +124,22 @@ def test_the_default_device_is_not_that_of_the_seed():
 @pytest.mark.parametrize("shared", [[], [1]], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_operators_keep_pytorchs_rules(form, shared):
-    words = ft.new_seed(generator())
+    words = operators.new_seed(generator())
     x = values(4, 6, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(ft.forward, (x, 0.5, form, shared, words))
+    torch.library.opcheck(operators.forward, (x, 0.5, form, shared, words))
 
     def call(x):
-        return ft.forward(x, 0.5, form, shared, words)[0]
+        return operators.forward(x, 0.5, form, shared, words)[0]
 
     assert torch.autograd.gradcheck(call, (x,))
     assert torch.autograd.gradgradcheck(call, (x,))
 
 
 def test_the_operator_with_a_residual_keeps_them_too():
-    words = ft.new_seed(generator())
+    words = operators.new_seed(generator())
     x, residual = (values(4, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
-    torch.library.opcheck(ft.forward_add, (x, residual, 0.5, words))
-    assert torch.autograd.gradcheck(lambda *args: ft.forward_add(*args, 0.5, words)[0], (x, residual))
+    torch.library.opcheck(operators.forward_add, (x, residual, 0.5, words))
+    assert torch.autograd.gradcheck(lambda *args: operators.forward_add(*args, 0.5, words)[0], (x, residual))
 
 
 def test_a_gradient_keeps_one_bit_an_element():
@@ -321,7 +323,7 @@ def test_patched_covers_a_transformer():
         F.dropout = counted
         torch.manual_seed(0)
         y = layer(values(2, 5, 16))
-    assert F.dropout is ft.TORCH["dropout"]
+    assert F.dropout is functional.TORCH["dropout"]
     assert len(calls) == 3, "two residual branches and the feed-forward one; attention has its own"
     y.sum().backward()
     assert all(parameter.grad is not None for parameter in layer.parameters())
@@ -337,8 +339,8 @@ def test_attention_is_pytorchs_but_for_the_draw(options):
     if kind:
         options["attn_mask"] = torch.ones(5, 5).tril().bool() if kind is bool else values(5, 5)
     expected = F.scaled_dot_product_attention(q, k, v, **options)
-    torch.testing.assert_close(ft.attention(q, k, v, dropout_p=1e-12, **options), expected)
-    dropped = torch.stack([ft.attention(q, k, v, dropout_p=0.5, **options) for _ in range(4000)]).mean(0)
+    torch.testing.assert_close(patches.attention(q, k, v, dropout_p=1e-12, **options), expected)
+    dropped = torch.stack([patches.attention(q, k, v, dropout_p=0.5, **options) for _ in range(4000)]).mean(0)
     assert (dropped - expected).abs().max() < 0.1 * expected.abs().max() + 0.2
 
 
@@ -349,7 +351,7 @@ def test_attention_that_may_see_nothing_is_zero(kind):
     mask[1] = False
     if kind is float:
         mask = torch.zeros(4, 4).masked_fill(~mask, -torch.inf)
-    y = ft.attention(q, k, v, mask, dropout_p=1e-12)
+    y = patches.attention(q, k, v, mask, dropout_p=1e-12)
     torch.testing.assert_close(y, F.scaled_dot_product_attention(q, k, v, mask))
     y.sum().backward()
     assert all(tensor.grad.isfinite().all() for tensor in (q, k, v))
@@ -363,4 +365,4 @@ def test_attention_keeps_pytorchs_errors():
         ({"dropout_p": 1.5}, "dropout probability has to be between 0 and 1"),
     ):
         with pytest.raises(RuntimeError, match=text):
-            ft.attention(q, q, q, **options)
+            patches.attention(q, q, q, **options)

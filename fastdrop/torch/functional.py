@@ -1,0 +1,145 @@
+"""`torch.nn.functional`'s forms of dropout on the operators; the rest goes to PyTorch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdrop.torch.operators import DTYPES, forward, forward_add, new_seed
+
+SDPA = "scaled_dot_product_attention"
+TORCH: dict[str, Any] = {
+    name: getattr(F, name)
+    for name in ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA)
+}
+
+
+def supported(x: Tensor) -> bool:
+    # A nested tensor calls itself strided, but has no shape that an array could have.
+    return x.device.type == "cpu" and x.dtype in DTYPES and x.layout == torch.strided and not x.is_nested
+
+
+def checked(p: float) -> float:
+    """`p`, with PyTorch's own words where it is no probability."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    return p
+
+
+def refuse_generator(generator: torch.Generator | None, x: Tensor) -> None:
+    """PyTorch's own operators take none, and to ignore it would lose reproducibility in silence."""
+    if generator is not None:
+        raise TypeError(
+            f"generator needs a strided CPU tensor of {', '.join(map(str, DTYPES))} with the axes that "
+            f"the call is for, got {x.dtype} on {x.device} with {x.dim()} axes"
+        )
+
+
+def drop(
+    x: Tensor, p: float, training: bool, inplace: bool, generator: torch.Generator | None,
+    form: str, torch_form: Any, shared: Sequence[int] = (),
+) -> Tensor:  # fmt: skip
+    """What the functions below have in common."""
+    checked(p)
+    ours = supported(x)
+    if not ours:
+        refuse_generator(generator, x)
+    if not (ours and training and p > 0.0):
+        return torch_form(x, p, training, inplace)
+    y: Tensor = forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
+    return x.copy_(y) if inplace else y
+
+
+def relu_and_dropout(x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    return TORCH["dropout"](F.relu(x, inplace), p, training, inplace)
+
+
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """`torch.nn.functional.dropout`.
+
+    Parameters
+    ----------
+    input : Tensor
+    p : float, default 0.5
+        The probability that an element is dropped, in [0, 1].
+    training : bool, default True
+    inplace : bool, default False
+    generator : torch.Generator, optional
+        Where the seed of this call comes from; by default PyTorch's own.
+
+    Returns
+    -------
+    Tensor
+        ``input / (1 - p)`` where kept, else 0.
+
+    Raises
+    ------
+    ValueError
+        If `p` is no probability.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastdrop.torch import dropout
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> sorted(set(dropout(torch.ones(1000), 0.5, generator=generator).tolist()))
+    [0.0, 2.0]
+    """
+    return drop(input, p, training, inplace, generator, "dropout", TORCH["dropout"])
+
+
+def relu_dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """``dropout(relu(input), p, training)`` in one pass; parameters as of `dropout`."""
+    return drop(input, p, training, inplace, generator, "relu_dropout", relu_and_dropout)
+
+
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """`torch.nn.functional.alpha_dropout`; parameters as of `dropout`."""
+    return drop(input, p, training, inplace, generator, "alpha_dropout", TORCH["alpha_dropout"])
+
+
+def channels(name: str, spatial: int) -> Any:
+    """Dropout of whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
+
+    def call(
+        input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:  # fmt: skip
+        batched = input.dim() == spatial + 2
+        if not batched and (input.dim() != spatial + 1 or name == "dropout2d"):
+            refuse_generator(generator, input)
+            return TORCH[name](input, p, training, inplace)  # with its own warnings and errors
+        shared = range(2 if batched else 1, input.dim())
+        return drop(input, p, training, inplace, generator, "dropout", TORCH[name], shared)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"`torch.nn.functional.{name}`; parameters as of `dropout`."
+    return call
+
+
+dropout1d, dropout2d, dropout3d = (channels(f"dropout{n}d", n) for n in (1, 2, 3))
+
+
+def dropout_add(
+    input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """``residual + dropout(input, p, training)`` in one pass; parameters as of `dropout`."""
+    alike = residual.shape == input.shape and residual.dtype == input.dtype
+    if not training or p == 0.0 or not (supported(input) and supported(residual) and alike):
+        return residual + dropout(input, p, training, generator=generator)
+    result: Tensor = forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
+    return result

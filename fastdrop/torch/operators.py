@@ -1,0 +1,150 @@
+"""The calls as operators of PyTorch, pure functions of their tensors and a seed, with their gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastdrop import functional
+from fastdrop.arguments import MaskMode
+from fastdrop.mask import Mask
+from fastdrop.stream import SEED_WORDS, seed_of_words
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def view(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor's memory as an array of NumPy's."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def new_seed(generator: torch.Generator | None) -> Tensor:
+    # On the CPU whatever torch.set_default_device says: the operators read the words.
+    return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
+
+
+def result_like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def decided(shape: Sequence[int], form: str, shared: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a mask: the ReLU decides for each element even where a draw is shared."""
+    alone = shared if form != "relu_dropout" else ()
+    return tuple(1 if axis in alone else length for axis, length in enumerate(shape))
+
+
+def bits_like(x: Tensor, form: str, shared: Sequence[int]) -> Tensor:
+    """Room for the decisions, one bit each."""
+    count = math.prod(decided(x.shape, form, shared))
+    return torch.empty((count + 7) // 8, dtype=torch.uint8, device=x.device)
+
+
+@torch.library.custom_op("fastdrop::forward", mutates_args=())
+def forward(
+    x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A form of dropout, "dropout", "relu_dropout" or "alpha_dropout", and its packed bits."""
+    y, rng = result_like(x), seed_of_words(seed.numpy())
+    call = getattr(functional, form)
+    _, mask = call(view(x), keep_prob, broadcast_dims=tuple(shared), rng=rng, out=view(y))
+    return y, torch.from_numpy(mask.bits)
+
+
+@forward.register_fake
+def _(x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tensor) -> tuple[Tensor, Tensor]:
+    return result_like(x), bits_like(x, form, shared)
+
+
+@torch.library.custom_op("fastdrop::forward_add", mutates_args=())
+def forward_add(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
+    """``residual + dropout(x)`` in one pass, and the packed bits."""
+    y, rng = result_like(x), seed_of_words(seed.numpy())
+    _, mask = functional.dropout_add(view(x), view(residual), keep_prob, rng=rng, out=view(y))
+    return y, torch.from_numpy(mask.bits)
+
+
+@forward_add.register_fake
+def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
+    return result_like(x), bits_like(x, "dropout", ())
+
+
+@torch.library.custom_op("fastdrop::backward", mutates_args=())
+def backward(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> Tensor:
+    """The gradient of the input, from the packed bits."""
+    dx = result_like(dy)
+    mode: MaskMode = "alpha" if form == "alpha_dropout" else "inverted"
+    mask = Mask(bits.numpy(), decided(dy.shape, form, shared), keep_prob, mode)
+    getattr(functional, f"{form}_backward")(view(dy), mask, out=view(dx))
+    return dx
+
+
+@backward.register_fake
+def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> Tensor:
+    return result_like(dy)
+
+
+def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> None:
+    """One bit an element is all that a gradient needs."""
+    ctx.keep_prob, ctx.form, ctx.shared = keep_prob, form, shared
+    ctx.save_for_backward(bits)
+    ctx.set_materialize_grads(False)
+
+
+def gradient(ctx: Any, dy: Tensor | None) -> Tensor | None:
+    return None if dy is None else backward(dy, *ctx.saved_tensors, ctx.keep_prob, ctx.form, ctx.shared)
+
+
+def after_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, keep_prob, form, shared, _ = inputs
+    keep(ctx, output[1], keep_prob, form, shared)
+
+
+def after_forward_add(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, _, keep_prob, _ = inputs
+    keep(ctx, output[1], keep_prob, "dropout", [])
+
+
+def after_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, *kept = inputs
+    keep(ctx, *kept)
+
+
+forward.register_autograd(
+    lambda ctx, dy, _: (gradient(ctx, dy), None, None, None, None), setup_context=after_forward
+)
+forward_add.register_autograd(
+    lambda ctx, dy, _: (gradient(ctx, dy), dy, None, None), setup_context=after_forward_add
+)
+# The gradient is linear in dy, by the same diagonal matrix.
+backward.register_autograd(
+    lambda ctx, dx: (gradient(ctx, dx), None, None, None, None), setup_context=after_backward
+)
+
+
+def each_example(operator: Any) -> Any:
+    """A vmap rule: the operator on one example after the other. PyTorch has batched the seed, or
+    has not, or has raised, as `randomness=` asks."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        results = [
+            operator(*(a.select(d, n) if isinstance(d, int) else a for a, d in zip(arguments, in_dims)))
+            for n in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(parts) for parts in zip(*results)), (0,) * len(results[0])
+
+    return rule
+
+
+for operator in (forward, forward_add, backward):
+    operator.register_vmap(each_example(operator))

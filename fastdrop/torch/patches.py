@@ -1,0 +1,118 @@
+"""Code that one cannot edit: PyTorch's functions replaced while a context is open."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastdrop.torch.functional import (
+    SDPA,
+    TORCH,
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    supported,
+)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """`scaled_dot_product_attention`, with the weights dropped by the kernels."""
+    # Bad arguments too, for PyTorch's own errors.
+    if not 0.0 < dropout_p <= 1.0 or (is_causal and attn_mask is not None) or enable_gqa or not (
+        supported(query) and supported(key) and supported(value)
+    ):
+        return TORCH[SDPA](
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    weights = query * (query.size(-1) ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device="cpu").tril()
+    if attn_mask is None:
+        return dropout(torch.softmax(weights, -1), dropout_p) @ value
+    masked = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask.isneginf()
+    # A query that may see nothing gets 0, as in PyTorch, and not the NaN of a softmax over nothing:
+    # it is let see everything, which is finite, and its result is replaced.
+    blind = masked.all(-1, keepdim=True)
+    if attn_mask.dtype == torch.bool:
+        weights = weights.masked_fill(masked & ~blind, -math.inf)
+    else:
+        weights = weights + attn_mask.masked_fill(blind, 0.0)
+    return (dropout(torch.softmax(weights, -1), dropout_p) @ value).masked_fill(blind, 0.0)
+
+
+class Patches:
+    """How many contexts are open, in all threads, and what the first one has replaced."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.open = 0
+        self.before: list[tuple[Any, str, Any]] = []
+
+    def enter(self, ours: dict[tuple[Any, str], Any]) -> None:
+        with self.lock:
+            self.open += 1
+            if self.open == 1:
+                self.before = [(module, name, getattr(module, name)) for module, name in ours]
+                for (module, name), function in ours.items():
+                    setattr(module, name, function)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.open -= 1
+            if self.open == 0:
+                for module, name, function in self.before:
+                    setattr(module, name, function)
+
+
+PATCHES = Patches()  # PyTorch's modules are one for all threads, so the count has to be, too
+
+
+def torch_dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    """`torch.dropout`, which has other names and no defaults."""
+    return dropout(input, p, train)
+
+
+def torch_alpha_dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    return alpha_dropout(input, p, train)
+
+
+@contextmanager
+def patched() -> Iterator[None]:
+    """`torch.nn.functional`'s dropout by the kernels, in code that one cannot edit.
+
+    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout` and
+    `torch.alpha_dropout`, while the context is open, in any thread; attention with `dropout_p > 0`
+    too. Contexts may be nested, and overlap between threads: the last to close undoes it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastdrop.torch import patched
+    >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16)
+    >>> with patched():
+    ...     layer(torch.ones(3, 1, 8)).shape
+    torch.Size([3, 1, 8])
+    """
+    ours = {
+        "dropout": dropout, "alpha_dropout": alpha_dropout, "dropout1d": dropout1d,
+        "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention,
+    }  # fmt: skip
+    targets = {(F, name): function for name, function in ours.items()}
+    targets |= {(torch, "dropout"): torch_dropout, (torch, "alpha_dropout"): torch_alpha_dropout}
+    PATCHES.enter(targets)
+    try:
+        yield
+    finally:
+        PATCHES.leave()
