@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastdrop import functional
-from fastdrop.arguments import MaskMode
+from fastdrop.arguments import MaskMode, decided_shape
 from fastdrop.mask import Mask
 from fastdrop.stream import SEED_WORDS, seed_of_words
 
@@ -38,8 +38,7 @@ def result_like(x: Tensor) -> Tensor:
 
 def decided(shape: Sequence[int], form: str, shared: Sequence[int]) -> tuple[int, ...]:
     """The shape of a mask: the ReLU decides for each element even where a draw is shared."""
-    alone = shared if form != "relu_dropout" else ()
-    return tuple(1 if axis in alone else length for axis, length in enumerate(shape))
+    return decided_shape(tuple(shape), () if form == "relu_dropout" else tuple(shared))
 
 
 def bits_like(x: Tensor, form: str, shared: Sequence[int]) -> Tensor:

@@ -70,6 +70,13 @@ def test_whole_channels(spatial):
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
 
+def test_channels_without_elements():
+    x = torch.ones(2, 3, 0, 4, requires_grad=True)
+    ft.dropout2d(x, 0.5).sum().backward()
+    assert x.grad.shape == x.shape
+    torch.library.opcheck(operators.forward, (x, 0.5, "dropout", [2, 3], operators.new_seed(None)))
+
+
 def test_strides_and_in_place():
     x = values(6, 8)
     expected = fd.dropout(operators.view(x).T, 0.5, rng=seed())[0]
