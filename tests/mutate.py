@@ -36,7 +36,8 @@ FAULTS = [
         "one wrong bit of a block that was tied", "bernoulli.pxi", "|= ties[2 * i]\n", "|= ties[2 * i] ^ 1\n"
     ),
     Fault("the next plane", "bernoulli.pxi", "blocks_set(0, plane))", "blocks_set(0, plane + 1))"),
-    Fault("a threshold one too large", "entry.pxi", "= task.threshold", "= task.threshold + 1"),
+    Fault("the first round of another plane", "bernoulli.pxi", "= words[1]", "= words[0]"),
+    Fault("a threshold one too large", "bernoulli.pxi", "= threshold\n", "= threshold + 1\n"),
     Fault(
         "the halves of the seed swapped",
         "entry.pxi",

@@ -112,13 +112,13 @@ cdef inline void apply_steps(
     cdef int plane, planes
     cdef ptrdiff_t step = 0, stop
     cdef Group group
-    if ahead != NULL:
+    if GROUP_SIZE > 1 and ahead != NULL:
         planes = first_planes(draw.threshold)
         while ahead.drawn < ahead.count and step + GROUP_STEPS <= steps:
-            group = group_first(ahead, ahead.drawn)
+            group = group_first(draw, ahead, ahead.drawn)
             for plane in range(FIRST_PLANES):
                 if plane < planes:
-                    compare_plane(draw, &group, plane)
+                    compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
                 stop = step + GROUP_STEPS // FIRST_PLANES
                 while step < stop:
                     apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)

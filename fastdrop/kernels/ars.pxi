@@ -20,9 +20,17 @@ cdef inline void key_schedule(Key* key, uint64_t low, uint64_t high) noexcept no
         high += <uint64_t> 0xBB67AE8584CAA73B  # sqrt(3) - 1
 
 
-cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogil:
-    cdef blocks state = blocks_xor(counter, blocks_set(key.low[0], key.high[0]))
+cdef inline blocks ars_start(const Key* key, blocks counter) noexcept nogil:
+    return blocks_xor(counter, blocks_set(key.low[0], key.high[0]))
+
+
+cdef inline blocks ars_rounds(const Key* key, blocks state, int done, int rounds) noexcept nogil:
+    """Those of the rounds that come after the first `done`."""
     cdef int r
-    for r in range(1, rounds):
+    for r in range(done + 1, rounds):
         state = blocks_aes(state, blocks_set(key.low[r], key.high[r]))
     return blocks_aes_last(state, blocks_set(key.low[rounds], key.high[rounds]))
+
+
+cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogil:
+    return ars_rounds(key, ars_start(key, counter), 0, rounds)

@@ -15,7 +15,7 @@ cdef enum:
     REST_PLANES = (GROUP_SIZE + 1) / 2  # at a time, once blocks are gathered; a larger group ties longer
 
 cdef struct Group:
-    blocks counter
+    blocks first        # the state after the first round of plane 0
     blocks below
     blocks tied
 
@@ -39,11 +39,29 @@ cdef struct Chunk:
 cdef struct Draw:
     Key key
     uint64_t threshold
+    uint64_t plane[FIRST_PLANES]    # what a plane's first round differs by from plane 0's: bytes 8 to 11
 
 
-cdef inline void compare_plane(const Draw* draw, Group* group, int plane) noexcept nogil:
-    """Draw a plane, and compare it with its bit of the threshold."""
-    cdef blocks bits = ars(&draw.key, blocks_xor(group.counter, blocks_set(0, plane)), ROUNDS)
+cdef inline void start_draw(Draw* draw, uint64_t seed_low, uint64_t seed_high, uint64_t threshold) noexcept nogil:
+    """The counters of a block's planes differ in one byte, alone in its column, and that byte is the
+    same for every block. So a first round serves all planes: the rest of them is an exclusive or."""
+    cdef uint64_t words[BLOCK_WORDS * GROUP_SIZE]
+    cdef int plane
+    key_schedule(&draw.key, seed_low, seed_high)
+    draw.threshold = threshold
+    for plane in range(FIRST_PLANES):
+        blocks_store(words, blocks_aes(ars_start(&draw.key, blocks_set(0, plane)), blocks_set(0, 0)))
+        draw.plane[plane] = words[1]
+    for plane in range(FIRST_PLANES - 1, -1, -1):
+        draw.plane[plane] ^= draw.plane[0]
+
+
+cdef inline blocks first_plane_bits(const Draw* draw, const Group* group, int plane) noexcept nogil:
+    return ars_rounds(&draw.key, blocks_xor(group.first, blocks_set(0, draw.plane[plane])), 1, ROUNDS)
+
+
+cdef inline void compare_plane(const Draw* draw, Group* group, int plane, blocks bits) noexcept nogil:
+    """Compare a plane with its bit of the threshold."""
     if draw.threshold >> (63 - plane) & 1:
         group.below = blocks_below(group.below, group.tied, bits)
         group.tied = blocks_and(group.tied, bits)
@@ -51,10 +69,12 @@ cdef inline void compare_plane(const Draw* draw, Group* group, int plane) noexce
         group.tied = blocks_andnot(group.tied, bits)
 
 
-cdef inline Group group_first(const Chunk* chunk, int i) noexcept nogil:
+cdef inline Group group_first(const Draw* draw, const Chunk* chunk, int i) noexcept nogil:
     """The group that starts with block `i` of a chunk, before its first plane."""
     cdef Group group
-    group.counter = blocks_load(chunk.counters.word + BLOCK_WORDS * i) if chunk.listed else blocks_count(chunk.block + i)
+    cdef blocks counter
+    counter = blocks_load(chunk.counters.word + BLOCK_WORDS * i) if chunk.listed else blocks_count(chunk.block + i)
+    group.first = blocks_aes(ars_start(&draw.key, counter), blocks_set(draw.key.low[1], draw.key.high[1]))
     group.below = blocks_set(0, 0)
     group.tied = blocks_set(<uint64_t> -1, <uint64_t> -1)
     return group
@@ -97,9 +117,9 @@ cdef void draw_first(const Draw* draw, Chunk* chunk) noexcept nogil:
     cdef Group group
     cdef int plane
     while chunk.drawn < chunk.count:
-        group = group_first(chunk, chunk.drawn)
+        group = group_first(draw, chunk, chunk.drawn)
         for plane in range(planes):
-            compare_plane(draw, &group, plane)
+            compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
         group_store(chunk, group)
 
 
@@ -131,18 +151,20 @@ cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
     cdef uint64_t* counters = counter_words.word
     cdef uint64_t* ties = tie_words.word
     cdef Group group
+    cdef blocks counter, bits
     cdef int found, i = 0, plane, k
     if draw.threshold << FIRST_PLANES == 0:
         return
     found = gather_tied(chunk, index, counters, ties)
     while i < found:
-        group.counter = blocks_load(counters + 2 * i)
+        counter = blocks_load(counters + 2 * i)
         group.tied = blocks_load(ties + 2 * i)
         group.below = blocks_set(0, 0)
         plane = FIRST_PLANES
         while plane < 64 and draw.threshold << plane and blocks_which(group.tied):
             for k in range(REST_PLANES):
-                compare_plane(draw, &group, plane + k)
+                bits = ars(&draw.key, blocks_xor(counter, blocks_set(0, plane + k)), ROUNDS)
+                compare_plane(draw, &group, plane + k, bits)
             plane += REST_PLANES
         blocks_store(ties + 2 * i, group.below)
         i += GROUP_SIZE

@@ -153,8 +153,7 @@ cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
 cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     cdef Draw draw
     if task.decision == DRAWN:
-        key_schedule(&draw.key, task.seed[0], task.seed[1])
-        draw.threshold = task.threshold
+        start_draw(&draw, task.seed[0], task.seed[1], task.threshold)
         if task.row:
             run_rows(task, first, last, &draw)
         else:

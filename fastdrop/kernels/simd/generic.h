@@ -143,17 +143,74 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
     words[1] = a.word[1];
 }
 
+/* Elements, 16 bytes at a time: vectors where the compiler has a notation for them (gcc, clang), which
+ * become instructions of its baseline; else loops, which FASTDROP_PLAIN asks for too. */
+#if defined(__GNUC__) && !defined(FASTDROP_PLAIN)
+
+typedef uint32_t part __attribute__((vector_size(16)));
+typedef float floats __attribute__((vector_size(16)));
+typedef double doubles __attribute__((vector_size(16)));
+
+#define WORD(a, i) (a)[i]
+#define WORDWISE(a, operator, b) return (part)(a operator b)
+#define LANEWISE(a, operator, b)                                                 \
+    if (dtype == FLOAT64) return (part)((doubles)a operator (doubles)b);         \
+    return (part)((floats)a operator (floats)b)
+#define COMPARED LANEWISE /* all ones or all zeros a lane */
+#define EQUAL_WORDS WORDWISE
+
+#else
+
 typedef union {
-    float f[16];
-    double d[8];
-    uint32_t w[16];
-    uint64_t q[8];
-} lanes;
+    uint32_t word[4];
+    uint64_t q[2];
+    float f[4];
+    double d[2];
+} part;
+
+#define EACH_WORD for (int i = 0; i < 4; i++)
+#define EACH_DOUBLE for (int i = 0; i < 2; i++)
+#define WORD(a, i) (a).word[i]
+#define WORDWISE(a, operator, b)                                                 \
+    EACH_WORD a.word[i] = a.word[i] operator b.word[i];                          \
+    return a
+#define EQUAL_WORDS(a, operator, b)                                              \
+    EACH_WORD a.word[i] = a.word[i] operator b.word[i] ? UINT32_MAX : 0;         \
+    return a
+#define LANEWISE(a, operator, b)                                                 \
+    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = a.d[i] operator b.d[i];           \
+    else EACH_WORD a.f[i] = a.f[i] operator b.f[i];                              \
+    return a
+#define COMPARED(a, operator, b)                                                 \
+    if (dtype == FLOAT64) EACH_DOUBLE a.q[i] = a.d[i] operator b.d[i] ? UINT64_MAX : 0; \
+    else EACH_WORD a.word[i] = a.f[i] operator b.f[i] ? UINT32_MAX : 0;          \
+    return a
+
+#endif
+
+VOCABULARY part part_and(part a, part b) { WORDWISE(a, &, b); }
+VOCABULARY part part_or(part a, part b) { WORDWISE(a, |, b); }
+VOCABULARY part part_xor(part a, part b) { WORDWISE(a, ^, b); }
+VOCABULARY part part_andnot(part a, part b) { WORDWISE(a, &~, b); }
+VOCABULARY part part_same(part a, part b) { EQUAL_WORDS(a, ==, b); }
+VOCABULARY part part_product(int dtype, part a, part b) { LANEWISE(a, *, b); }
+VOCABULARY part part_sum(int dtype, part a, part b) { LANEWISE(a, +, b); }
+VOCABULARY part part_unequal(int dtype, part a, part b) { COMPARED(a, !=, b); }
+VOCABULARY part part_at_most(int dtype, part a, part b) { COMPARED(a, <=, b); }
+
+VOCABULARY part part_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    part whole;
+    uint32_t words[4] = {a, b, c, d};
+    memcpy(&whole, words, sizeof whole);
+    return whole;
+}
+
+typedef struct { part part[4]; } lanes;
 
 typedef lanes lanes_mask; /* all ones or all zeros a lane */
 
-#define EACH_FLOAT for (int i = 0; i < 16; i++)
-#define EACH_DOUBLE for (int i = 0; i < 8; i++)
+#define EACH_PART for (int i = 0; i < 4; i++)
 
 typedef union {
     float f;
@@ -185,6 +242,12 @@ VOCABULARY uint16_t float_to_float16(float value)
     return (uint16_t)(sign | rounded);
 }
 
+VOCABULARY float bfloat16_to_float(uint16_t half)
+{
+    float_bits a = {.w = (uint32_t)half << 16};
+    return a.f;
+}
+
 VOCABULARY uint16_t float_to_bfloat16(float value)
 {
     float_bits a = {value};
@@ -196,25 +259,29 @@ VOCABULARY uint16_t float_to_bfloat16(float value)
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
+    float value[16];
     uint16_t half[16];
     if (dtype == FLOAT16 || dtype == BFLOAT16) {
         memcpy(half, from, sizeof half);
-        if (dtype == FLOAT16) EACH_FLOAT a.f[i] = float16_to_float(half[i]);
-        else EACH_FLOAT a.w[i] = (uint32_t)half[i] << 16;
-    } else {
-        memcpy(&a, from, sizeof a);
+        for (int i = 0; i < 16; i++)
+            value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
+        from = (const char *)value;
     }
+    EACH_PART memcpy(&a.part[i], from + 16 * i, 16);
     return a;
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
+    float value[16];
     uint16_t half[16];
     if (dtype == FLOAT16 || dtype == BFLOAT16) {
-        EACH_FLOAT half[i] = dtype == FLOAT16 ? float_to_float16(a.f[i]) : float_to_bfloat16(a.f[i]);
+        EACH_PART memcpy(value + 4 * i, &a.part[i], 16);
+        for (int i = 0; i < 16; i++)
+            half[i] = dtype == FLOAT16 ? float_to_float16(value[i]) : float_to_bfloat16(value[i]);
         memcpy(to, half, sizeof half);
     } else {
-        memcpy(to, &a, sizeof a);
+        EACH_PART memcpy(to + 16 * i, &a.part[i], 16);
     }
 }
 
@@ -225,82 +292,78 @@ VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 
 VOCABULARY lanes lanes_fill(int dtype, double value)
 {
+    double wide[2] = {value, value};
+    float single[4] = {(float)value, (float)value, (float)value, (float)value};
     lanes a;
-    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = value;
-    else EACH_FLOAT a.f[i] = (float)value;
+    EACH_PART memcpy(&a.part[i], dtype == FLOAT64 ? (void *)wide : (void *)single, 16);
     return a;
 }
 
 VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] *= b.d[i];
-    else EACH_FLOAT a.f[i] *= b.f[i];
-    EACH_DOUBLE a.q[i] &= m.q[i];
+    EACH_PART a.part[i] = part_and(part_product(dtype, a.part[i], b.part[i]), m.part[i]);
     return a;
 }
 
 VOCABULARY lanes lanes_add(int dtype, lanes a, lanes b)
 {
-    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] += b.d[i];
-    else EACH_FLOAT a.f[i] += b.f[i];
+    EACH_PART a.part[i] = part_sum(dtype, a.part[i], b.part[i]);
     return a;
 }
 
 VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
 {
     (void)dtype;
-    EACH_DOUBLE a.q[i] = (a.q[i] & m.q[i]) | (b.q[i] & ~m.q[i]);
+    EACH_PART a.part[i] = part_xor(part_and(part_xor(a.part[i], b.part[i]), m.part[i]), b.part[i]);
     return a;
 }
 
-static const uint32_t own_bit[16] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                                     1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+/* The bit of each word of part `i` in packed bits. */
+VOCABULARY part own_bits(int dtype, int i)
+{
+    if (dtype == FLOAT64) return part_of(1u << 2 * i, 1u << 2 * i, 2u << 2 * i, 2u << 2 * i);
+    return part_of(1u << 4 * i, 2u << 4 * i, 4u << 4 * i, 8u << 4 * i);
+}
 
 VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
     uint32_t word = bits[0];
-    if (dtype == FLOAT64) {
-        EACH_DOUBLE m.q[i] = word & own_bit[i] ? UINT64_MAX : 0;
-    } else {
-        word |= (uint32_t)bits[1] << 8;
-        EACH_FLOAT m.w[i] = word & own_bit[i] ? UINT32_MAX : 0;
-    }
+    if (dtype != FLOAT64) word |= (uint32_t)bits[1] << 8;
+    EACH_PART m.part[i] = part_same(part_and(part_of(word, word, word, word), own_bits(dtype, i)), own_bits(dtype, i));
     return m;
 }
 
 VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
 {
-    uint32_t word = 0;
-    if (dtype == FLOAT64) {
-        EACH_DOUBLE word |= (uint32_t)m.q[i] & own_bit[i];
-    } else {
-        EACH_FLOAT word |= m.w[i] & own_bit[i];
-        bits[1] = (unsigned char)(word >> 8);
-    }
+    part own = part_and(m.part[0], own_bits(dtype, 0));
+    for (int i = 1; i < 4; i++) own = part_or(own, part_and(m.part[i], own_bits(dtype, i)));
+    uint32_t word = WORD(own, 0) | WORD(own, 1) | WORD(own, 2) | WORD(own, 3);
     bits[0] = (unsigned char)word;
+    if (dtype != FLOAT64) bits[1] = (unsigned char)(word >> 8);
 }
 
 VOCABULARY lanes_mask mask_positive(int dtype, lanes_mask m, lanes a)
 {
-    if (dtype == FLOAT64) EACH_DOUBLE m.q[i] &= a.d[i] <= 0 ? 0 : UINT64_MAX;
-    else EACH_FLOAT m.w[i] &= a.f[i] <= 0 ? 0 : UINT32_MAX;
+    EACH_PART m.part[i] = part_andnot(m.part[i], part_at_most(dtype, a.part[i], part_of(0, 0, 0, 0)));
     return m;
 }
 
 VOCABULARY lanes_mask mask_nonzero(int dtype, lanes a)
 {
-    lanes_mask m;
-    if (dtype == FLOAT64) EACH_DOUBLE m.q[i] = a.d[i] == 0 ? 0 : UINT64_MAX;
-    else EACH_FLOAT m.w[i] = a.f[i] == 0 ? 0 : UINT32_MAX;
-    return m;
+    EACH_PART a.part[i] = part_unequal(dtype, a.part[i], part_of(0, 0, 0, 0));
+    return a;
 }
 
 VOCABULARY void stream_end(void)
 {
 }
 
-#undef EACH_FLOAT
-#undef EACH_DOUBLE
+#undef WORD
+#undef WORDWISE
+#undef EQUAL_WORDS
+#undef LANEWISE
+#undef COMPARED
+#undef EACH_PART
 
 #endif
