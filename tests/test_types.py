@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,15 +42,30 @@ def test_a_user_s_file_passes_mypy(tmp_path):
     passes("mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path), str(USER))
 
 
+WRONG = 'import fastdrop as fd\n\nfd.dropout([1.0], "0.9")\nfd.keep_mask(8, 0.5, mode="x")\n'
+
+
 def test_mypy_finds_what_is_wrong(tmp_path):
     """Otherwise the test above would pass with everything typed as Any."""
     api = pytest.importorskip("mypy.api", reason="mypy is in the extra lint")
     wrong = tmp_path / "wrong.py"
-    wrong.write_text('import fastdrop as fd\n\nfd.dropout([1.0], "0.9")\nfd.keep_mask(8, 0.5, mode="x")\n')
+    wrong.write_text(WRONG)
     printed, _, code = api.run(["--strict", "--cache-dir", str(tmp_path), str(wrong)])
     assert code == 1
     assert "wrong.py:3" in printed
     assert "wrong.py:4" in printed
+
+
+def test_pyright_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
+    pytest.importorskip("basedpyright", reason="basedpyright is in the extra lint")
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    (tmp_path / "user.py").write_text(USER.read_text("utf-8"))
+    (tmp_path / "wrong.py").write_text(WRONG)
+    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    found = json.loads(ran.stdout)["generalDiagnostics"]
+    where = {(Path(said["file"]).name, said["range"]["start"]["line"]) for said in found}
+    assert where == {("wrong.py", 2), ("wrong.py", 3)}
 
 
 def test_stubs_agree_with_the_compiled_modules(tmp_path):

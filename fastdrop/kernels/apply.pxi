@@ -112,7 +112,7 @@ cdef inline void apply_steps(
     cdef int plane, planes
     cdef ptrdiff_t step = 0, stop
     cdef Group group
-    if GROUP_SIZE > 1 and ahead != NULL:
+    if ahead != NULL and GROUP_SIZE > 1:    # without vectors both are bound by arithmetic
         planes = first_planes(draw.threshold)
         while ahead.drawn < ahead.count and step + GROUP_STEPS <= steps:
             group = group_first(draw, ahead, ahead.drawn)

@@ -152,10 +152,10 @@ typedef float floats __attribute__((vector_size(16)));
 typedef double doubles __attribute__((vector_size(16)));
 
 #define WORD(a, i) (a)[i]
-#define WORDWISE(a, operator, b) return (part)(a operator b)
-#define LANEWISE(a, operator, b)                                                 \
-    if (dtype == FLOAT64) return (part)((doubles)a operator (doubles)b);         \
-    return (part)((floats)a operator (floats)b)
+#define WORDWISE(a, op, b) return (part)(a op b)
+#define LANEWISE(a, op, b)                                                 \
+    if (dtype == FLOAT64) return (part)((doubles)a op (doubles)b);         \
+    return (part)((floats)a op (floats)b)
 #define COMPARED LANEWISE /* all ones or all zeros a lane */
 #define EQUAL_WORDS WORDWISE
 
@@ -171,19 +171,19 @@ typedef union {
 #define EACH_WORD for (int i = 0; i < 4; i++)
 #define EACH_DOUBLE for (int i = 0; i < 2; i++)
 #define WORD(a, i) (a).word[i]
-#define WORDWISE(a, operator, b)                                                 \
-    EACH_WORD a.word[i] = a.word[i] operator b.word[i];                          \
+#define WORDWISE(a, op, b)                                                 \
+    EACH_WORD a.word[i] = a.word[i] op b.word[i];                          \
     return a
-#define EQUAL_WORDS(a, operator, b)                                              \
-    EACH_WORD a.word[i] = a.word[i] operator b.word[i] ? UINT32_MAX : 0;         \
+#define EQUAL_WORDS(a, op, b)                                              \
+    EACH_WORD a.word[i] = a.word[i] op b.word[i] ? UINT32_MAX : 0;         \
     return a
-#define LANEWISE(a, operator, b)                                                 \
-    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = a.d[i] operator b.d[i];           \
-    else EACH_WORD a.f[i] = a.f[i] operator b.f[i];                              \
+#define LANEWISE(a, op, b)                                                 \
+    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = a.d[i] op b.d[i];           \
+    else EACH_WORD a.f[i] = a.f[i] op b.f[i];                              \
     return a
-#define COMPARED(a, operator, b)                                                 \
-    if (dtype == FLOAT64) EACH_DOUBLE a.q[i] = a.d[i] operator b.d[i] ? UINT64_MAX : 0; \
-    else EACH_WORD a.word[i] = a.f[i] operator b.f[i] ? UINT32_MAX : 0;          \
+#define COMPARED(a, op, b)                                                 \
+    if (dtype == FLOAT64) EACH_DOUBLE a.q[i] = a.d[i] op b.d[i] ? UINT64_MAX : 0; \
+    else EACH_WORD a.word[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;          \
     return a
 
 #endif
