@@ -14,8 +14,7 @@ STREAMING = "FASTDROP_STREAMING_BYTES"
 
 def available() -> tuple[str, ...]:
     """The instruction sets that this machine supports and this build contains, best first."""
-    supported = dispatch.supported()
-    return tuple(name for name in KERNELS if name in supported and name in dispatch.built)
+    return tuple(name for name in KERNELS if name in dispatch.built and dispatch.supports(name))
 
 
 def active() -> str:

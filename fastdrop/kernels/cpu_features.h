@@ -2,7 +2,7 @@
 #ifndef FASTDROP_CPU_FEATURES_H
 #define FASTDROP_CPU_FEATURES_H
 
-enum { HAS_AVX2 = 1, HAS_AVX2_VAES = 2, HAS_AVX512 = 4, HAS_NEON = 8 };
+#include <string.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 
@@ -33,9 +33,9 @@ static int bit(unsigned word, int index)
     return word >> index & 1;
 }
 
-static int cpu_features(void)
+static int cpu_has(const char *name)
 {
-    unsigned leaf1[4], leaf7[4], state, features = 0;
+    unsigned leaf1[4], leaf7[4], state;
     int avx2, vaes, avx512;
     cpuid(1, leaf1);
     cpuid(7, leaf7);
@@ -49,10 +49,8 @@ static int cpu_features(void)
     /* and opmask and ZMM state; F, DQ, BW, VL */
     avx512 = vaes && (state & 0xE6) == 0xE6 && bit(leaf7[EBX], 16) && bit(leaf7[EBX], 17) &&
              bit(leaf7[EBX], 30) && bit(leaf7[EBX], 31);
-    if (avx2) features |= HAS_AVX2;
-    if (vaes) features |= HAS_AVX2_VAES;
-    if (avx512) features |= HAS_AVX512;
-    return (int)features;
+    return (avx2 && !strcmp(name, "avx2")) || (vaes && !strcmp(name, "avx2_vaes")) ||
+           (avx512 && !strcmp(name, "avx512"));
 }
 
 #elif defined(__aarch64__) || defined(_M_ARM64)
@@ -60,26 +58,23 @@ static int cpu_features(void)
 #if defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
-static int cpu_features(void)
-{
-    return getauxval(AT_HWCAP) & HWCAP_AES ? HAS_NEON : 0;
-}
+#define HAS_AES (getauxval(AT_HWCAP) & HWCAP_AES)
 #elif defined(__APPLE__)
-static int cpu_features(void)
-{
-    return HAS_NEON; /* every Mac with AArch64 has AES */
-}
+#define HAS_AES 1 /* every Mac with AArch64 */
 #else
-static int cpu_features(void)
-{
-    return 0;
-}
+#define HAS_AES 0
 #endif
 
+static int cpu_has(const char *name)
+{
+    return HAS_AES && !strcmp(name, "neon");
+}
+
 #else
 
-static int cpu_features(void)
+static int cpu_has(const char *name)
 {
+    (void)name;
     return 0;
 }
 

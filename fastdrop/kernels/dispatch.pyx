@@ -19,12 +19,7 @@ include "bits.pxi"
 
 
 cdef extern from "cpu_features.h":
-    int cpu_features() nogil
-    enum:
-        HAS_AVX2
-        HAS_AVX2_VAES
-        HAS_AVX512
-        HAS_NEON
+    bint cpu_has(const char* name) nogil
 
 cdef extern from "openmp.h":
     const int WITH_OPENMP
@@ -280,11 +275,9 @@ def set_streaming_bytes(ptrdiff_t count):
     streaming_bytes = count
 
 
-def supported():
-    """The instruction sets that the CPU and the operating system support."""
-    cdef int features = cpu_features()
-    known = {"avx512": HAS_AVX512, "avx2_vaes": HAS_AVX2_VAES, "avx2": HAS_AVX2, "neon": HAS_NEON}
-    return {"generic"} | {name for name, flag in known.items() if features & flag}
+def supports(name):
+    """Whether the CPU and the operating system support an instruction set."""
+    return name == "generic" or cpu_has(name.encode())
 
 
 built = BUILT.decode().split()      # the instruction sets that setup.py compiled kernels for
