@@ -1,4 +1,13 @@
-# A run of a pass: decide a chunk, apply it, and so on.
+# A run of a pass: decide a chunk, apply it, and so on. A kernel module names its vocabulary and
+# includes this, which includes the rest.
+
+include "vocabulary.pxi"
+include "ars.pxi"
+include "bernoulli.pxi"
+include "bits.pxi"
+include "apply.pxi"
+include "gaussian.pxi"
+include "probe.pxi"
 
 from cpython.pycapsule cimport PyCapsule_New
 

@@ -5,11 +5,4 @@ cdef extern from "simd/generic.h":
 
 cdef const char* NAME = "generic"
 
-include "vocabulary.pxi"
-include "ars.pxi"
-include "bernoulli.pxi"
-include "bits.pxi"
-include "apply.pxi"
-include "gaussian.pxi"
 include "entry.pxi"
-include "probe.pxi"
