@@ -16,9 +16,11 @@ cdef extern from *:
     ctypedef struct chunk_words:
         uint64_t* word
 
-    # GROUP_SIZE blocks of 128 bits, in as many registers as it takes.
+    # GROUP_SIZE blocks of 128 bits, in as many registers as it takes, and how many planes are drawn
+    # of all of them before one looks which are undecided.
     enum:
         GROUP_SIZE
+        FIRST_PLANES
     ctypedef struct blocks:
         pass
     blocks blocks_set(uint64_t low, uint64_t high) noexcept nogil    # the same in every block

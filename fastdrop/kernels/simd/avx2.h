@@ -4,7 +4,7 @@
 
 #include "avx2_lanes.h"
 
-enum { GROUP_SIZE = 8 };
+enum { GROUP_SIZE = 8, FIRST_PLANES = 9 };
 
 typedef struct { __m128i part[8]; } blocks; /* 1 block each */
 

@@ -4,7 +4,7 @@
 
 #include "avx2_lanes.h"
 
-enum { GROUP_SIZE = 8 };
+enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
 
 typedef struct { __m256i part[4]; } blocks; /* 2 blocks each */
 

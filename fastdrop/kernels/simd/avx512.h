@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-enum { GROUP_SIZE = 8 };
+enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
 
 typedef struct { __m512i part[2]; } blocks; /* 4 blocks each */
 

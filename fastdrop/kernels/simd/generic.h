@@ -6,7 +6,7 @@
 #include "common.h"
 
 /* One block at a time: a smaller group stops drawing sooner, and without vectors costs no more. */
-enum { GROUP_SIZE = 1 };
+enum { GROUP_SIZE = 1, FIRST_PLANES = 8 };
 
 typedef struct { uint64_t word[2]; } blocks;
 

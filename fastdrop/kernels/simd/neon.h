@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-enum { GROUP_SIZE = 8 };
+enum { GROUP_SIZE = 8, FIRST_PLANES = 9 };
 
 typedef struct { uint8x16_t part[8]; } blocks; /* 1 block each */
 
