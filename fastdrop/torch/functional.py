@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from fastdrop.torch.operators import DTYPES, forward, forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
-TORCH: dict[str, Any] = {
-    name: getattr(F, name)
-    for name in ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA)
-}
+NAMES = "dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA
+TORCH: dict[str, Any] = {name: getattr(F, name) for name in NAMES}
 
 
 def supported(x: Tensor) -> bool:
@@ -109,6 +107,19 @@ def alpha_dropout(
 ) -> Tensor:  # fmt: skip
     """`torch.nn.functional.alpha_dropout`; parameters as of `dropout`."""
     return drop(input, p, training, inplace, generator, "alpha_dropout", TORCH["alpha_dropout"])
+
+
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """`torch.nn.functional.feature_alpha_dropout`, of whole channels of an input (N, C, ...);
+    parameters as of `dropout`."""
+    theirs = TORCH["feature_alpha_dropout"]
+    if input.dim() < 2:
+        refuse_generator(generator, input)
+        return theirs(input, p, training, inplace)  # with its own error
+    return drop(input, p, training, inplace, generator, "alpha_dropout", theirs, range(2, input.dim()))
 
 
 def channels(name: str, spatial: int) -> Any:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
+from fastdrop.arguments import alpha_affine  # noqa: E402
 from fastdrop.stream import seed_of_words  # noqa: E402
 from fastdrop.torch import functional, operators, patches  # noqa: E402
 
@@ -70,6 +71,34 @@ def test_whole_channels(spatial):
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize("shape", [(6, 40), (3, 40, 7), (3, 10, 2, 3, 4)], ids=str)
+def test_whole_channels_in_the_alpha_form(shape):
+    x, dy = values(*shape).requires_grad_(), values(*shape) + 1
+    y = ft.feature_alpha_dropout(x, 0.25, True, generator=generator())
+    y.backward(dy)
+    decisions = fd.keep_mask(shape, 0.75, broadcast_dims=tuple(range(2, len(shape))), rng=seed())
+    kept = torch.from_numpy(decisions.to_array())
+    a, dropped, b = (torch.tensor(value) for value in alpha_affine(0.75))
+    assert torch.equal(y, torch.where(kept, x * a, dropped) + b)
+    assert torch.equal(x.grad, torch.where(kept, dy * a, 0.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 500), (3, 500, 2)], ids=str)
+def test_the_alpha_form_has_the_values_and_the_channels_of_pytorchs(shape):
+    ours, theirs = (call(torch.full(shape, 3.0), 0.25, True)
+                    for call in (ft.feature_alpha_dropout, F.feature_alpha_dropout))  # fmt: skip
+    torch.testing.assert_close(ours.unique(), theirs.unique())
+    for y in (ours, theirs):
+        assert torch.equal(y.flatten(1), y[..., :1].expand(shape).flatten(1) if len(shape) > 2 else y)
+
+
+def test_the_alpha_form_needs_channels():
+    with pytest.raises(RuntimeError, match="Feature dropout requires at least 2 dimensions"):
+        ft.feature_alpha_dropout(values(3), 0.5, True)
+    with pytest.raises(TypeError, match="generator needs"):
+        ft.feature_alpha_dropout(values(3), 0.5, True, generator=generator())
+
+
 def test_channels_without_elements():
     x = torch.ones(2, 3, 0, 4, requires_grad=True)
     ft.dropout2d(x, 0.5).sum().backward()
@@ -87,15 +116,15 @@ def test_strides_and_in_place():
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "feature_alpha_dropout"])
 def test_edge_probabilities_are_pytorchs(form, p):
-    x = values(50)
+    x = values(5, 10)
     theirs = functional.relu_and_dropout if form == "relu_dropout" else getattr(F, form)
     assert torch.equal(getattr(ft, form)(x, p, True), theirs(x, p, True, False))
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
-@pytest.mark.parametrize("name", [*FORMS, "dropout1d"])
+@pytest.mark.parametrize("name", [*FORMS, "feature_alpha_dropout", "dropout1d"])
 def test_bad_probabilities_raise_pytorchs_error(name, p):
     with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got"):
         getattr(ft, name)(values(2, 3, 4), p, True)
@@ -241,7 +270,9 @@ def test_threads_each_with_a_generator():
 # --- modules and models -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Dropout", "AlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d"])
+@pytest.mark.parametrize(
+    "name", ["Dropout", "AlphaDropout", "FeatureAlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d"]
+)
 def test_modules_are_pytorchs(name):
     ours, theirs = getattr(ft, name)(0.3, inplace=True), getattr(nn, name)(0.3, inplace=True)
     assert isinstance(ours, getattr(nn, name))
@@ -285,7 +316,8 @@ def test_what_is_left_is_reported_with_its_reason():
         pass
 
     report = ft.accelerate(nn.Sequential(Own(), nn.FeatureAlphaDropout()))
-    assert set(report.left) == {"0", "1"}
+    assert report.replaced == {"1": "FeatureAlphaDropout"}
+    assert set(report.left) == {"0"}
     assert "Own is not one of the forms" in str(report)
 
 
@@ -307,14 +339,16 @@ def test_contexts_that_overlap_are_undone_by_the_last():
     assert F.dropout is theirs
 
 
-def test_patched_covers_torch_dropout():
-    theirs = torch.dropout
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
+def test_patched_covers_the_functions_of_torch_and_of_its_nn(name):
+    x, theirs = torch.ones(10, 10, 2), getattr(torch, name)
     with ft.patched():
+        assert getattr(F, name) is getattr(ft, name)
         torch.manual_seed(0)
-        y = torch.dropout(torch.ones(100), 0.5, True)
+        y = getattr(torch, name)(x, 0.5, train=True)
         torch.manual_seed(0)
-        assert torch.equal(y, ft.dropout(torch.ones(100), 0.5))
-    assert torch.dropout is theirs
+        assert torch.equal(y, getattr(ft, name)(x, 0.5, True))
+    assert getattr(torch, name) is theirs
 
 
 def test_patched_covers_a_transformer():
