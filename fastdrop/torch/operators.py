@@ -28,7 +28,8 @@ def view(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    # On the CPU whatever torch.set_default_device says: the operators read the words.
+    # On the CPU whatever torch.set_default_device says: the operators read the words. A generator is
+    # named, also as None: a randint that names none is drawn otherwise by compiled code.
     return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
 
 

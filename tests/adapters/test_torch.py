@@ -6,6 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 
+import os  # noqa: E402
+import shutil  # noqa: E402
 import threading  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -185,16 +187,27 @@ def test_a_gradient_keeps_one_bit_an_element():
     assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 128)]
 
 
-def test_compile_without_a_graph_break():
-    def step(x):
-        return ft.dropout_add(ft.relu_dropout(x, 0.5), x, 0.25).sum()
+INDUCTOR = pytest.param(
+    "inductor",  # the default
+    marks=pytest.mark.skipif(
+        shutil.which(os.environ.get("CXX", "g++")) is None, reason="the default backend needs a C++ compiler"
+    ),
+)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_without_a_graph_break_to_the_same_bits(form, backend):
+    def step(x):  # arithmetic that a compiler cannot round otherwise, before, between and after two draws
+        return ft.dropout_add(getattr(ft, form)(2 * x, 0.3, True), x, 0.25) / 4
 
     results, gradients = [], []
-    for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        x = values(4, 64).requires_grad_()
+    for call in (step, torch.compile(step, fullgraph=True, backend=backend)):
+        x = values(4, 65).requires_grad_()
         torch.manual_seed(3)
         results.append(call(x))
-        results[-1].backward()
+        results[-1].backward(values(4, 65) + 1)
         gradients.append(x.grad)
     assert torch.equal(*results)
     assert torch.equal(*gradients)
