@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastdrop.torch.operators import DTYPES, forward, forward_add, new_seed
+from fastdrop.torch.operators import DTYPES, apply_forward, apply_forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
 NAMES = "dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA
@@ -48,7 +48,7 @@ def drop(
         refuse_generator(generator, x)
     if not (ours and training and p > 0.0):
         return torch_form(x, p, training, inplace)
-    y: Tensor = forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
+    y: Tensor = apply_forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
     return x.copy_(y) if inplace else y
 
 
@@ -152,5 +152,5 @@ def dropout_add(
     alike = residual.shape == input.shape and residual.dtype == input.dtype
     if not training or p == 0.0 or not (supported(input) and supported(residual) and alike):
         return residual + dropout(input, p, training, generator=generator)
-    result: Tensor = forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
+    result: Tensor = apply_forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
     return result

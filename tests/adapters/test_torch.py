@@ -12,6 +12,7 @@ import threading  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -20,6 +21,9 @@ import fastdrop.torch as ft  # noqa: E402
 from fastdrop.arguments import alpha_affine  # noqa: E402
 from fastdrop.stream import seed_of_words  # noqa: E402
 from fastdrop.torch import functional, operators, patches  # noqa: E402
+
+# PyTorch itself calls what it has deprecated, to compile and to differentiate forward.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 
 FORMS = ["dropout", "relu_dropout", "alpha_dropout"]
 
@@ -159,6 +163,15 @@ def test_the_default_device_is_not_that_of_the_seed():
 # --- operators --------------------------------------------------------------------------------
 
 
+def has_right_derivatives(call, *inputs):
+    """Of both orders: backward, also in batches, forward, and forward over backward."""
+    options = {"check_batched_grad": True}
+    assert torch.autograd.gradcheck(
+        call, inputs, check_forward_ad=True, check_batched_forward_grad=False, **options
+    )
+    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True, **options)
+
+
 @pytest.mark.parametrize("shared", [[], [1]], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_operators_keep_pytorchs_rules(form, shared):
@@ -167,17 +180,16 @@ def test_operators_keep_pytorchs_rules(form, shared):
     torch.library.opcheck(operators.forward, (x, 0.5, form, shared, words))
 
     def call(x):
-        return operators.forward(x, 0.5, form, shared, words)[0]
+        return operators.apply_forward(x, 0.5, form, shared, words)[0]
 
-    assert torch.autograd.gradcheck(call, (x,))
-    assert torch.autograd.gradgradcheck(call, (x,))
+    has_right_derivatives(call, x)
 
 
 def test_the_operator_with_a_residual_keeps_them_too():
     words = operators.new_seed(generator())
     x, residual = (values(4, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
     torch.library.opcheck(operators.forward_add, (x, residual, 0.5, words))
-    assert torch.autograd.gradcheck(lambda *args: operators.forward_add(*args, 0.5, words)[0], (x, residual))
+    has_right_derivatives(lambda *args: operators.apply_forward_add(*args, 0.5, words)[0], x, residual)
 
 
 def test_a_gradient_keeps_one_bit_an_element():
@@ -195,7 +207,6 @@ INDUCTOR = pytest.param(
 )
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_without_a_graph_break_to_the_same_bits(form, backend):
@@ -230,6 +241,43 @@ def test_vmap_respects_randomness():
     assert not torch.equal(different[0], different[1])
     with pytest.raises(RuntimeError, match="randomness"):
         torch.func.vmap(lambda x: ft.dropout(x, 0.5))(x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_derivatives_inside_of_torch_func_are_those_of_autograd(form):
+    x, dy = values(3, 40).requires_grad_(), values(3, 40)
+
+    def call(x):
+        return getattr(ft, form)(x, 0.3, True, generator=generator())
+
+    expected = torch.autograd.grad((call(x) * dy).sum(), x)[0]
+    x = x.detach()
+    assert torch.equal(torch.func.grad(lambda x: (call(x) * dy).sum())(x), expected)
+    assert torch.equal(torch.func.vjp(call, x)[1](dy)[0], expected)
+    assert torch.equal(torch.func.jvp(call, (x,), (dy,))[1], expected)  # the Jacobian is diagonal
+    for jacobian in (torch.func.jacrev(call), torch.func.jacfwd(call, randomness="same")):
+        assert torch.equal((jacobian(x) * dy).sum((2, 3)), expected)
+
+
+def test_gradients_of_each_example():
+    def loss(x):
+        return ft.relu_dropout(x, 0.5).sum()
+
+    x = torch.ones(3, 256)
+    for randomness, same in (("same", True), ("different", False)):
+        slopes = torch.func.vmap(torch.func.grad(loss), randomness=randomness)(x)
+        assert set(slopes.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(slopes[0], slopes[1]) == same
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_dual_numbers_keep_their_tangents(requires_grad):
+    with dual_level():
+        x = make_dual(values(40).requires_grad_(requires_grad), torch.ones(40))
+        y, tangent = unpack_dual(ft.dropout_add(x, values(40), 0.5))
+        dropped = unpack_dual(ft.dropout_add(values(40), x, 0.5)).tangent
+    assert torch.equal(tangent, torch.where(y == values(40), 0.0, 2.0))
+    assert dropped.eq(1).all()
 
 
 def test_autocast():
