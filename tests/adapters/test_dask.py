@@ -12,6 +12,7 @@ import pytest
 da = pytest.importorskip("dask.array", reason="Dask is an optional dependency")
 
 import ml_dtypes  # noqa: E402
+from dask.array.utils import assert_eq  # noqa: E402
 from dask.base import tokenize  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
@@ -67,6 +68,7 @@ def test_a_bias_and_shared_draws(form, broadcast_dims, bias_chunks):
     y, draws = getattr(fdask, form)(lazy, 0.7, bias=lazy_bias, rng=lazy_stream, **options)
     expected, mask = getattr(fd, form)(x, 0.7, bias=bias, rng=stream, **options)
     assert lazy_stream.offset == stream.offset
+    assert_eq(y, expected)  # Dask's own: dtype, chunks, meta, and a graph that holds together
     assert np.array_equal(y.compute(), expected)
     saved = (draws,) if form == "dropout" else (y, draws)
     dx = getattr(fdask, f"{form}_backward")(da.from_array(dy, chunks=(4, 7, 9)), *saved)
