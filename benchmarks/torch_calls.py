@@ -1,11 +1,12 @@
 """Dropout alone in PyTorch: its own, eager and compiled, beside `fastdrop.torch`, on one thread.
 
-    python -m benchmarks.torch_calls [--rounds N]
+    python -m benchmarks.torch_calls [--rounds N] [--cpu-time]
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 
 import torch
@@ -47,7 +48,10 @@ def contender(form: Form, size: int, gradient: bool) -> timing.Contender:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_calls", description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a busy machine")
+    arguments = parser.parse_args()
+    if arguments.cpu_time:
+        timing.SECONDS = time.process_time
     torch.set_num_threads(1)
     fd.set_num_threads(1)
     rows = []
@@ -56,7 +60,7 @@ def main() -> None:
         for gradient in (False, True):
             for size in SIZES:
                 calls = {name: contender(form, size, gradient) for name, form in forms.items()}
-                result = timing.alternate(calls, rounds=rounds)
+                result = timing.alternate(calls, rounds=arguments.rounds)
                 times = [str(result.time(name) * (1e9 / size)) for name in calls]
                 ratios = [str(result.ratio(name, "fastdrop.torch")) for name in ("eager", "compiled")]
                 direction = "forward and backward" if gradient else "forward"

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from fastdrop import functional
 from fastdrop.arguments import MaskMode, decided_shape
@@ -129,16 +129,14 @@ def sum_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
 
 
-def transformed(arguments: tuple[Any, ...]) -> bool:
+def transformed() -> bool:
     """Whether a derivative may be wanted that only a `torch.autograd.Function` has.
 
     The operator alone is what compiled code wants, and is half the cost.
     """
     if torch.compiler.is_compiling():
         return False
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(isinstance(a, Tensor) and unpack_dual(a).tangent is not None for a in arguments)
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:
@@ -151,7 +149,7 @@ def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -
     )  # fmt: skip
 
     def apply(*arguments: Any) -> Any:
-        return function.apply(*arguments) if transformed(arguments) else operator(*arguments)
+        return function.apply(*arguments) if transformed() else operator(*arguments)
 
     return apply
 

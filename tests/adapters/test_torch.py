@@ -164,12 +164,11 @@ def test_the_default_device_is_not_that_of_the_seed():
 
 
 def has_right_derivatives(call, *inputs):
-    """Of both orders: backward, also in batches, forward, and forward over backward."""
-    options = {"check_batched_grad": True}
+    """Of both orders: backward, forward, and forward over backward; in batches too."""
     assert torch.autograd.gradcheck(
-        call, inputs, check_forward_ad=True, check_batched_forward_grad=False, **options
+        call, inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
     )
-    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True, **options)
+    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True, check_batched_grad=True)
 
 
 @pytest.mark.parametrize("shared", [[], [1]], ids=str)
