@@ -134,9 +134,12 @@ def transformed() -> bool:
 
     The operator alone is what compiled code wants, and is half the cost.
     """
+    forward_mode: bool = forward_ad._current_level >= 0
     if torch.compiler.is_compiling():
+        if forward_mode:  # which the operator would ignore in silence; uncompiled code does not
+            raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return forward_mode or torch._C._are_functorch_transforms_active()
 
 
 def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:

@@ -279,6 +279,31 @@ def test_dual_numbers_keep_their_tangents(requires_grad):
     assert dropped.eq(1).all()
 
 
+def test_compiled_code_loses_no_tangent():
+    def tangent(call):
+        torch.manual_seed(0)
+        with dual_level():
+            return unpack_dual(call(make_dual(x, torch.ones(40)))).tangent
+
+    x = values(40)
+    compiled = torch.compile(lambda x: ft.dropout(x, 0.5), backend="aot_eager")
+    compiled(x)
+    assert torch.equal(tangent(compiled), tangent(lambda x: ft.dropout(x, 0.5)))
+    whole = torch.compile(lambda x: ft.dropout(x, 0.5), backend="aot_eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        tangent(whole)
+
+
+def test_patched_code_is_compiled_without_a_graph_break():
+    layer, x = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.5, batch_first=True), values(2, 5, 16)
+    with ft.patched():
+        results = []
+        for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+            torch.manual_seed(0)
+            results.append(call(x))
+    torch.testing.assert_close(*results)
+
+
 def test_autocast():
     layer = nn.Sequential(nn.Linear(8, 8), ft.ReLUDropout(0.5))
     with torch.autocast("cpu", torch.bfloat16):
