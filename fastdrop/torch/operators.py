@@ -136,7 +136,7 @@ def transformed() -> bool:
     """
     forward_mode: bool = forward_ad._current_level >= 0
     if torch.compiler.is_compiling():
-        if forward_mode:  # which the operator would ignore in silence; uncompiled code does not
+        if forward_mode:  # which the operator would ignore in silence
             raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
     return forward_mode or torch._C._are_functorch_transforms_active()
