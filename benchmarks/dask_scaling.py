@@ -1,12 +1,20 @@
 """ReLU and dropout of a Dask array: what a chunk costs, and what a second core brings.
 
-    python -m benchmarks.dask_scaling
+    python -m benchmarks.dask_scaling [--rounds N]
+
+By Dask's threads, into memory that is there; and by a cluster of processes, where every worker makes
+its input and keeps but a sum of the result, so that no array is shipped.
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import dask
 import dask.array as da
+import distributed
 import numpy as np
 
 import fastdrop as fd
@@ -15,34 +23,67 @@ from benchmarks import sizes
 from fastdrop.commands import show_table, timing
 
 SIZE = 2**24  # elements of float32: 64 MiB
-CHUNKS = (2**14, 2**16, 2**18, 2**20, 2**22)
+THREADS_CHUNKS = (2**14, 2**16, 2**18, 2**20, 2**22)
+PROCESSES_CHUNKS = (2**16, 2**18, 2**20, 2**22)
+
+Maker = Callable[[int, int, bool], timing.Contender]  # chunk, workers, dropout or a copy
 
 
-def contender(chunk: int, workers: int, dropout: bool) -> timing.Contender:
-    """Into memory that is there: with dropout, or a copy, which is what the schedule alone costs."""
+def work(x: da.Array, dropout: bool) -> da.Array:
+    """With dropout, or a copy, which is what the schedule alone costs."""
+    return fdask.relu_dropout(x, 0.9, rng=0)[0] if dropout else x.map_blocks(np.copy)
+
+
+def by_threads(chunk: int, workers: int, dropout: bool) -> timing.Contender:
     x, y = np.ones(SIZE, np.float32), np.empty(SIZE, np.float32)
-    lazy = da.from_array(x, chunks=chunk)
-    lazy = fdask.relu_dropout(lazy, 0.9, rng=0)[0] if dropout else lazy.map_blocks(np.copy)
-    store = da.store(lazy, y, lock=False, compute=False)
+    store = da.store(work(da.from_array(x, chunks=chunk), dropout), y, lock=False, compute=False)
     scheduler = {"scheduler": "threads", "num_workers": workers}
     return timing.Contender(lambda: dask.compute(store, **scheduler))
 
 
-def main() -> None:
-    fd.set_num_threads(1)
+def by_processes(clients: dict[int, Any]) -> Maker:
+    def contender(chunk: int, workers: int, dropout: bool) -> timing.Contender:
+        total = work(da.ones(SIZE, chunks=chunk, dtype=np.float32), dropout).sum()
+        return timing.Contender(lambda: clients[workers].compute(total).result())
+
+    return contender
+
+
+def cluster(workers: int) -> Any:
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+    )
+
+
+def table(title: str, maker: Maker, chunks: Sequence[int], rounds: int) -> None:
     rows = []
-    for chunk in CHUNKS:
+    for chunk in chunks:
         names = {"one": (1, True), "two": (2, True), "copy, one": (1, False), "copy, two": (2, False)}
-        contenders = {name: contender(chunk, *which) for name, which in names.items()}
-        result = timing.alternate(contenders, rounds=5 if chunk < 2**18 else 11)
+        contenders = {name: maker(chunk, *which) for name, which in names.items()}
+        result = timing.alternate(contenders, rounds=rounds)
         a_chunk = result.time("one") * (1e6 * chunk / SIZE)
         gain, copy_gain = result.ratio("one", "two"), result.ratio("copy, one", "copy, two")
         over_a_copy = result.ratio("one", "copy, one")
         spreads = (a_chunk, over_a_copy, gain, copy_gain)
         rows.append([sizes.label(chunk), str(SIZE // chunk), *map(str, spreads)])
     columns = ["elements a chunk", "chunks", "us a chunk, one worker", "x a copy", "two workers", "a copy's"]
-    show_table("relu_dropout of 16 Mi float32 by Dask's threads", columns, rows)
-    print("; ".join(f"{name}: {value}" for name, value in timing.machine("dask").items()))
+    show_table(f"relu_dropout of 16 Mi float32 by {title}", columns, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dask_scaling", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    rounds = parser.parse_args().rounds
+    fd.set_num_threads(1)
+    table("Dask's threads", by_threads, THREADS_CHUNKS, rounds)
+    with (
+        cluster(1) as one, cluster(2) as two,
+        distributed.Client(one) as alone, distributed.Client(two) as both,
+    ):  # fmt: skip
+        for client in (alone, both):
+            client.run(fd.set_num_threads, 1)
+        table("processes", by_processes({1: alone, 2: both}), PROCESSES_CHUNKS, rounds)
+    print("; ".join(f"{name}: {value}" for name, value in timing.machine("dask", "distributed").items()))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Whole training steps in PyTorch, with its own dropout, with ours, and with none.
 
-    python -m benchmarks.torch_steps [--rounds N]
+    python -m benchmarks.torch_steps [--rounds N] [--mode eager|compiled|both] [--cpu-time]
+
+Compiled: by `torch.compile` with its default backend, which takes minutes before the first step.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import time
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+import fastdrop as fd
 import fastdrop.torch as ft
 from fastdrop.commands import show_table, timing
 
@@ -49,31 +54,42 @@ def saved_bytes(contender: timing.Contender) -> int:
     return sum(sizes.values())
 
 
-def contenders(build: Any) -> dict[str, timing.Contender]:
-    fast, x = build(0.1)
-    ft.accelerate(fast)
+def contenders(build: Any, compiled: bool) -> dict[str, timing.Contender]:
+    def model(p: float, prepare: Any = lambda model: None) -> nn.Module:
+        built = build(p)[0]
+        prepare(built)
+        return torch.compile(built) if compiled else built
+
+    x = build(0.0)[1]
     return {
-        "no dropout": step(build(0.0)[0], x),
-        "PyTorch's": step(build(0.1)[0], x),
-        "accelerate": step(fast, x),
-        "patched": step(build(0.1)[0], x, ft.patched),
+        "no dropout": step(model(0.0), x),
+        "PyTorch's": step(model(0.1), x),
+        "accelerate": step(model(0.1, ft.accelerate), x),
+        "patched": step(model(0.1), x, ft.patched),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_steps", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--mode", choices=["eager", "compiled", "both"], default="eager")
+    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a busy machine")
+    arguments = parser.parse_args()
+    if arguments.cpu_time:
+        timing.SECONDS = time.process_time
     torch.set_num_threads(1)
+    fd.set_num_threads(1)
+    modes = ["eager", "compiled"] if arguments.mode == "both" else [arguments.mode]
     rows = []
-    for build in (mlp, transformer):
-        calls = contenders(build)
-        result = timing.alternate(calls, rounds=rounds)
+    for build, mode in itertools.product((mlp, transformer), modes):
+        calls = contenders(build, mode == "compiled")
+        result = timing.alternate(calls, rounds=arguments.rounds)
         for name, contender in calls.items():
             ratio = result.ratio(name, "no dropout")
             share = f"{1 - 1 / ratio.median:.1%}"
             memory = f"{saved_bytes(contender) / 2**20:.0f}"
-            rows.append([build.__name__, name, str(result.time(name) * 1e3), str(ratio), share, memory])
+            times = [str(result.time(name) * 1e3), str(ratio)]
+            rows.append([f"{build.__name__}, {mode}", name, *times, share, memory])
     columns = ["model", "dropout", "ms a step (quartiles)", "x no dropout", "share", "MiB saved"]
     show_table("Training steps, float32, one thread", columns, rows)
     print("; ".join(f"{name}: {value}" for name, value in timing.machine("torch").items()))

@@ -16,7 +16,7 @@ import dask.array as da
 import numpy as np
 
 from fastdrop import arguments, functional
-from fastdrop.arguments import Mode
+from fastdrop.arguments import Axes, Mode
 from fastdrop.mask import as_shape
 from fastdrop.stream import RNG, Tile, as_stream
 
@@ -35,12 +35,17 @@ class Draws:
     mode: Mode
     seed: int
     offset: int
+    shared: tuple[int, ...] = ()
 
     @classmethod
-    def reserve(cls, shape: tuple[int, ...], keep_prob: float, mode: Mode, rng: RNG) -> Draws:
+    def reserve(
+        cls, shape: tuple[int, ...], keep_prob: float, mode: Mode, rng: RNG, broadcast_dims: Axes = ()
+    ) -> Draws:
         keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
+        shared = arguments.shared_axes(broadcast_dims, len(shape))
         stream = as_stream(rng)
-        return cls(shape, keep_prob, mode, stream.seed, stream.reserve(math.prod(shape)))
+        offset = stream.reserve(math.prod(arguments.decided_shape(shape, shared)))
+        return cls(shape, keep_prob, mode, stream.seed, offset, shared)
 
     def tile(self, block_info: Any) -> Tile:
         """The randomness of a block."""
@@ -49,16 +54,19 @@ class Draws:
 
 
 def relu_dropout(
-    x: da.Array, keep_prob: float, *, mode: Mode = "inverted", rng: RNG = None
-) -> tuple[da.Array, Draws]:
+    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
+    rng: RNG = None,
+) -> tuple[da.Array, Draws]:  # fmt: skip
     """`fastdrop.relu_dropout` of a Dask array.
 
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
         The sizes of the chunks have to be known.
-    keep_prob, mode, rng
+    keep_prob, mode, broadcast_dims, rng
         As of `fastdrop.relu_dropout`. A `Stream` moves on when the graph is made.
+    bias : dask.array.Array or array_like, optional
+        As of `fastdrop.relu_dropout`.
 
     Returns
     -------
@@ -81,14 +89,15 @@ def relu_dropout(
     >>> bool((y.compute() == fd.relu_dropout(x, 0.5, rng=7)[0]).all())
     True
     """
-    return forward("relu_dropout", x, keep_prob, mode, rng)
+    return forward("relu_dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
 
 
 def dropout(
-    x: da.Array, keep_prob: float, *, mode: Mode = "inverted", rng: RNG = None
-) -> tuple[da.Array, Draws]:
+    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
+    rng: RNG = None,
+) -> tuple[da.Array, Draws]:  # fmt: skip
     """`fastdrop.dropout` of a Dask array; parameters and results as of `relu_dropout`."""
-    return forward("dropout", x, keep_prob, mode, rng)
+    return forward("dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
 
 
 def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
@@ -104,17 +113,19 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
 
 def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     """The gradient of `dropout`, with the decisions drawn again."""
-    return mapped("dropout", fitting("dy", dy, draws), draws)
+    return mapped("dropout", fitting("dy", dy, draws), None, draws)
 
 
-def relu_dropout_predict(x: da.Array, keep_prob: float, *, mode: Mode = "inverted") -> da.Array:
+def relu_dropout_predict(
+    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted"
+) -> da.Array:
     """`fastdrop.relu_dropout_predict` of a Dask array."""
-    return predicted("relu_dropout_predict", x, keep_prob, mode)
+    return predicted("relu_dropout_predict", x, keep_prob, bias, mode)
 
 
-def dropout_predict(x: da.Array, keep_prob: float, *, mode: Mode = "inverted") -> da.Array:
+def dropout_predict(x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted") -> da.Array:
     """`fastdrop.dropout_predict` of a Dask array."""
-    return predicted("dropout_predict", x, keep_prob, mode)
+    return predicted("dropout_predict", x, keep_prob, bias, mode)
 
 
 def keep_mask(
@@ -133,29 +144,55 @@ def kept(block: Any, draws: Draws, block_info: Any = None) -> Any:
     return functional.keep_mask(block.shape, draws.keep_prob, rng=draws.tile(block_info[0])).to_array()
 
 
-def dropped(block: Any, form: str, draws: Draws, block_info: Any = None) -> Any:
-    call = getattr(functional, form)
-    tile = draws.tile(block_info[0])
-    return call(block, draws.keep_prob, mode=draws.mode, rng=tile, return_mask=False)[0]
+def dropped(block: Any, bias: Any = None, *, form: str, draws: Draws, block_info: Any = None) -> Any:
+    y, _ = getattr(functional, form)(
+        block, draws.keep_prob, bias=bias, mode=draws.mode, broadcast_dims=draws.shared,
+        rng=draws.tile(block_info[0]), return_mask=False,
+    )  # fmt: skip
+    return y
+
+
+def at_prediction(block: Any, bias: Any = None, *, form: str, keep_prob: float, mode: Mode) -> Any:
+    return getattr(functional, form)(block, keep_prob, bias=bias, mode=mode)
 
 
 # --- an array ---------------------------------------------------------------------------------
 
 
-def forward(form: str, x: da.Array, keep_prob: float, mode: Mode, rng: RNG) -> tuple[da.Array, Draws]:
+def forward(
+    form: str, x: da.Array, keep_prob: float, bias: Any, mode: Mode, broadcast_dims: Axes, rng: RNG
+) -> tuple[da.Array, Draws]:
     x = of_floats("x", x)
-    draws = Draws.reserve(x.shape, keep_prob, mode, rng)
-    return mapped(form, x, draws), draws
+    bias = chunked_like(x, bias)
+    draws = Draws.reserve(x.shape, keep_prob, mode, rng, broadcast_dims)
+    return mapped(form, x, bias, draws), draws
 
 
-def predicted(form: str, x: da.Array, keep_prob: float, mode: Mode) -> da.Array:
-    x, call = of_floats("x", x), getattr(functional, form)
+def predicted(form: str, x: da.Array, keep_prob: float, bias: Any, mode: Mode) -> da.Array:
+    x = of_floats("x", x)
     keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
-    return da.map_blocks(call, x, keep_prob=keep_prob, mode=mode, dtype=x.dtype, meta=x._meta)
+    return da.map_blocks(
+        at_prediction, x, chunked_like(x, bias), form=form, keep_prob=keep_prob, mode=mode,
+        dtype=x.dtype, meta=x._meta,
+    )  # fmt: skip
 
 
-def mapped(form: str, x: da.Array, draws: Draws) -> da.Array:
-    return da.map_blocks(dropped, x, form=form, draws=draws, dtype=x.dtype, meta=x._meta)
+def mapped(form: str, x: da.Array, bias: da.Array | None, draws: Draws) -> da.Array:
+    return da.map_blocks(dropped, x, bias, form=form, draws=draws, dtype=x.dtype, meta=x._meta)
+
+
+def chunked_like(x: da.Array, bias: Any) -> da.Array | None:
+    """A bias in the chunks of the last axis of `x`, which is the one that it meets."""
+    if bias is None:
+        return None
+    bias = known("bias", da.asarray(bias))
+    arguments.bias_for(stand_in(bias), stand_in(x))
+    return bias.rechunk(x.chunks[-1:])
+
+
+def stand_in(array: da.Array) -> Any:
+    """What has the shape and the dtype of an array, and no memory."""
+    return np.broadcast_to(np.empty((), array.dtype), array.shape)
 
 
 def known(name: str, array: Any) -> da.Array:

@@ -1,7 +1,7 @@
 """JAX: the calls under `jit`, `grad` and `vmap`, on the CPU.
 
 The kernels are reached through `jax.pure_callback`: it costs some tens of microseconds a call and
-copies of what goes in and out, and asks for no compiler or header at installation.
+copies of what goes in and out, and binds to no version of XLA's binary interface.
 """
 
 from __future__ import annotations

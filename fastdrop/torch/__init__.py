@@ -15,14 +15,23 @@ from fastdrop.torch.functional import (
     dropout2d,
     dropout3d,
     dropout_add,
+    feature_alpha_dropout,
     relu_dropout,
 )
 from fastdrop.torch.models import Report, accelerate, restore
-from fastdrop.torch.modules import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, ReLUDropout
+from fastdrop.torch.modules import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+    ReLUDropout,
+)
 from fastdrop.torch.patches import patched
 
 __all__ = [
-    "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "ReLUDropout", "Report",
-    "accelerate", "alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "dropout_add",
-    "patched", "relu_dropout", "restore",
+    "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout",
+    "ReLUDropout", "Report", "accelerate", "alpha_dropout", "dropout", "dropout1d", "dropout2d",
+    "dropout3d", "dropout_add", "feature_alpha_dropout", "patched", "relu_dropout", "restore",
 ]  # fmt: skip

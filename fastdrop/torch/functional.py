@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastdrop.torch.operators import DTYPES, forward, forward_add, new_seed
+from fastdrop.torch.operators import DTYPES, apply_forward, apply_forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
-TORCH: dict[str, Any] = {
-    name: getattr(F, name)
-    for name in ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA)
-}
+NAMES = "dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA
+TORCH: dict[str, Any] = {name: getattr(F, name) for name in NAMES}
 
 
 def supported(x: Tensor) -> bool:
@@ -50,7 +48,7 @@ def drop(
         refuse_generator(generator, x)
     if not (ours and training and p > 0.0):
         return torch_form(x, p, training, inplace)
-    y: Tensor = forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
+    y: Tensor = apply_forward(x, 1.0 - p, form, list(shared), new_seed(generator))[0]
     return x.copy_(y) if inplace else y
 
 
@@ -111,6 +109,19 @@ def alpha_dropout(
     return drop(input, p, training, inplace, generator, "alpha_dropout", TORCH["alpha_dropout"])
 
 
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """`torch.nn.functional.feature_alpha_dropout`, of whole channels of an input (N, C, ...);
+    parameters as of `dropout`."""
+    theirs = TORCH["feature_alpha_dropout"]
+    if input.dim() < 2:
+        refuse_generator(generator, input)
+        return theirs(input, p, training, inplace)  # with its own error
+    return drop(input, p, training, inplace, generator, "alpha_dropout", theirs, range(2, input.dim()))
+
+
 def channels(name: str, spatial: int) -> Any:
     """Dropout of whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
 
@@ -141,5 +152,5 @@ def dropout_add(
     alike = residual.shape == input.shape and residual.dtype == input.dtype
     if not training or p == 0.0 or not (supported(input) and supported(residual) and alike):
         return residual + dropout(input, p, training, generator=generator)
-    result: Tensor = forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
+    result: Tensor = apply_forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
     return result

@@ -15,11 +15,15 @@ from fastdrop.torch.modules import (
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    FeatureAlphaDropout,
     FusedReLU,
     ReLUDropout,
 )
 
-OURS = {ours.__mro__[1]: ours for ours in (Dropout, AlphaDropout, Dropout1d, Dropout2d, Dropout3d)}
+OURS = {
+    ours.__mro__[1]: ours
+    for ours in (Dropout, AlphaDropout, FeatureAlphaDropout, Dropout1d, Dropout2d, Dropout3d)
+}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()} | {ReLUDropout: nn.Dropout, FusedReLU: nn.ReLU}
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastdrop.torch.functional import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, relu_dropout
+from fastdrop.torch.functional import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+    relu_dropout,
+)
 
 
 class Dropout(nn.Dropout):
@@ -26,6 +34,13 @@ class AlphaDropout(nn.AlphaDropout):
 
     def forward(self, input: Tensor) -> Tensor:
         return alpha_dropout(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(nn.FeatureAlphaDropout):
+    """`torch.nn.FeatureAlphaDropout`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return feature_alpha_dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout1d(nn.Dropout1d):

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastdrop import functional
 from fastdrop.arguments import MaskMode, decided_shape
@@ -28,7 +29,8 @@ def view(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    # On the CPU whatever torch.set_default_device says: the operators read the words.
+    # On the CPU whatever torch.set_default_device says: the operators read the words. A generator is
+    # named, also as None: a randint that names none is drawn otherwise by compiled code.
     return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
 
 
@@ -91,15 +93,21 @@ def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[in
     return result_like(dy)
 
 
+# --- derivatives ------------------------------------------------------------------------------
+
+# Every Jacobian is diagonal, so that forward and backward derivatives are the same call on the same bits.
+
+
 def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> None:
-    """One bit an element is all that a gradient needs."""
+    """One bit an element is all that a derivative needs."""
     ctx.keep_prob, ctx.form, ctx.shared = keep_prob, form, shared
     ctx.save_for_backward(bits)
+    ctx.save_for_forward(bits)
     ctx.set_materialize_grads(False)
 
 
-def gradient(ctx: Any, dy: Tensor | None) -> Tensor | None:
-    return None if dy is None else backward(dy, *ctx.saved_tensors, ctx.keep_prob, ctx.form, ctx.shared)
+def masked(ctx: Any, d: Tensor | None) -> Tensor | None:
+    return None if d is None else apply_backward(d, *ctx.saved_tensors, ctx.keep_prob, ctx.form, ctx.shared)
 
 
 def after_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -117,15 +125,55 @@ def after_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     keep(ctx, *kept)
 
 
-forward.register_autograd(
-    lambda ctx, dy, _: (gradient(ctx, dy), None, None, None, None), setup_context=after_forward
+def sum_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
+
+
+def transformed() -> bool:
+    """Whether a derivative may be wanted that only a `torch.autograd.Function` has.
+
+    The operator alone is what compiled code wants, and is half the cost.
+    """
+    forward_mode: bool = forward_ad._current_level >= 0
+    if torch.compiler.is_compiling():
+        if forward_mode:  # which the operator would ignore in silence
+            raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
+        return False
+    return forward_mode or torch._C._are_functorch_transforms_active()
+
+
+def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:
+    """An operator with its derivatives, also forward ones and inside `torch.func`'s transforms."""
+    operator.register_autograd(backward, setup_context=setup_context)
+    members = {"forward": operator, "backward": backward, "jvp": jvp, "setup_context": setup_context}
+    function: Any = type(
+        "Fastdrop", (torch.autograd.Function,),
+        {"generate_vmap_rule": True} | {name: staticmethod(member) for name, member in members.items()},
+    )  # fmt: skip
+
+    def apply(*arguments: Any) -> Any:
+        return function.apply(*arguments) if transformed() else operator(*arguments)
+
+    return apply
+
+
+apply_forward = differentiable(
+    forward,
+    lambda ctx, dy, _: (masked(ctx, dy), None, None, None, None),
+    lambda ctx, dx, *_: (masked(ctx, dx), None),
+    after_forward,
 )
-forward_add.register_autograd(
-    lambda ctx, dy, _: (gradient(ctx, dy), dy, None, None), setup_context=after_forward_add
+apply_forward_add = differentiable(
+    forward_add,
+    lambda ctx, dy, _: (masked(ctx, dy), dy, None, None),
+    lambda ctx, dx, dresidual, *_: (sum_of(masked(ctx, dx), dresidual), None),
+    after_forward_add,
 )
-# The gradient is linear in dy, by the same diagonal matrix.
-backward.register_autograd(
-    lambda ctx, dx: (gradient(ctx, dx), None, None, None, None), setup_context=after_backward
+apply_backward = differentiable(
+    backward,
+    lambda ctx, dx: (masked(ctx, dx), None, None, None, None),
+    lambda ctx, ddy, *_: masked(ctx, ddy),
+    after_backward,
 )
 
 

@@ -20,6 +20,7 @@ from fastdrop.torch.functional import (
     dropout1d,
     dropout2d,
     dropout3d,
+    feature_alpha_dropout,
     supported,
 )
 
@@ -79,22 +80,23 @@ class Patches:
 PATCHES = Patches()  # PyTorch's modules are one for all threads, so the count has to be, too
 
 
-def torch_dropout(input: Tensor, p: float, train: bool) -> Tensor:
-    """`torch.dropout`, which has other names and no defaults."""
-    return dropout(input, p, train)
+def of_torch(function: Any) -> Any:
+    """A function of `torch` itself, which has other names than that of `F` and no defaults."""
 
+    def call(input: Tensor, p: float, train: bool) -> Tensor:
+        return function(input, p, train)
 
-def torch_alpha_dropout(input: Tensor, p: float, train: bool) -> Tensor:
-    return alpha_dropout(input, p, train)
+    return call
 
 
 @contextmanager
 def patched() -> Iterator[None]:
     """`torch.nn.functional`'s dropout by the kernels, in code that one cannot edit.
 
-    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout` and
-    `torch.alpha_dropout`, while the context is open, in any thread; attention with `dropout_p > 0`
-    too. Contexts may be nested, and overlap between threads: the last to close undoes it.
+    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout`,
+    `torch.alpha_dropout` and `torch.feature_alpha_dropout`, while the context is open, in any thread;
+    attention with `dropout_p > 0` too. Contexts may be nested, and overlap between threads: the last to
+    close undoes it.
 
     Examples
     --------
@@ -105,12 +107,12 @@ def patched() -> Iterator[None]:
     ...     layer(torch.ones(3, 1, 8)).shape
     torch.Size([3, 1, 8])
     """
-    ours = {
-        "dropout": dropout, "alpha_dropout": alpha_dropout, "dropout1d": dropout1d,
-        "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention,
+    both = {
+        "dropout": dropout, "alpha_dropout": alpha_dropout, "feature_alpha_dropout": feature_alpha_dropout,
     }  # fmt: skip
+    ours = both | {"dropout1d": dropout1d, "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention}
     targets = {(F, name): function for name, function in ours.items()}
-    targets |= {(torch, "dropout"): torch_dropout, (torch, "alpha_dropout"): torch_alpha_dropout}
+    targets |= {(torch, name): of_torch(function) for name, function in both.items()}
     PATCHES.enter(targets)
     try:
         yield

@@ -12,6 +12,7 @@ import pytest
 da = pytest.importorskip("dask.array", reason="Dask is an optional dependency")
 
 import ml_dtypes  # noqa: E402
+from dask.array.utils import assert_eq  # noqa: E402
 from dask.base import tokenize  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
@@ -56,6 +57,24 @@ def test_dtypes_and_modes(dtype, mode):
     assert np.array_equal(y.compute(), fd.relu_dropout(x, 0.6, mode=mode, rng=2)[0])
 
 
+@pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
+@pytest.mark.parametrize("broadcast_dims", [(), 1, (0, -1), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("bias_chunks", [None, 7, 30])
+def test_a_bias_and_shared_draws(form, broadcast_dims, bias_chunks):
+    x, bias, dy = values((6, 20, 30)), values(30), values((6, 20, 30)) + 2
+    stream, lazy_stream = fd.Stream(3, 1000), fd.Stream(3, 1000)
+    lazy_bias = bias if bias_chunks is None else da.from_array(bias, chunks=bias_chunks)
+    lazy, options = da.from_array(x, chunks=(4, 7, 9)), {"broadcast_dims": broadcast_dims}
+    y, draws = getattr(fdask, form)(lazy, 0.7, bias=lazy_bias, rng=lazy_stream, **options)
+    expected, mask = getattr(fd, form)(x, 0.7, bias=bias, rng=stream, **options)
+    assert lazy_stream.offset == stream.offset
+    assert_eq(y, expected)  # Dask's own: dtype, chunks, meta, and a graph that holds together
+    assert np.array_equal(y.compute(), expected)
+    saved = (draws,) if form == "dropout" else (y, draws)
+    dx = getattr(fdask, f"{form}_backward")(da.from_array(dy, chunks=(4, 7, 9)), *saved)
+    assert np.array_equal(dx.compute(), getattr(fd, f"{form}_backward")(dy, mask))
+
+
 def test_the_gradient_may_come_in_other_chunks():
     x = values((20, 30))
     y, draws = fdask.relu_dropout(da.from_array(x, chunks=(7, 8)), 0.5, rng=2)
@@ -84,6 +103,12 @@ def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
         fdask.dropout(np.ones(3), 0.5, rng=stream)
     with pytest.raises(ValueError, match="known sizes"):
         fdask.dropout(x[x > 0], 0.5, rng=stream)
+    with pytest.raises(TypeError, match="bias must have the input's dtype float64, got float32"):
+        fdask.dropout(x, 0.5, bias=np.ones(10, np.float32), rng=stream)
+    with pytest.raises(ValueError, match="bias must have the length of the input's last axis"):
+        fdask.dropout(x, 0.5, bias=da.ones(9, chunks=5), rng=stream)
+    with pytest.raises(ValueError, match="broadcast_dims must be axes of an input with 1"):
+        fdask.dropout(x, 0.5, broadcast_dims=1, rng=stream)
     assert stream.offset == 0
     _, draws = fdask.dropout(x, 0.5, rng=stream)
     with pytest.raises(ValueError, match="dy must have the forward call's shape"):
@@ -94,8 +119,9 @@ def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 def test_prediction(form, mode):
     x = values((20, 30))
-    y = getattr(fdask, f"{form}_predict")(da.from_array(x, chunks=(7, 8)), 0.6, mode=mode)
-    assert np.array_equal(y.compute(), getattr(fd, f"{form}_predict")(x, 0.6, mode=mode))
+    for bias in (None, values(30)):
+        y = getattr(fdask, f"{form}_predict")(da.from_array(x, chunks=(7, 8)), 0.6, bias=bias, mode=mode)
+        assert np.array_equal(y.compute(), getattr(fd, f"{form}_predict")(x, 0.6, bias=bias, mode=mode))
 
 
 def test_a_gradient_of_another_dtype_is_refused_when_the_graph_is_made():
@@ -127,18 +153,40 @@ def test_what_is_persisted_is_what_is_computed_later(scheduler):
     assert np.array_equal(dx.compute(), fd.relu_dropout_backward(np.ones_like(x), mask))
 
 
+def at_second_sight(block, folder, block_info=None):
+    """The block, but for the first time that it is asked for: then an error."""
+    flag = folder / str(block_info[0]["chunk-location"])
+    if not flag.exists():
+        flag.touch()
+        raise OSError("a disk that fails once")
+    return block
+
+
+def test_a_task_that_fails_is_run_again_to_the_same_bits(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
+    x = values((64, 500))
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
+    )
+    with cluster, distributed.Client(cluster) as client:
+        y, _ = fdask.relu_dropout(da.from_array(x, chunks=(32, 250)), 0.8, rng=11)
+        flaky = y.map_blocks(at_second_sight, folder=tmp_path, dtype=y.dtype, meta=y._meta)
+        again = client.compute(flaky, retries=1).result(timeout=60)
+    assert len(list(tmp_path.iterdir())) == y.npartitions, "every block has failed once"
+    assert np.array_equal(again, fd.relu_dropout(x, 0.8, rng=11)[0])
+
+
 def slowly(block):
     time.sleep(0.1)  # 4 seconds on two workers, so that one can be killed long before the end
     return block
 
 
-@pytest.mark.filterwarnings("ignore")  # a dying worker makes distributed warn in many ways
 def test_processes_one_of_which_is_killed():
     distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
     x = values((64, 500))
     expected = fd.relu_dropout(x, 0.8, rng=11)[0]
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster) as client:
         y, _ = fdask.relu_dropout(da.from_array(x, chunks=(4, 100)).map_blocks(slowly), 0.8, rng=11)

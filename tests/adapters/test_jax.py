@@ -8,6 +8,7 @@ import pytest
 jax = pytest.importorskip("jax", reason="JAX is an optional dependency")
 
 from jax import numpy as jnp  # noqa: E402
+from jax.test_util import check_grads  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.jax as fjax  # noqa: E402
@@ -64,6 +65,12 @@ def test_gradients_of_gradients():
     slope = jax.grad(lambda x: (fjax.dropout(x, 0.5, key) ** 2).sum())
     kept = fjax.dropout(jnp.ones_like(x), 0.5, key)
     assert np.array_equal(jax.grad(lambda x: slope(x).sum())(x), 2 * kept**2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_jax_finds_the_gradients_right(form):
+    x, key = values(40), jax.random.key(1)
+    check_grads(lambda x: getattr(fjax, form)(x, 0.7, key), (x,), order=2, modes=["rev"])
 
 
 def test_equal_keys_give_equal_masks_and_others_do_not():

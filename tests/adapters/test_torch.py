@@ -6,17 +6,24 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 
+import os  # noqa: E402
+import shutil  # noqa: E402
 import threading  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
+from fastdrop.arguments import alpha_affine  # noqa: E402
 from fastdrop.stream import seed_of_words  # noqa: E402
 from fastdrop.torch import functional, operators, patches  # noqa: E402
+
+# PyTorch itself calls what it has deprecated, to compile and to differentiate forward.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 
 FORMS = ["dropout", "relu_dropout", "alpha_dropout"]
 
@@ -70,6 +77,34 @@ def test_whole_channels(spatial):
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize("shape", [(6, 40), (3, 40, 7), (3, 10, 2, 3, 4)], ids=str)
+def test_whole_channels_in_the_alpha_form(shape):
+    x, dy = values(*shape).requires_grad_(), values(*shape) + 1
+    y = ft.feature_alpha_dropout(x, 0.25, True, generator=generator())
+    y.backward(dy)
+    decisions = fd.keep_mask(shape, 0.75, broadcast_dims=tuple(range(2, len(shape))), rng=seed())
+    kept = torch.from_numpy(decisions.to_array())
+    a, dropped, b = (torch.tensor(value) for value in alpha_affine(0.75))
+    assert torch.equal(y, torch.where(kept, x * a, dropped) + b)
+    assert torch.equal(x.grad, torch.where(kept, dy * a, 0.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 500), (3, 500, 2)], ids=str)
+def test_the_alpha_form_has_the_values_and_the_channels_of_pytorchs(shape):
+    ours, theirs = (call(torch.full(shape, 3.0), 0.25, True)
+                    for call in (ft.feature_alpha_dropout, F.feature_alpha_dropout))  # fmt: skip
+    torch.testing.assert_close(ours.unique(), theirs.unique())
+    for y in (ours, theirs):
+        assert torch.equal(y.flatten(1), y[..., :1].expand(shape).flatten(1) if len(shape) > 2 else y)
+
+
+def test_the_alpha_form_needs_channels():
+    with pytest.raises(RuntimeError, match="Feature dropout requires at least 2 dimensions"):
+        ft.feature_alpha_dropout(values(3), 0.5, True)
+    with pytest.raises(TypeError, match="generator needs"):
+        ft.feature_alpha_dropout(values(3), 0.5, True, generator=generator())
+
+
 def test_channels_without_elements():
     x = torch.ones(2, 3, 0, 4, requires_grad=True)
     ft.dropout2d(x, 0.5).sum().backward()
@@ -87,15 +122,15 @@ def test_strides_and_in_place():
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "feature_alpha_dropout"])
 def test_edge_probabilities_are_pytorchs(form, p):
-    x = values(50)
+    x = values(5, 10)
     theirs = functional.relu_and_dropout if form == "relu_dropout" else getattr(F, form)
     assert torch.equal(getattr(ft, form)(x, p, True), theirs(x, p, True, False))
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
-@pytest.mark.parametrize("name", [*FORMS, "dropout1d"])
+@pytest.mark.parametrize("name", [*FORMS, "feature_alpha_dropout", "dropout1d"])
 def test_bad_probabilities_raise_pytorchs_error(name, p):
     with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got"):
         getattr(ft, name)(values(2, 3, 4), p, True)
@@ -128,6 +163,14 @@ def test_the_default_device_is_not_that_of_the_seed():
 # --- operators --------------------------------------------------------------------------------
 
 
+def has_right_derivatives(call, *inputs):
+    """Of both orders: backward, forward, and forward over backward; in batches too."""
+    assert torch.autograd.gradcheck(
+        call, inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )
+    assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True, check_batched_grad=True)
+
+
 @pytest.mark.parametrize("shared", [[], [1]], ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_operators_keep_pytorchs_rules(form, shared):
@@ -136,17 +179,16 @@ def test_operators_keep_pytorchs_rules(form, shared):
     torch.library.opcheck(operators.forward, (x, 0.5, form, shared, words))
 
     def call(x):
-        return operators.forward(x, 0.5, form, shared, words)[0]
+        return operators.apply_forward(x, 0.5, form, shared, words)[0]
 
-    assert torch.autograd.gradcheck(call, (x,))
-    assert torch.autograd.gradgradcheck(call, (x,))
+    has_right_derivatives(call, x)
 
 
 def test_the_operator_with_a_residual_keeps_them_too():
     words = operators.new_seed(generator())
     x, residual = (values(4, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
     torch.library.opcheck(operators.forward_add, (x, residual, 0.5, words))
-    assert torch.autograd.gradcheck(lambda *args: operators.forward_add(*args, 0.5, words)[0], (x, residual))
+    has_right_derivatives(lambda *args: operators.apply_forward_add(*args, 0.5, words)[0], x, residual)
 
 
 def test_a_gradient_keeps_one_bit_an_element():
@@ -156,16 +198,26 @@ def test_a_gradient_keeps_one_bit_an_element():
     assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 128)]
 
 
-def test_compile_without_a_graph_break():
-    def step(x):
-        return ft.dropout_add(ft.relu_dropout(x, 0.5), x, 0.25).sum()
+INDUCTOR = pytest.param(
+    "inductor",  # the default
+    marks=pytest.mark.skipif(
+        shutil.which(os.environ.get("CXX", "g++")) is None, reason="the default backend needs a C++ compiler"
+    ),
+)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_without_a_graph_break_to_the_same_bits(form, backend):
+    def step(x):  # arithmetic that a compiler cannot round otherwise, before, between and after two draws
+        return ft.dropout_add(getattr(ft, form)(2 * x, 0.3, True), x, 0.25) / 4
 
     results, gradients = [], []
-    for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        x = values(4, 64).requires_grad_()
+    for call in (step, torch.compile(step, fullgraph=True, backend=backend)):
+        x = values(4, 65).requires_grad_()
         torch.manual_seed(3)
         results.append(call(x))
-        results[-1].backward()
+        results[-1].backward(values(4, 65) + 1)
         gradients.append(x.grad)
     assert torch.equal(*results)
     assert torch.equal(*gradients)
@@ -188,6 +240,67 @@ def test_vmap_respects_randomness():
     assert not torch.equal(different[0], different[1])
     with pytest.raises(RuntimeError, match="randomness"):
         torch.func.vmap(lambda x: ft.dropout(x, 0.5))(x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_derivatives_inside_of_torch_func_are_those_of_autograd(form):
+    x, dy = values(3, 40).requires_grad_(), values(3, 40)
+
+    def call(x):
+        return getattr(ft, form)(x, 0.3, True, generator=generator())
+
+    expected = torch.autograd.grad((call(x) * dy).sum(), x)[0]
+    x = x.detach()
+    assert torch.equal(torch.func.grad(lambda x: (call(x) * dy).sum())(x), expected)
+    assert torch.equal(torch.func.vjp(call, x)[1](dy)[0], expected)
+    assert torch.equal(torch.func.jvp(call, (x,), (dy,))[1], expected)  # the Jacobian is diagonal
+    for jacobian in (torch.func.jacrev(call), torch.func.jacfwd(call, randomness="same")):
+        assert torch.equal((jacobian(x) * dy).sum((2, 3)), expected)
+
+
+def test_gradients_of_each_example():
+    def loss(x):
+        return ft.relu_dropout(x, 0.5).sum()
+
+    x = torch.ones(3, 256)
+    for randomness, same in (("same", True), ("different", False)):
+        slopes = torch.func.vmap(torch.func.grad(loss), randomness=randomness)(x)
+        assert set(slopes.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(slopes[0], slopes[1]) == same
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_dual_numbers_keep_their_tangents(requires_grad):
+    with dual_level():
+        x = make_dual(values(40).requires_grad_(requires_grad), torch.ones(40))
+        y, tangent = unpack_dual(ft.dropout_add(x, values(40), 0.5))
+        dropped = unpack_dual(ft.dropout_add(values(40), x, 0.5)).tangent
+    assert torch.equal(tangent, torch.where(y == values(40), 0.0, 2.0))
+    assert dropped.eq(1).all()
+
+
+def test_code_that_is_compiled_to_be_differentiated_forward_loses_no_tangent():
+    def tangent(call):
+        torch.manual_seed(0)
+        with dual_level():
+            return unpack_dual(call(make_dual(x, torch.ones(40)))).tangent
+
+    x = values(40)
+    compiled = torch.compile(lambda x: ft.dropout(x, 0.5), backend="aot_eager")
+    assert torch.equal(tangent(compiled), tangent(lambda x: ft.dropout(x, 0.5)))
+    whole = torch.compile(lambda x: ft.dropout(x, 0.5), backend="aot_eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        tangent(whole)
+
+
+def test_patched_code_is_compiled_without_a_graph_break():
+    layer, x = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.5, batch_first=True), values(2, 5, 16)
+    with ft.patched():
+        results = []
+        for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+            torch.manual_seed(0)
+            results.append(call(x))
+    torch.testing.assert_close(*results)
 
 
 def test_autocast():
@@ -241,7 +354,9 @@ def test_threads_each_with_a_generator():
 # --- modules and models -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Dropout", "AlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d"])
+@pytest.mark.parametrize(
+    "name", ["Dropout", "AlphaDropout", "FeatureAlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d"]
+)
 def test_modules_are_pytorchs(name):
     ours, theirs = getattr(ft, name)(0.3, inplace=True), getattr(nn, name)(0.3, inplace=True)
     assert isinstance(ours, getattr(nn, name))
@@ -285,7 +400,8 @@ def test_what_is_left_is_reported_with_its_reason():
         pass
 
     report = ft.accelerate(nn.Sequential(Own(), nn.FeatureAlphaDropout()))
-    assert set(report.left) == {"0", "1"}
+    assert report.replaced == {"1": "FeatureAlphaDropout"}
+    assert set(report.left) == {"0"}
     assert "Own is not one of the forms" in str(report)
 
 
@@ -307,14 +423,16 @@ def test_contexts_that_overlap_are_undone_by_the_last():
     assert F.dropout is theirs
 
 
-def test_patched_covers_torch_dropout():
-    theirs = torch.dropout
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
+def test_patched_covers_the_functions_of_torch_and_of_its_nn(name):
+    x, theirs = torch.ones(10, 10, 2), getattr(torch, name)
     with ft.patched():
+        assert getattr(F, name) is getattr(ft, name)
         torch.manual_seed(0)
-        y = torch.dropout(torch.ones(100), 0.5, True)
+        y = getattr(torch, name)(x, 0.5, train=True)
         torch.manual_seed(0)
-        assert torch.equal(y, ft.dropout(torch.ones(100), 0.5))
-    assert torch.dropout is theirs
+        assert torch.equal(y, getattr(ft, name)(x, 0.5, True))
+    assert getattr(torch, name) is theirs
 
 
 def test_patched_covers_a_transformer():

@@ -1,0 +1,23 @@
+"""The frameworks' pages: what they tell a user to write runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support import ROOT
+
+BLOCK = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the frameworks' own dependencies
+@pytest.mark.parametrize(
+    ("page", "framework"),
+    [("pytorch", "torch"), ("thinc", "thinc.api"), ("jax", "jax"), ("dask", "dask.array")],
+)
+def test_the_lines_a_user_writes(page, framework):
+    pytest.importorskip(framework, reason=f"{framework} is an optional dependency")
+    blocks = BLOCK.findall((ROOT / "docs" / "frameworks" / f"{page}.md").read_text("utf-8"))
+    assert blocks
+    exec(compile("".join(blocks), page, "exec"), {})
