@@ -132,6 +132,41 @@ print(codes, same())
     assert printed_by(code, timeout=LIMIT) == "{0} True"
 
 
+@needs_fork
+def test_a_child_can_go_on_with_a_stream_that_another_thread_was_in():
+    """Whatever another thread holds at the fork, it holds in the child for ever."""
+    code = (
+        FORK
+        + """
+class Late(int):
+    def wait(self, *_):
+        inside.set()
+        forked.wait(2)
+        return int(self)
+    __index__ = __ge__ = __radd__ = wait
+
+stream, inside, forked = fd.Stream(7), threading.Event(), threading.Event()
+def reserve():
+    stream.reserve(Late(3))
+    inside.set()
+other = threading.Thread(target=reserve)
+other.start()
+inside.wait()
+
+def child():
+    before = stream.offset
+    stream.spawn(1)
+    return 0 if stream.reserve(5) == before and stream.offset == before + 5 else 3
+
+code = exit_code_of_child(child)
+forked.set()
+other.join()
+print(code, stream.offset)
+"""
+    )
+    assert printed_by(code, timeout=LIMIT) == "0 3"
+
+
 WORKERS = """
 import hashlib, multiprocessing, sys, warnings
 import numpy as np
