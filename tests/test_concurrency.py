@@ -173,28 +173,44 @@ import numpy as np
 import fastdrop as fd
 
 warnings.simplefilter("ignore", DeprecationWarning)
-SIZE = 300_007
+SIZE, PARTS = 300_007, 6
+x = np.linspace(-1, 1, SIZE, dtype=np.float32)
 
 def work(stream):
-    x = np.linspace(-1, 1, SIZE, dtype=np.float32)
     y, mask = fd.relu_dropout(x, 0.75, rng=stream)
     return hashlib.sha256(y.tobytes() + mask.bits.tobytes()).hexdigest()
 
+def part(number):
+    first, last = number * SIZE // PARTS, (number + 1) * SIZE // PARTS
+    y, mask = fd.relu_dropout(x[first:last], 0.75, rng=fd.Stream(3, first))
+    return y, mask.to_array()
+
+def in_parallel(method, function, arguments):
+    if method == "loky":
+        import joblib
+        return joblib.Parallel(3, backend=method)(joblib.delayed(function)(argument) for argument in arguments)
+    with multiprocessing.get_context(method).Pool(3) as pool:
+        return pool.map(function, arguments, chunksize=1)
+
 if __name__ == "__main__":
     fd.set_num_threads(4)
-    here = [work(child) for child in fd.Stream(11).spawn(6)]
-    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
-        there = pool.map(work, fd.Stream(11).spawn(6), chunksize=1)
-    print(here == there, len(set(here)))
+    here = [work(child) for child in fd.Stream(11).spawn(PARTS)]
+    there = in_parallel(sys.argv[1], work, fd.Stream(11).spawn(PARTS))
+    y, mask = fd.relu_dropout(x, 0.75, rng=3)
+    parts, masks = zip(*in_parallel(sys.argv[1], part, range(PARTS)))
+    whole = np.array_equal(np.concatenate(parts), y) and np.array_equal(np.concatenate(masks), mask.to_array())
+    print(here == there, len(set(here)), whole)
 """
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_spawned_streams_give_workers_what_they_give_here(method, tmp_path):
-    """Threads have run before the pool starts; streams travel by pickle."""
+@pytest.mark.parametrize("method", [*multiprocessing.get_all_start_methods(), "loky"])
+def test_workers_get_what_their_streams_give_here(method, tmp_path):
+    """Spawned streams, and slices of one stream; threads have run before the workers start."""
+    if method == "loky":
+        pytest.importorskip("joblib")
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
-    assert printed_by(script, method, timeout=LIMIT) == "True 6"
+    assert printed_by(script, method, timeout=LIMIT) == "True 6 True"
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------
