@@ -14,8 +14,11 @@ REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr ,
 SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/include fastdrop/kernels fastdrop/kernels/simd,\
              $(addprefix $(folder)/*.,pyx pxd pxi h)))
 
+# Whatever tests the calls, not interpreters, compilers and files beside them.
+PARALLEL := $(patsubst %,tests/test_%.py,stream mask arguments reference layers gaussian gradient monte_carlo kernels variants arrays)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz mutations sanitize bench lint types docs build dist clean remake
+.PHONY: help demo test large parallel fuzz mutations sanitize bench lint types docs build dist clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -26,6 +29,13 @@ demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten
 
 test: $(DONE)/build $(DONE)/test  ## prove the kernels against the NumPy reference (ARGS="-k mask -x")
 	$(RUN) -m pytest $(ARGS)
+
+large: $(DONE)/build $(DONE)/test  ## arrays of more than 2**32 elements (1 minute, 9 GiB of memory)
+	$(RUN) -m pytest -m large $(ARGS)
+
+parallel: $(DONE)/build $(DONE)/test  ## each test on 8 threads at once, twice (30 minutes)
+	$(PIP) install pytest-run-parallel
+	$(RUN) -m pytest --parallel-threads=8 --iterations=2 $(or $(ARGS),$(PARALLEL))
 
 bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and other libraries
 	$(RUN) -m fastdrop bench $(ARGS)

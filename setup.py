@@ -84,7 +84,12 @@ setup(
     options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
-        compiler_directives={"language_level": 3, "cdivision": True, "annotation_typing": False},
+        compiler_directives={
+            "language_level": 3,
+            "cdivision": True,
+            "annotation_typing": False,
+            "freethreading_compatible": True,
+        },
         nthreads=os.cpu_count() if sys.platform == "linux" else 0,
     )
 )

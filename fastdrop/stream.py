@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 from collections.abc import Sequence
 from operator import index
 from typing import Any, TypeAlias
 
+import cython
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -54,12 +54,11 @@ class Stream:
     1, 2, 3", SC11, 2011.
     """
 
-    __slots__ = ("_children", "_lock", "_offset", "_seed")
+    __slots__ = ("_children", "_offset", "_seed")
 
     def __init__(self, seed: int | None = None, offset: int = 0) -> None:
         self._seed = secrets.randbits(SEED_BITS) if seed is None else checked_seed("seed", seed)
         self._children = 0
-        self._lock = threading.Lock()
         self.offset = offset
 
     @property
@@ -70,14 +69,16 @@ class Stream:
     @property
     def offset(self) -> int:
         """The position of the next element; it may be set."""
-        return self._offset
+        with cython.critical_section(self):
+            return self._offset
 
     @offset.setter
     def offset(self, value: int) -> None:
         offset = integer("offset", value)
         if not 0 <= offset <= POSITIONS:
             raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
-        self._offset = offset
+        with cython.critical_section(self):
+            self._offset = offset
 
     def reserve(self, count: int) -> int:
         """Move on by `count` positions, and return the first of them.
@@ -87,7 +88,11 @@ class Stream:
         ValueError
             If fewer than `count` positions are left; the stream is then where it was.
         """
-        with self._lock:
+        if type(count) is not int:
+            count = integer("count", count)
+        # Compiled, nothing here lets another thread run; a lock that one holds at a fork would
+        # stay locked in the child. Where there is no GIL, the critical section stands for it.
+        with cython.critical_section(self):
             start = self._offset
             if not 0 <= count <= POSITIONS - start:
                 raise ValueError(
@@ -102,7 +107,7 @@ class Stream:
 
         The stream does not move: `reserve` the whole array's positions when its tiles are made.
         """
-        return Tile(shape, origin, self._seed, self._offset)
+        return Tile(shape, origin, self._seed, self.offset)
 
     def spawn(self, n_children: int) -> list[Stream]:
         """`n_children` new streams with seeds of their own, different at every call.
@@ -113,7 +118,7 @@ class Stream:
         count = integer("n_children", n_children)
         if count < 0:
             raise ValueError(f"n_children must not be negative, got {n_children!r}")
-        with self._lock:
+        with cython.critical_section(self):
             first, self._children = self._children, self._children + count
         return [
             Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=(child,))))
@@ -121,14 +126,14 @@ class Stream:
         ]
 
     def __getstate__(self) -> tuple[int, int, int]:
-        return self._seed, self._offset, self._children
+        with cython.critical_section(self):
+            return self._seed, self._offset, self._children
 
     def __setstate__(self, state: tuple[int, int, int]) -> None:
         self._seed, self._offset, self._children = state
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Stream(seed={self._seed}, offset={self._offset})"
+        return f"Stream(seed={self._seed}, offset={self.offset})"
 
 
 class Tile:

@@ -132,34 +132,85 @@ print(codes, same())
     assert printed_by(code, timeout=LIMIT) == "{0} True"
 
 
+@needs_fork
+def test_a_child_can_go_on_with_a_stream_that_another_thread_was_in():
+    """Whatever another thread holds at the fork, it holds in the child for ever."""
+    code = (
+        FORK
+        + """
+class Late(int):
+    def wait(self, *_):
+        inside.set()
+        forked.wait(2)
+        return int(self)
+    __index__ = __ge__ = __radd__ = wait
+
+stream, inside, forked = fd.Stream(7), threading.Event(), threading.Event()
+def reserve():
+    stream.reserve(Late(3))
+    inside.set()
+other = threading.Thread(target=reserve)
+other.start()
+inside.wait()
+
+def child():
+    before = stream.offset
+    stream.spawn(1)
+    return 0 if stream.reserve(5) == before and stream.offset == before + 5 else 3
+
+code = exit_code_of_child(child)
+forked.set()
+other.join()
+print(code, stream.offset)
+"""
+    )
+    assert printed_by(code, timeout=LIMIT) == "0 3"
+
+
 WORKERS = """
 import hashlib, multiprocessing, sys, warnings
 import numpy as np
 import fastdrop as fd
 
 warnings.simplefilter("ignore", DeprecationWarning)
-SIZE = 300_007
+SIZE, PARTS = 300_007, 6
+x = np.linspace(-1, 1, SIZE, dtype=np.float32)
 
 def work(stream):
-    x = np.linspace(-1, 1, SIZE, dtype=np.float32)
     y, mask = fd.relu_dropout(x, 0.75, rng=stream)
     return hashlib.sha256(y.tobytes() + mask.bits.tobytes()).hexdigest()
 
+def part(number):
+    first, last = number * SIZE // PARTS, (number + 1) * SIZE // PARTS
+    y, mask = fd.relu_dropout(x[first:last], 0.75, rng=fd.Stream(3, first))
+    return y, mask.to_array()
+
+def in_parallel(method, function, arguments):
+    if method == "loky":
+        import joblib
+        return joblib.Parallel(3)(joblib.delayed(function)(argument) for argument in arguments)
+    with multiprocessing.get_context(method).Pool(3) as pool:
+        return pool.map(function, arguments, chunksize=1)
+
 if __name__ == "__main__":
     fd.set_num_threads(4)
-    here = [work(child) for child in fd.Stream(11).spawn(6)]
-    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
-        there = pool.map(work, fd.Stream(11).spawn(6), chunksize=1)
-    print(here == there, len(set(here)))
+    here = [work(child) for child in fd.Stream(11).spawn(PARTS)]
+    there = in_parallel(sys.argv[1], work, fd.Stream(11).spawn(PARTS))
+    y, mask = fd.relu_dropout(x, 0.75, rng=3)
+    parts, masks = zip(*in_parallel(sys.argv[1], part, range(PARTS)))
+    same = np.array_equal(np.concatenate(parts), y), np.array_equal(np.concatenate(masks), mask.to_array())
+    print(here == there, len(set(here)), *same)
 """
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_spawned_streams_give_workers_what_they_give_here(method, tmp_path):
-    """Threads have run before the pool starts; streams travel by pickle."""
+@pytest.mark.parametrize("method", [*multiprocessing.get_all_start_methods(), "loky"])
+def test_workers_get_what_their_streams_give_here(method, tmp_path):
+    """Spawned streams, and slices of one stream; threads have run before the workers start."""
+    if method == "loky":
+        pytest.importorskip("joblib")
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
-    assert printed_by(script, method, timeout=LIMIT) == "True 6"
+    assert printed_by(script, method, timeout=LIMIT) == "True 6 True True"
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 
-from support import printed_by
+import fastdrop as fd
+from support import assert_identical, printed_by
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and figures of Linux")
 
@@ -15,8 +17,10 @@ def test_a_call_without_memory_raises_and_loses_nothing():
     code = """
 import resource
 import numpy as np, fastdrop as fd
-size = 1 << 28
-x = np.zeros(size, np.float16)
+size = 1 << 30
+x = np.zeros(size, np.float16)  # pages that nothing writes to take no memory
+ends = np.r_[:9, -9:0]
+x[ends] = 1
 stream = fd.Stream(1)
 kept, _ = fd.relu_dropout(x[:1000], 0.5, rng=fd.Stream(1))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -24,6 +28,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 26), resource.RLIM_INFINITY
 out = np.ones(1000, np.float16)
 for call in (
     lambda: fd.relu_dropout(x, 0.5, rng=stream),
+    lambda: fd.relu_dropout(x, 0.5, rng=stream, out=x),  # no room for the mask
     lambda: fd.dropout(x, 0.5, rng=stream, return_mask=False),
     lambda: fd.keep_mask(1 << 33, 0.5, rng=stream),
     lambda: fd.relu_dropout_predict(x, 0.5),
@@ -31,7 +36,7 @@ for call in (
     try:
         call()
     except MemoryError:
-        assert stream.offset == 0
+        assert stream.offset == 0 and (x[ends] == 1).all()
     else:
         raise AssertionError("this much memory was not there")
 y, mask = fd.relu_dropout(x[:1000], 0.5, rng=stream, out=out)
@@ -64,3 +69,38 @@ calls(250_000)
 print(resident() - before)
 """
     assert int(printed_by(code, timeout=120)) < 2**20, "a byte a call would be a quarter of it"
+
+
+BOUNDARY, BEYOND = 2**32, 5003
+
+
+def after(start: int) -> fd.Stream:
+    return fd.Stream(3, 77 + start)
+
+
+def test_a_mask_of_more_elements_than_32_bits_count():
+    """On either side of the boundary, and at the end, it is what those positions say."""
+    mask = fd.keep_mask(BOUNDARY + BEYOND, 0.7, rng=after(0))
+    for start in (0, 2**31 - 4096, BOUNDARY - 4096, BOUNDARY):
+        count = min(8192, BOUNDARY + BEYOND - start)
+        expected = fd.reference.keep_mask(count, 0.7, rng=after(start)).bits
+        assert_identical(mask.bits[start // 8 :][: len(expected)], expected, f"from {start}")
+
+
+@pytest.mark.large
+def test_arrays_of_more_elements_than_32_bits_count():
+    """Forward and backward in place, 8 GiB of float16: around each boundary as the reference."""
+    size = BOUNDARY + BEYOND
+    places = [slice(start, start + BEYOND) for start in (0, 2**31 - 999, BOUNDARY - 999, size - BEYOND)]
+    x = np.zeros(size, np.float16)
+    for place in places:
+        x[place] = np.linspace(-1, 1, BEYOND, dtype=np.float16)
+    before = [x[place].copy() for place in places]
+    y, mask = fd.relu_dropout(x, 0.7, rng=after(0), out=x)
+    results = [y[place].copy() for place in places]
+    fd.relu_dropout_backward(y, mask, out=y)
+    for place, piece, result in zip(places, before, results, strict=True):
+        expected, decisions = fd.reference.relu_dropout(piece, 0.7, rng=after(place.start))
+        assert_identical(result, expected, f"forward, {place}")
+        expected = fd.reference.relu_dropout_backward(expected, decisions)
+        assert_identical(y[place], expected, f"backward, {place}")

@@ -75,6 +75,7 @@ def test_chunks_change_nothing(chunk):
     assert_identical(exact[1], exact[0])
 
 
+@pytest.mark.thread_unsafe
 def test_memory_does_not_grow_with_the_samples():
     x = np.ones((1000, 50))
 

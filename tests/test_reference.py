@@ -159,6 +159,7 @@ def test_nothing_compiled_is_needed(tmp_path):
     assert printed_by(code, PYTHONPATH=str(tmp_path)) == f"{package / 'reference.py'} {expected}"
 
 
+@pytest.mark.thread_unsafe
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc is CPython's")
 def test_temporary_memory_is_bounded():
     """Eight times the elements take no more beside the result and the mask."""

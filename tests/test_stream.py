@@ -109,7 +109,17 @@ def test_an_offset_that_is_refused_is_not_taken():
         stream.spawn(-1)
     with pytest.raises(ValueError, match="count"):
         stream.reserve(-1)
+    for count in (1.5, True, "2"):
+        with pytest.raises(TypeError, match=f"count must be an int, got {count!r}"):
+            stream.reserve(count)
     assert stream.offset == 9
+
+
+def test_positions_are_plain_ints():
+    """A NumPy integer that counts them must not put one of 64 bits in their place."""
+    stream = fd.Stream(1, np.uint64(2**63))
+    assert stream.reserve(np.int64(2**62)) == 2**63
+    assert (stream.offset, type(stream.offset)) == (2**63 + 2**62, int)
 
 
 # --- rng= -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,12 @@ class Patches:
 
 
 PATCHES = Patches()  # PyTorch's modules are one for all threads, so the count has to be, too
+if hasattr(os, "register_at_fork"):  # a child finds the lock open, and nothing half replaced
+    os.register_at_fork(
+        before=PATCHES.lock.acquire,
+        after_in_parent=PATCHES.lock.release,
+        after_in_child=PATCHES.lock.release,
+    )
 
 
 def of_torch(function: Any) -> Any:

@@ -21,6 +21,7 @@ import fastdrop.torch as ft  # noqa: E402
 from fastdrop.arguments import alpha_affine  # noqa: E402
 from fastdrop.stream import seed_of_words  # noqa: E402
 from fastdrop.torch import functional, operators, patches  # noqa: E402
+from support import printed_by  # noqa: E402
 
 # PyTorch itself calls what it has deprecated, to compile and to differentiate forward.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
@@ -421,6 +422,35 @@ def test_contexts_that_overlap_are_undone_by_the_last():
     assert F.dropout is ft.dropout
     second.__exit__(None, None, None)
     assert F.dropout is theirs
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_while_another_thread_patches_can_patch():
+    """The fork waits for that thread, so the child finds all replaced, and no lock held."""
+    code = """
+import os, threading, time, warnings
+import fastdrop.torch as ft
+from torch.nn import functional as F
+warnings.simplefilter("ignore", DeprecationWarning)
+inside = threading.Event()
+
+class Slow(dict):
+    def items(self):
+        inside.set()
+        time.sleep(0.2)
+        return super().items()
+
+patches = ft.patches.PATCHES
+other = threading.Thread(target=patches.enter, args=(Slow({(F, "dropout"): ft.dropout}),))
+other.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    with ft.patched():
+        os._exit(0 if F.dropout is ft.dropout else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert printed_by(code, timeout=60) == "0"
 
 
 @pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
