@@ -40,9 +40,10 @@ def main() -> int:
         tree = compiled(copy_tree(Path(folder, "fastdrop")), BUILD)
         corpus = Path(folder, "corpus")
         corpus.mkdir()
-        limits = [f"-max_total_time={options.seconds}", "-max_len=512", "-len_control=0"]
-        limits += ["-print_final_stats=1", "-detect_leaks=0"]  # the interpreter leaves memory to the system at its end
-        return subprocess.run([linked(tree), *limits, *(rest or [corpus])]).returncode
+        limits = (f"-max_total_time={options.seconds}", "-max_len=512", "-len_control=0")
+        # The interpreter leaves memory to the system at its end.
+        others = ("-print_final_stats=1", "-detect_leaks=0")
+        return subprocess.run([linked(tree), *limits, *others, *(rest or [corpus])]).returncode
 
 
 def linked(tree: Path) -> Path:
