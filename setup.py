@@ -31,8 +31,9 @@ elif MACHINE in ("aarch64", "arm64"):
 # Never -ffast-math: a product and a sum are rounded apart, on every machine alike. Without errno a
 # square root is an instruction, with the same value.
 OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
-APART = [] if sys.platform == "win32" else ["-fno-inline-functions-called-once"]  # loops apart
-APART += ["-Wno-ignored-optimization-argument"] if APART else []  # clang cannot, and is not to say so
+# Loops apart; clang cannot, and is not to say so.
+GCC_ONLY = ["-fno-inline-functions-called-once", "-Wno-ignored-optimization-argument"]
+APART = [] if sys.platform == "win32" else GCC_ONLY
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
 
