@@ -53,9 +53,9 @@ BUILDS = {
     ),
     "valgrind": Build(
         flags="-g1",
-        command=("valgrind", "--error-limit=no", "--leak-check=no", "--xml=yes", f"--xml-file={REPORTS}"),
+        command=("valgrind", "--error-limit=no", "--xml=yes", f"--xml-file={REPORTS}"),
         environment=MALLOC | ONE_THREAD,
-        tests=("kernels", "gaussian"),
+        tests=("kernels",),
         chosen="test_every_length or test_lengths_near",
     ),
     "clang": Build(flags="-Wall -Wextra", compiler="clang", tests=(*TESTS, "normal", "gaussian")),
@@ -64,8 +64,8 @@ BUILDS = {
         edits=(
             ("setup.py", '"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"', '"-mavx2", "-mf16c"'),
             ("setup.py", '"-mvaes"', '"-include", "tests/data/emulated_avx512.h"'),
-            ("fastdrop/kernels/cpu_features.h", "if (vaes)", "if (avx2)"),
-            ("fastdrop/kernels/cpu_features.h", "if (avx512)", "if (avx2)"),
+            ("fastdrop/kernels/cpu_features.h", "(vaes && !strcmp", "(avx2 && !strcmp"),
+            ("fastdrop/kernels/cpu_features.h", "(avx512 && !strcmp", "(avx2 && !strcmp"),
         ),
         tests=(*TESTS, "gaussian"),
     ),
@@ -119,13 +119,17 @@ def library(compiler: str, name: str) -> str:
 
 
 def ours(report: Path) -> list[str]:
-    """Valgrind's errors with the package anywhere on the stack; the interpreter and NumPy have others."""
+    """Valgrind's errors with the package anywhere on the stack; the interpreter and NumPy have others.
+
+    Leaks do not count, which it looks for in XML in any case: the interpreter leaves memory at its end.
+    """
     package = str(report.parent.resolve() / "fastdrop")
     errors = ElementTree.parse(report).getroot().iter("error")
     return [
         ElementTree.tostring(error, encoding="unicode")
         for error in errors
-        if any((frame.findtext("obj") or "").startswith(package) for frame in error.iter("frame"))
+        if not (error.findtext("kind") or "").startswith("Leak_")
+        and any((frame.findtext("obj") or "").startswith(package) for frame in error.iter("frame"))
     ]
 
 

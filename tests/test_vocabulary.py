@@ -68,7 +68,7 @@ def tools(machine: str) -> tuple[str, list[str]]:
 def text_of(
     name: str, machine: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *more: str, needs: str = ""
 ) -> str:
-    """What the driver prints on the vocabulary `name`, compiled with `more` flags, for a CPU that has `needs`."""
+    """What the driver prints on a vocabulary, compiled with `more` flags, for a CPU that has `needs`."""
     compiler, emulator = tools(machine)
     needs = needs or name
     program = directory / name
