@@ -9,6 +9,7 @@ the working directory, in a file; its name as an argument tries it again.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import subprocess
@@ -41,9 +42,9 @@ def main() -> int:
         corpus = Path(folder, "corpus")
         corpus.mkdir()
         limits = (f"-max_total_time={options.seconds}", "-max_len=512", "-len_control=0")
+        command = [linked(tree), *limits, "-print_final_stats=1", *(rest or [corpus])]
         # The interpreter leaves memory to the system at its end.
-        others = ("-print_final_stats=1", "-detect_leaks=0")
-        return subprocess.run([linked(tree), *limits, *others, *(rest or [corpus])]).returncode
+        return subprocess.run(command, env=os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}).returncode
 
 
 def linked(tree: Path) -> Path:
