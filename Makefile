@@ -18,7 +18,7 @@ SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask arguments reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test large parallel fuzz mutations sanitize bench lint types docs build dist clean remake
+.PHONY: help demo test large parallel fuzz guided mutations sanitize neon bench lint types docs build dist clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -44,11 +44,17 @@ bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and
 fuzz: $(DONE)/build $(DONE)/test  ## random arguments through the raw entry points (ARGS="--seconds 60"; 10 minutes)
 	$(RUN) tests/fuzz.py $(or $(ARGS),--seconds 600)
 
+guided: $(DONE)/build $(DONE)/test  ## coverage-guided passes through the kernels, by clang's libFuzzer (10 minutes)
+	$(RUN) tests/guided.py $(or $(ARGS),--seconds 600)
+
 mutations: $(DONE)/build $(DONE)/test  ## inject faults into the kernels; the tests have to find each (7 minutes)
 	$(RUN) tests/mutate.py $(ARGS)
 
-sanitize: $(DONE)/build $(DONE)/test  ## the kernels' tests under gcc's sanitizers (3 minutes)
+sanitize: $(DONE)/build $(DONE)/test  ## the kernels' tests under sanitizers, valgrind, clang, emulation (ARGS=thread: one)
 	$(RUN) tests/sanitize.py $(ARGS)
+
+neon: $(DONE)/build $(DONE)/test  ## the kernels' tests on AArch64, by a Python under qemu (10 minutes)
+	$(RUN) tests/neon.py $(ARGS)
 
 lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython
 	$(RUN) -m ruff check

@@ -18,7 +18,7 @@ KERNEL_DIR = "fastdrop/kernels"
 # Wide instructions only here: everything else is compiled for the baseline.
 KERNELS = {"generic": []}
 if sys.platform == "win32":
-    pass  # the wide kernels are written for gcc and clang
+    pass  # the wide kernels are written for gcc and clang; MSVC has the generic one, with the same bits
 elif MACHINE in ("x86_64", "amd64"):
     KERNELS |= {
         "avx2": ["-mavx2", "-mf16c", "-maes"],
@@ -31,7 +31,9 @@ elif MACHINE in ("aarch64", "arm64"):
 # Never -ffast-math: a product and a sum are rounded apart, on every machine alike. Without errno a
 # square root is an instruction, with the same value.
 OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
-APART = [] if sys.platform == "win32" else ["-fno-inline-functions-called-once"]  # loops apart
+# Loops apart; clang cannot, and is not to say so.
+GCC_ONLY = ["-fno-inline-functions-called-once", "-Wno-ignored-optimization-argument"]
+APART = [] if sys.platform == "win32" else GCC_ONLY
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
 

@@ -100,10 +100,12 @@ def copy_tree(tree: Path) -> Path:
     return tree
 
 
-def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    tree: Path, *command: str, starter: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(tree)} | environment
     return subprocess.run(
-        [sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True
+        [*starter, sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True
     )
 
 

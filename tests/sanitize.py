@@ -1,46 +1,136 @@
-"""The tests of the kernels under gcc's sanitizers of addresses and of undefined behaviour.
+"""The tests of the kernels on builds of other kinds: sanitizers, valgrind, clang, AVX-512 emulated.
 
-    python tests/sanitize.py [PYTEST ARGUMENTS]
+    python tests/sanitize.py [NAME ...] [PYTEST ARGUMENTS]
 
-The package is copied and built apart, so the checkout stays as it is.
+Without a name, all of BUILDS. The package is copied and built apart, so the checkout stays as it is.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 from mutate import copy_tree, run
 
-FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=shift-base -g1"
-TESTS = [f"tests/test_{name}.py" for name in ("kernels", "variants", "arrays", "mask", "properties")]
+TESTS = ("kernels", "variants", "arrays", "mask", "properties")
+MALLOC = {"PYTHONMALLOC": "malloc"}  # every object is the system's, and watched
+ONE_THREAD = {"FASTDROP_NUM_THREADS": "1"}  # GNU OpenMP's own barriers look like races
+REPORTS = "valgrind.%p.xml"
+
+
+class Build(NamedTuple):
+    flags: str = ""
+    compiler: str = "gcc"
+    edits: tuple[tuple[str, str, str], ...] = ()  # file, text, what stands there instead
+    libraries: tuple[str, ...] = ()  # preloaded
+    command: tuple[str, ...] = ()  # runs the interpreter
+    environment: Mapping[str, str] = MappingProxyType({})
+    tests: tuple[str, ...] = TESTS
+    chosen: str = ""  # by pytest -k
+
+
+BUILDS = {
+    "address": Build(
+        flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=shift-base -g1",
+        libraries=("libasan.so", "libubsan.so"),
+        # The interpreter leaves memory to the system at its end.
+        environment=MALLOC | {"ASAN_OPTIONS": "detect_leaks=0"},
+    ),
+    "thread": Build(
+        flags="-fsanitize=thread -g1",
+        libraries=("libtsan.so",),
+        command=("setarch", "-R"),  # gcc 12's finds no room in a randomised address space
+        environment=ONE_THREAD | {"TSAN_OPTIONS": "exitcode=66"},
+        tests=("concurrency",),
+        chosen="test_calls_of_every_kind or test_threads_with or test_threads_on",
+    ),
+    "valgrind": Build(
+        flags="-g1",
+        command=("valgrind", "--error-limit=no", "--xml=yes", f"--xml-file={REPORTS}"),
+        environment=MALLOC | ONE_THREAD,
+        tests=("kernels",),
+        chosen="test_every_length or test_lengths_near",
+    ),
+    "clang": Build(flags="-Wall -Wextra", compiler="clang", tests=(*TESTS, "normal", "gaussian")),
+    "emulated": Build(  # AVX-512 and VAES where the CPU has AVX2
+        flags="-Wno-psabi",
+        edits=(
+            ("setup.py", '"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"', '"-mavx2", "-mf16c"'),
+            ("setup.py", '"-mvaes"', '"-include", "tests/data/emulated_avx512.h"'),
+            ("fastdrop/kernels/cpu_features.h", "(vaes && !strcmp", "(avx2 && !strcmp"),
+            ("fastdrop/kernels/cpu_features.h", "(avx512 && !strcmp", "(avx2 && !strcmp"),
+        ),
+        tests=(*TESTS, "gaussian"),
+    ),
+}
 
 
 def main(arguments: list[str]) -> int:
+    chosen = [name for name in arguments if name in BUILDS]
+    options = [argument for argument in arguments if argument not in BUILDS]
+    failed = [name for name in chosen or BUILDS if not passes(name, BUILDS[name], options)]
+    print(f"failed: {', '.join(failed)}" if failed else "nothing found")
+    return 1 if failed else 0
+
+
+def passes(name: str, build: Build, options: list[str]) -> bool:
+    tools = {build.compiler, *build.command[:1]}
+    if missing := {tool for tool in tools if not shutil.which(tool)}:
+        print(f"{name}: NOT RUN, {', '.join(sorted(missing))} missing", flush=True)
+        return False
     with tempfile.TemporaryDirectory() as folder:
-        tree = copy_tree(Path(folder, "fastdrop"))
-        run(
-            tree, "setup.py", "--quiet", "build_ext", "--inplace", CFLAGS=FLAGS, LDFLAGS=FLAGS
-        ).check_returncode()
-        sanitizers = {
-            "LD_PRELOAD": ":".join(library(name) for name in ("libasan.so", "libubsan.so")),
-            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter leaves memory to the system at its end
-            "PYTHONMALLOC": "malloc",
-        }
-        tests = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, *arguments, **sanitizers)
-    print(tests.stdout[-2000:], tests.stderr[-8000:])
-    return tests.returncode
+        tree = compiled(copy_tree(Path(folder, "fastdrop")), build)
+        preload = ":".join(library(build.compiler, file) for file in build.libraries)
+        command = [
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(f"tests/test_{test}.py" for test in build.tests),
+            *(("-k", build.chosen) if build.chosen else ()),
+        ]
+        starter = (*build.command, *(("env", f"LD_PRELOAD={preload}") if preload else ()))
+        tests = run(tree, *command, *options, starter=starter, **build.environment)
+        errors = [error for report in tree.glob(REPORTS.replace("%p", "*")) for error in ours(report)]
+    print(f"{name}:", tests.stdout[-2000:], tests.stderr[-8000:], *errors[:20], flush=True)
+    return tests.returncode == 0 and not errors
 
 
-def library(name: str) -> str:
-    compiler = os.environ.get("CC", "gcc").split()
-    found = subprocess.run(
-        [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
-    )
+def compiled(tree: Path, build: Build) -> Path:
+    for name, text, instead in build.edits:
+        content = (tree / name).read_text()
+        if text not in content:
+            raise SystemExit(f"{text!r} must stand in {name}")
+        (tree / name).write_text(content.replace(text, instead))
+    environment = {"CC": build.compiler, "CFLAGS": build.flags, "LDFLAGS": build.flags}
+    made = run(tree, "setup.py", "--quiet", "build_ext", "--inplace", **environment)
+    if made.returncode:
+        raise SystemExit(made.stderr)
+    return tree
+
+
+def library(compiler: str, name: str) -> str:
+    found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
     return found.stdout.strip()
+
+
+def ours(report: Path) -> list[str]:
+    """Valgrind's errors with the package anywhere on the stack; the interpreter and NumPy have others.
+
+    Leaks do not count, which it looks for in XML in any case: the interpreter leaves memory at its end.
+    """
+    package = str(report.parent.resolve() / "fastdrop")
+    errors = ElementTree.parse(report).getroot().iter("error")
+    return [
+        ElementTree.tostring(error, encoding="unicode")
+        for error in errors
+        if not (error.findtext("kind") or "").startswith("Leak_")
+        and any((frame.findtext("obj") or "").startswith(package) for frame in error.iter("frame"))
+    ]
 
 
 if __name__ == "__main__":

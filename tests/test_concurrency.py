@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from fuzz import CALLS, OK, CStream
 
 import fastdrop as fd
 from support import assert_identical, printed_by, sample
@@ -61,6 +62,26 @@ def test_threads_with_streams_of_their_own_get_what_they_get_alone(isa):
     for (y, mask), (expected, expected_mask) in zip(together, alone, strict=True):
         assert_identical(y, expected)
         assert mask == expected_mask
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_threads_on_parts_of_one_array_write_nothing_but_their_own(isa, in_place):
+    """As the threads of one call do: parts meet within a cache line, where a byte of the mask ends."""
+    size, part = 200_000, 10_008
+    x, seed, keep_prob = sample(size, seed=4), 9, 0.75
+    expected, expected_mask = fd.reference.relu_dropout(x, keep_prob, rng=seed)
+    y, bits = x if in_place else np.empty_like(x), np.empty(size // 8, np.uint8)
+
+    def call(first):
+        stream = CStream((seed, 0), first)
+        source, result = (array.ctypes.data + 4 * first for array in (x, y))
+        passed, count = bits.ctypes.data + first // 8, min(part, size - first)
+        return CALLS["forward"](0, 1, source, result, passed, count, keep_prob, 1 / keep_prob, stream)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(call, range(0, size, part))) == {OK}
+    assert_identical(y, expected)
+    assert bits.tobytes() == expected_mask.bits.tobytes()
 
 
 # --- fork and its like ------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from support import DATA, KNOWN_ANSWERS, ROOT, content, known_answers
 
 X86 = ("avx2", "avx2_vaes", "avx512")
 HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
+EMULATED_AVX512 = ("-Wno-psabi", "-include", str(DATA / "emulated_avx512.h"))
 VOCABULARY = ROOT / "fastdrop" / "kernels" / "simd"
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
 
@@ -64,20 +65,23 @@ def tools(machine: str) -> tuple[str, list[str]]:
     return compiler, [emulator, "-cpu", "max"]
 
 
-def text_of(name: str, machine: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
-    """What the driver prints on the vocabulary `name`, compiled with `more` flags."""
+def text_of(
+    name: str, machine: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *more: str, needs: str = ""
+) -> str:
+    """What the driver prints on a vocabulary, compiled with `more` flags, for a CPU that has `needs`."""
     compiler, emulator = tools(machine)
+    needs = needs or name
     program = directory / name
     command = [
         *(compiler, "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror"),
-        *(*flags_of(name, machine, monkeypatch), *more),
+        *(*flags_of(needs, machine, monkeypatch), *more),
         *("-I", str(VOCABULARY.parent), f'-DVOCABULARY_HEADER="simd/{name}.h"'),
         *(str(DATA / "vocabulary_driver.c"), "-lm", "-o", str(program)),
     ]
     compiled = subprocess.run(command, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
-    if not emulator and name not in cpu.available():
-        pytest.skip(f"compiled, but this CPU does not have {name}")
+    if not emulator and needs not in cpu.available():
+        pytest.skip(f"compiled, but this CPU does not have {needs}")
     run = subprocess.run(
         [*emulator, str(program)],
         input="\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS)),
@@ -97,6 +101,13 @@ def test_functions_equal_plain_loops(name, tmp_path, monkeypatch):
     assert "which 0, of one bit 1024, the lowest 1024" in lines
     assert len(lines) == len(generic)
     assert [pair for pair in zip(lines, generic, strict=True) if pair[0] != pair[1]] == []
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="the emulation uses AVX2")
+@pytest.mark.parametrize("name", ["avx2_vaes", "avx512"])
+def test_functions_equal_the_generic_ones_also_on_a_cpu_with_avx2_alone(name, tmp_path, monkeypatch):
+    text = text_of(name, MACHINE, tmp_path, monkeypatch, *EMULATED_AVX512, needs="avx2")
+    assert text == text_of("generic", MACHINE, tmp_path, monkeypatch)
 
 
 def functions(header: Path) -> set[str]:

@@ -8,6 +8,7 @@
 
 #if defined(_MSC_VER)
 #include <intrin.h>
+#pragma fp_contract(off) /* what -ffp-contract=off says to the others */
 #endif
 
 #include "../kernel.h"
