@@ -11,6 +11,11 @@ import fastdrop as fd
 from fastdrop import cpu
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--elements", type=int, default=1 << 22, help="of a sequence in tests/statistics")
+    parser.addoption("--statistics-seed", type=int, default=20240229, help="of the streams there")
+
+
 @pytest.fixture(params=cpu.available())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine has, in use for one test."""
