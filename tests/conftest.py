@@ -9,6 +9,11 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
+from support import ROOT
+
+# These read a checkout's pages and run its examples and benchmarks; beside a wheel there are none.
+OF_A_CHECKOUT = ["test_benchmarks.py", "test_docs.py", "test_examples.py"]
+collect_ignore = [] if (ROOT / "docs").is_dir() else OF_A_CHECKOUT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
