@@ -13,7 +13,8 @@ import fastdrop as fd
 from support import CANARY, DTYPES, sample
 
 KEEP_PROBS = st.one_of(
-    st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, 0.25, 2**-32, 1 - 2**-32, 2**-64, 1 - 2**-53, 0.9])
+    st.floats(0, 1),
+    st.sampled_from([0.0, 1.0, 0.5, 0.25, 2**-32, 1 - 2**-32, 2**-64, 5e-324, 1 - 2**-53, 0.9]),
 )
 EXAMPLES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
