@@ -24,7 +24,7 @@ from mutate import copy_tree, run
 CONFIGURATION = """
 [run]
 plugins = Cython.Coverage
-source_pkgs = fastdrop
+source = {tree}/fastdrop
 omit = {compiled}
 patch = subprocess
 parallel = true
