@@ -170,6 +170,9 @@ def test_anywhere_in_memory(isa, places, name, keep_prob, seed, writeable):
     for layout in places[:2]:
         values = sample(math.prod(layout.shape), layout.dtype.type, seed + layout.start)
         layout.of(before)[...] = values.reshape(layout.shape)
+    if name == "dropout_add":  # which of two NaNs a sum is, neither IEEE 754 nor NumPy says
+        with np.errstate(invalid="ignore"):
+            places[1].of(before)[np.isnan(places[1].of(before).astype("f8"))] = 0
     results, memories = [], [before.copy(), before.copy()]
     for module, memory in zip((fd, fd.reference), memories):
         x, other, out = (layout.of(memory) for layout in places)
