@@ -7,6 +7,8 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13 py
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 
+SEED ?= 20240229# of the streams that `statistics` looks at
+
 # What has been done is remembered in .venv, and for this folder only, so a copied one starts anew.
 DONE := $(VENV)/done$(CURDIR)
 USABLE := $(shell $(RUN) -c 'import pip; print("yes")' 2>/dev/null)
@@ -18,7 +20,7 @@ SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask arguments reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test large parallel fuzz guided mutations sanitize neon bench lint types docs build dist clean remake
+.PHONY: help demo test statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -41,6 +43,12 @@ bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and
 	$(RUN) -m fastdrop bench $(ARGS)
 	$(if $(wildcard benchmarks/*.py),$(RUN) -m pytest benchmarks)
 
+statistics: $(DONE)/build $(DONE)/test  ## 16 times the elements of the suite, then dieharder (30 minutes)
+	$(RUN) -m pytest tests/statistics --elements 67108864 --statistics-seed $(SEED)
+	@command -v dieharder >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y dieharder; } || \
+	    { echo "dieharder was not found: apt-get install dieharder" >&2; exit 1; }
+	$(RUN) tests/statistics/dieharder.py --seed $(SEED) --report docs/reports/dieharder.txt
+
 fuzz: $(DONE)/build $(DONE)/test  ## random arguments through the raw entry points (ARGS="--seconds 60"; 10 minutes)
 	$(RUN) tests/fuzz.py $(or $(ARGS),--seconds 600)
 
@@ -49,6 +57,10 @@ guided: $(DONE)/build $(DONE)/test  ## coverage-guided passes through the kernel
 
 mutations: $(DONE)/build $(DONE)/test  ## inject faults into the kernels; the tests have to find each (7 minutes)
 	$(RUN) tests/mutate.py $(ARGS)
+
+coverage: $(DONE)/build $(DONE)/test  ## which lines of Python and Cython the tests run (15 minutes)
+	$(PIP) install 'coverage>=7.10'
+	$(RUN) tests/lines.py $(ARGS)
 
 sanitize: $(DONE)/build $(DONE)/test  ## the kernels' tests under sanitizers, valgrind, clang, emulation (ARGS=thread: one)
 	$(RUN) tests/sanitize.py $(ARGS)
@@ -72,6 +84,14 @@ dist: $(DONE)/requires  ## the source distribution and a wheel, checked, in dist
 	$(PIP) install build twine
 	$(RUN) -m build
 	$(RUN) -m twine check --strict dist/*
+
+wheel: dist  ## the tests on the installed wheel, without the source tree, by the oldest and the newest NumPy
+	for numpy in 'numpy==2.0.*' numpy; do \
+	    $(RUN) -m venv --clear build/wheel && cp -R tests pyproject.toml build/wheel && cd build/wheel && \
+	    bin/python -m pip --disable-pip-version-check --quiet install "$$numpy" \
+	        "$$(ls -t ../../dist/fastdrop-*.whl | head -1)[test]" && \
+	    bin/python -m pytest $(ARGS) && cd ../.. || exit 1; \
+	done
 
 clean:  ## remove what was built, and .venv
 	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

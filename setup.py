@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 MACHINE = platform.machine().lower()
 KERNEL_DIR = "fastdrop/kernels"
@@ -70,6 +71,17 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
     )
 
 
+class WithExample(build_py):
+    """The demo command's program goes into an installed package; a checkout has it beside the package."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib, "fastdrop", "examples")
+            folder.mkdir(parents=True, exist_ok=True)
+            self.copy_file("examples/mlp_digits.py", str(folder))
+
+
 threads = openmp()
 extensions = [
     # Plain Python, compiled only to make a call on a small array quicker.
@@ -83,6 +95,7 @@ extensions = [
 ]
 
 setup(
+    cmdclass={"build_py": WithExample},
     options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,

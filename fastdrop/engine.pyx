@@ -291,7 +291,8 @@ cdef int run_plain(Job* job, ptrdiff_t first, ptrdiff_t last) except -1:
 cdef int run_pieces(Job* job, x, y, saved, residual) except -1:
     """The same for any strides, byte order and overlap, through NumPy's buffers."""
     cdef ptrdiff_t done = 0, size
-    operands = [y, x] + [array for array in (saved, residual) if array is not None]
+    # At least one axis: NumPy 2.0 to 2.2 do not fill the buffers of arrays without any.
+    operands = [np.atleast_1d(array) for array in (y, x, saved, residual) if array is not None]
     read = ["readonly", "contig", "nbo", "overlap_assume_elementwise"]
     pieces = np.nditer(
         operands,

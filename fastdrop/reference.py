@@ -216,7 +216,8 @@ def _forward(
             passed_bits[_bytes(part)] = np.packbits(passed, bitorder="little")
         values = _selected(values, passed, scale, dropped)
         if mode == "alpha":
-            values = values + values.dtype.type(shift)
+            with np.errstate(all="ignore"):
+                values = values + values.dtype.type(shift)
         y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
     mask = Mask(passed_bits, x.shape if relu else decided, keep_prob, mode)
     return y, mask if return_mask else None

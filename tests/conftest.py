@@ -9,6 +9,16 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
+from support import ROOT
+
+# These read a checkout's pages and run its examples and benchmarks; beside a wheel there are none.
+OF_A_CHECKOUT = ["test_benchmarks.py", "test_docs.py", "test_examples.py"]
+collect_ignore = [] if (ROOT / "docs").is_dir() else OF_A_CHECKOUT
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--elements", type=int, default=1 << 22, help="of a sequence in tests/statistics")
+    parser.addoption("--statistics-seed", type=int, default=20240229, help="of the streams there")
 
 
 @pytest.fixture(params=cpu.available())

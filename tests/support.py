@@ -15,6 +15,7 @@ import numpy as np
 import fastdrop
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(fastdrop.__file__).parent
 DATA = Path(__file__).parent / "data"
 KNOWN_ANSWERS = DATA / "ars_kat_vectors.txt"
 GOLDEN_STREAMS = DATA / "golden_streams.txt"
@@ -153,7 +154,7 @@ def run_python(
     return subprocess.run(
         [*prefix, sys.executable, *program, *arguments],
         cwd=Path(__file__).parent,
-        env=inherited | {"PYTHONPATH": str(Path(fastdrop.__file__).parents[1])} | environment,
+        env=inherited | {"PYTHONPATH": str(PACKAGE.parent)} | environment,
         capture_output=True,
         text=True,
         timeout=timeout,

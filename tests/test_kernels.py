@@ -234,6 +234,14 @@ def test_results_that_bypass_the_cache(isa, dtype, address):
             assert_equal_to_reference(where._replace(address=address, place="in place"))
 
 
+@pytest.mark.usefixtures("bypassing")
+@pytest.mark.parametrize("address", [0, 4, 60, 1])
+def test_zeros_that_bypass_the_cache(isa, address):
+    for length in (1025, 8192, 20_003):
+        case = Case(length, "relu_dropout", "float32", "inverted", 0.0, 0, 4, address, "out=", 3)
+        assert_equal_to_reference(case)
+
+
 # --- special values ---------------------------------------------------------------------------
 
 SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, -1.0])

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import fastdrop as fd
-from support import ROOT
+from support import PACKAGE, ROOT
 
 USER = ROOT / "tests" / "data" / "typed_user.py"
-STUBBED = [f"fastdrop.{path.relative_to(ROOT / 'fastdrop').with_suffix('').as_posix().replace('/', '.')}"
-           for path in sorted((ROOT / "fastdrop").rglob("*.pyi"))]  # fmt: skip
+STUBBED = [f"fastdrop.{path.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')}"
+           for path in sorted(PACKAGE.rglob("*.pyi"))]  # fmt: skip
 
 CYTHON_S_OWN = ("__test__", "__pyx_capi__")
 

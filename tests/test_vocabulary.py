@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import pytest
 
 from fastdrop import cpu
-from support import DATA, KNOWN_ANSWERS, ROOT, content, known_answers
+from support import DATA, KNOWN_ANSWERS, PACKAGE, ROOT, content, known_answers
 
 X86 = ("avx2", "avx2_vaes", "avx512")
 HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
 EMULATED_AVX512 = ("-Wno-psabi", "-include", str(DATA / "emulated_avx512.h"))
-VOCABULARY = ROOT / "fastdrop" / "kernels" / "simd"
+VOCABULARY = PACKAGE / "kernels" / "simd"
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
 
 
@@ -45,6 +45,8 @@ def test_seven_rounds_are_what_a_stream_takes(isa):
 
 def flags_of(name: str, machine: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What setup.py compiles the kernel `name` with on `machine`."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("the compiler's flags are in setup.py, which only a checkout has")
     setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
     built = SimpleNamespace(extensions=[])
     monkeypatch.chdir(ROOT)

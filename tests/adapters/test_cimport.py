@@ -98,6 +98,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(changed, says):
     assert (y == 7).all()
 
 
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the example is in a checkout alone")
 def test_the_example_package_builds_and_runs(tmp_path):
     folder = shutil.copytree(EXAMPLE, tmp_path / "rows")
     root = str(Path(fd.__file__).parents[1])

@@ -17,7 +17,7 @@ from thinc.util import fix_random_seed  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.thinc as ft  # noqa: E402
-from support import DATA, ROOT  # noqa: E402
+from support import DATA, PACKAGE  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thinc's own dependencies
 
@@ -114,7 +114,7 @@ def test_thincs_own_tests_pass_with_our_dropout():
     names = ["layers.test_layers_api", "layers.test_linear", "layers.test_combinators", "model.test_model"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "thinc_with_fastdrop", "-p", "no:cacheprovider"]
     command += ["--pyargs", *(f"thinc.tests.{name}" for name in names)]
-    paths = os.pathsep.join([str(DATA), str(ROOT)])
+    paths = os.pathsep.join([str(DATA), str(PACKAGE.parent)])
     ran = subprocess.run(
         command, capture_output=True, text=True, cwd=DATA, timeout=120,
         env=os.environ | {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-c /dev/null"},

@@ -1,8 +1,4 @@
-"""The drawn bits are those of independent coins.
-
-Every check compares a count with the exact binomial distribution and raises a false alarm with probability
-below `FALSE_ALARM`. The seeds are fixed, so that a check which has passed goes on passing until bits change.
-"""
+"""The drawn bits are those of independent coins, within one sequence."""
 
 from __future__ import annotations
 
@@ -10,64 +6,100 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-import fastdrop as fd
+from coins import (
+    BLOCK,
+    FALSE_ALARM,
+    GROUP,
+    assert_binomial,
+    assert_columns_independent,
+    assert_independent,
+    drawn,
+    signs,
+)
 
-FALSE_ALARM = 1e-9
-SIZE = 1 << 22
-SEED = 20240229
-KEEP_PROBS = (1e-6, 1e-3, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6)
+KEEP_PROBS = (1e-6, 1e-3, 0.01, 0.1, 0.25, 0.3, 0.5, 2 / 3, 0.7, 0.9, 0.99, 0.999, 1 - 1e-6)
 LAGS = (1, 2, 7, 8, 16, 31, 32, 64, 127, 128, 256, 511, 512, 1000, 1024, 4096, 65536)
 
 
-def drawn(keep_prob: float, rng: object = SEED, size: int = SIZE) -> np.ndarray:
-    return fd.keep_mask(size, keep_prob, rng=rng).to_array()
-
-
-def assert_binomial(successes: int, trials: int, probability: float) -> None:
-    low, high = binom.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], trials, probability)
-    assert low <= successes <= high, f"{successes} of {trials}, not within [{low:.0f}, {high:.0f}]"
-
-
-def assert_independent(first: np.ndarray, second: np.ndarray) -> None:
-    """Two fair sequences that agree about half of the time."""
-    assert_binomial(np.count_nonzero(first == second), len(first), 0.5)
+@pytest.mark.parametrize("keep_prob", KEEP_PROBS)
+def test_keep_rate(isa: str, keep_prob: float, seed: int, size: int) -> None:
+    assert_binomial(np.count_nonzero(drawn(keep_prob, seed, size)), size, keep_prob)
 
 
 @pytest.mark.parametrize("keep_prob", KEEP_PROBS)
-def test_keep_rate(isa: str, keep_prob: float) -> None:
-    assert_binomial(np.count_nonzero(drawn(keep_prob)), SIZE, keep_prob)
+def test_keep_rate_at_each_place_of_a_group(keep_prob: float, seed: int, size: int) -> None:
+    counts = np.count_nonzero(drawn(keep_prob, seed, size).reshape(-1, GROUP), axis=0)
+    assert_binomial(counts, size // GROUP, keep_prob)
+
+
+@pytest.mark.parametrize("keep_prob", [1e-3, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("length", [BLOCK, 1000, 4096])
+def test_keep_rate_of_each_row_and_column(keep_prob: float, length: int, seed: int, size: int) -> None:
+    rows = drawn(keep_prob, seed, size // length * length).reshape(-1, length)
+    assert_binomial(np.count_nonzero(rows, axis=0), len(rows), keep_prob)
+    assert_binomial(np.count_nonzero(rows, axis=1), length, keep_prob)
 
 
 @pytest.mark.parametrize("keep_prob", [0.1, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("position", range(0, 512, 37))
-def test_keep_rate_at_each_place_of_a_group(keep_prob: float, position: int) -> None:
-    column = drawn(keep_prob)[position::512]
-    assert_binomial(np.count_nonzero(column), len(column), keep_prob)
+def test_blocks_have_the_weights_of_coins(keep_prob: float, seed: int, size: int) -> None:
+    """How many blocks have 0, 1, ..., 128 bits set."""
+    weights = np.count_nonzero(drawn(keep_prob, seed, size).reshape(-1, BLOCK), axis=1)
+    counts = np.bincount(weights, minlength=BLOCK + 1)
+    assert_binomial(counts, len(weights), binom.pmf(np.arange(BLOCK + 1), BLOCK, keep_prob))
 
 
 @pytest.mark.parametrize("lag", LAGS)
-def test_lags_are_independent(lag: int) -> None:
-    bits = drawn(0.5)
+def test_lags_are_independent(lag: int, seed: int, size: int) -> None:
+    bits = drawn(0.5, seed, size)
     assert_independent(bits[:-lag], bits[lag:])
 
 
-@pytest.mark.parametrize("keep_prob", [1e-3, 0.3, 0.9])
+@pytest.mark.parametrize("keep_prob", [1e-3, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("lag", [1, 8, 128, 512])
-def test_both_kept(keep_prob: float, lag: int) -> None:
-    """Disjoint pairs, so that the count is exactly binomial."""
-    pairs = drawn(keep_prob).reshape(-1, 2, lag)
-    assert_binomial(np.count_nonzero(pairs[:, 0] & pairs[:, 1]), SIZE // 2, keep_prob**2)
+def test_serial_correlation(keep_prob: float, lag: int, seed: int, size: int) -> None:
+    """Disjoint pairs, so that each of the four counts is exactly binomial."""
+    first, second = np.moveaxis(drawn(keep_prob, seed, size).reshape(-1, 2, lag), 1, 0)
+    counts = np.bincount((2 * first + second).ravel(), minlength=4)
+    chances = np.array([1 - keep_prob, keep_prob])
+    assert_binomial(counts, size // 2, np.outer(chances, chances).ravel())
 
 
-@pytest.mark.parametrize("difference", [1 << bit for bit in range(0, 64, 7)])
-def test_neighbouring_seeds(difference: int) -> None:
-    first, second = (drawn(0.5, fd.Stream(seed)) for seed in (SEED, SEED ^ difference))
-    assert_independent(first, second)
+def test_every_pair_of_places_of_a_group(seed: int, size: int) -> None:
+    rows = signs(drawn(0.5, seed, size), GROUP)
+    assert_columns_independent(rows, rows)
 
 
-def test_spawned_streams() -> None:
-    parent = fd.Stream(SEED)
-    sequences = [drawn(0.5, stream) for stream in (*parent.spawn(4), parent)]
-    for i, first in enumerate(sequences):
-        for second in sequences[:i]:
-            assert_independent(first, second)
+@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 8, 16, 256])
+def test_every_pair_of_places_of_two_blocks(distance: int, seed: int, size: int) -> None:
+    blocks = signs(drawn(0.5, seed, size), BLOCK)
+    assert_columns_independent(blocks[:-distance], blocks[distance:])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("keep_prob", [1e-3, 0.1, 0.3, 0.5, 0.9, 0.999])
+def test_runs(keep_prob: float, kept: bool, seed: int, size: int) -> None:
+    """Of a number of runs fixed in advance, how many are longer than 0, 1, 2, ... : geometric."""
+    going_on = keep_prob if kept else 1 - keep_prob
+    bits = drawn(keep_prob, seed, size) == kept
+    ends = np.flatnonzero(np.diff(bits, prepend=False, append=False))
+    number = int(0.9 * size * keep_prob * (1 - keep_prob))
+    lengths = (ends[1::2] - ends[::2])[: number + 1][1:]  # the first may have begun earlier
+    assert len(lengths) == number
+    longest = int(np.log(FALSE_ALARM / number) / np.log(going_on)) + 2
+    longer = np.array([np.count_nonzero(lengths > n) for n in range(min(longest, 300))])
+    assert_binomial(longer, number, going_on ** np.arange(len(longer)))
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_words(width: int, seed: int, size: int) -> None:
+    """Each value of a byte, or of two, is as frequent as any other."""
+    words = np.packbits(drawn(0.5, seed, size)).view(f"u{width // 8}")
+    assert_binomial(np.bincount(words, minlength=1 << width), len(words), 0.5**width)
+
+
+@pytest.mark.parametrize("rate", [0.497, 0.503])
+def test_a_small_bias_is_seen(rate: float, seed: int, size: int) -> None:
+    """Of other coins, so that what passes here has been able to fail."""
+    bits = np.random.default_rng(seed).random(size) < rate
+    with pytest.raises(AssertionError, match="not within"):
+        assert_binomial(np.count_nonzero(bits), size, 0.5)

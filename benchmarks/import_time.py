@@ -1,0 +1,44 @@
+"""How long `import fastdrop` takes beyond `import numpy`: new interpreters, one of each in turn.
+
+    python benchmarks/import_time.py [ROUNDS]
+
+Both the time that passes and that of the processor are shown, since the latter is less disturbed by others.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+PROGRAMS = ("import numpy", "import numpy, fastdrop")
+
+
+def seconds(program: str) -> tuple[float, float]:
+    """Passed, and on the processor, for an interpreter that runs `program`."""
+    before, start = of_processor(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - start, of_processor() - before
+
+
+def of_processor() -> float:
+    """What all interpreters so far have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main(rounds: int) -> None:
+    pairs = [[seconds(program) for program in PROGRAMS] for _ in range(rounds)]
+    for kind, name in enumerate(("passed", "of processor")):
+        without, with_it = ([pair[program][kind] * 1e3 for pair in pairs] for program in (0, 1))
+        more = statistics.median(b - a for a, b in zip(without, with_it))
+        print(
+            f"ms {name}: {min(without):.1f} without, {min(with_it):.1f} with it (least of {rounds}); "
+            f"difference {min(with_it) - min(without):.1f}, median of the differences {more:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)

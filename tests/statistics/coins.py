@@ -1,0 +1,51 @@
+"""What the statistical tests have in common: sequences, and exact bounds for counts of them.
+
+Every check compares counts with their exact binomial distribution. All bounds of one check together are
+missed with probability below `FALSE_ALARM`, by the union bound, if the bits are independent coins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+import fastdrop as fd
+
+FALSE_ALARM = 1e-9
+BLOCK, GROUP = 128, 512  # the bits of one call of the generator, and of four: what a kernel makes at once
+
+
+def drawn(keep_prob: float, seed: Any, size: int, offset: int = 0) -> np.ndarray:
+    return fd.keep_mask(size, keep_prob, rng=fd.Stream(seed, offset)).to_array()
+
+
+def signs(bits: np.ndarray, columns: int) -> np.ndarray:
+    """Rows of +1 and -1, whose products count agreements; sums of fewer than 2**24 are exact."""
+    return np.where(bits.reshape(-1, columns), np.float32(1), np.float32(-1))
+
+
+def assert_binomial(successes: Any, trials: int, probability: Any) -> None:
+    """Each of the counts lies where it may."""
+    tail = FALSE_ALARM / 2 / np.size(successes)
+    low, high = binom.ppf(tail, trials, probability), binom.isf(tail, trials, probability)
+    beyond = np.flatnonzero((successes < low) | (successes > high))
+    assert not beyond.size, (
+        f"{beyond.size} of {np.size(successes)} counts, first number {beyond[0]}: "
+        f"{np.ravel(successes)[beyond[0]]} of {trials}, not within "
+        f"[{np.ravel(low)[beyond[0] % np.size(low)]:.0f}, {np.ravel(high)[beyond[0] % np.size(high)]:.0f}]"
+    )
+
+
+def assert_independent(first: np.ndarray, second: np.ndarray) -> None:
+    """Two fair sequences that agree about half of the time."""
+    assert_binomial(np.count_nonzero(first == second), len(first), 0.5)
+
+
+def assert_columns_independent(first: np.ndarray, second: np.ndarray) -> None:
+    """Every column of one matrix of signs against every column of another."""
+    products = first.T @ second
+    if first is second:  # each pair once
+        products = products[np.triu_indices(len(products), 1)]
+    assert_binomial((len(first) + products) / 2, len(first), 0.5)

@@ -1,0 +1,17 @@
+"""What `make statistics` sets to more than the suite has time for."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def size(request: pytest.FixtureRequest) -> int:
+    """The elements of a sequence, a multiple of 2**16."""
+    return request.config.getoption("elements")
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """Fixed, so that a check which has passed goes on passing until bits change."""
+    return request.config.getoption("statistics_seed")
