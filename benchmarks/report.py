@@ -4,7 +4,7 @@
 
 A table is written to standard output, or into a Markdown file, between the lines
 `<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`; NAME is machine, forward, backward,
-predict, mask, float64, keep_prob, results, threads, or targets.
+predict, mask, float64, keep_prob, results, threads, steps, or targets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from typing import Any
 from benchmarks import sizes
 
 Row = dict[str, Any]  # the extra_info of a benchmark
+STEPS = {  # an operation, and what of a pass it does
+    "predict": "read, multiply, write (predict)",
+    "backward": "read, select by given bits, multiply, write (backward)",
+    "mask": "draw the decisions (keep_mask)",
+    "forward": "draw, read, ReLU, select, multiply, write, and the mask (forward)",
+}
+STEPS_SIZE = 2**18
 MARKED = r"(<!-- benchmarks:{0} -->\n).*?(<!-- /benchmarks:{0} -->)"
 
 
@@ -73,7 +80,20 @@ def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
         "keep_prob": pivot(selected(rows, "keep_prob", "forward"), "keep_prob", lambda p: f"{p:.7g}"),
         "results": by_size(selected(rows, "results", "forward")),
         "threads": by_size(selected(rows, "threads", "forward")),
+        "steps": steps(rows),
     }
+
+
+def steps(rows: list[Row]) -> str:
+    """What the parts of a pass cost, each in the run of its operation, with the copy of that run."""
+    some = [row for row in rows if row["series"] == "peers" and row["size"] == STEPS_SIZE]
+    cells = {(row["contender"], row["operation"]): cell(row) for row in some}
+    names = [name for name in dict.fromkeys(row["contender"] for row in some) if name.startswith("fastdrop")]
+    return markdown([
+        ["ns an element (quartiles)", *names, "copy"],
+        *([what, *(cells.get((name, operation), "") for name in [*names, "copy"])]
+          for operation, what in STEPS.items()),
+    ])  # fmt: skip
 
 
 def selected(rows: list[Row], series: str, operation: str) -> list[Row]:

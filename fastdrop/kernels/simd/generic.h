@@ -11,6 +11,7 @@ enum { GROUP_SIZE = 1, FIRST_PLANES = 8 };
 typedef struct { uint64_t word[2]; } blocks;
 
 /* The S-box of FIPS 197, figure 7. */
+/* clang-format off */
 #define SBOX(X) \
     X(0x63) X(0x7c) X(0x77) X(0x7b) X(0xf2) X(0x6b) X(0x6f) X(0xc5) \
     X(0x30) X(0x01) X(0x67) X(0x2b) X(0xfe) X(0xd7) X(0xab) X(0x76) \
@@ -44,6 +45,7 @@ typedef struct { uint64_t word[2]; } blocks;
     X(0x9b) X(0x1e) X(0x87) X(0xe9) X(0xce) X(0x55) X(0x28) X(0xdf) \
     X(0x8c) X(0xa1) X(0x89) X(0x0d) X(0xbf) X(0xe6) X(0x42) X(0x68) \
     X(0x41) X(0x99) X(0x2d) X(0x0f) X(0xb0) X(0x54) X(0xbb) X(0x16)
+/* clang-format on */
 
 /* SubBytes and MixColumns of a byte in row 0 of its column: (2, 1, 1, 3) times s, least first;
  * rows 1 to 3 are rotations. Four tables of 1 KiB: they stay in a first-level cache. */
