@@ -1,0 +1,23 @@
+"""What the tests of fastdrop.torch have in common."""
+
+from __future__ import annotations
+
+import torch
+
+from fastdrop.stream import seed_of_words
+from fastdrop.torch import operators
+
+FORMS = ["dropout", "relu_dropout", "alpha_dropout"]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def seed(n=0):
+    """The seed that a call with `generator(n)` draws."""
+    return seed_of_words(operators.new_seed(generator(n)))
+
+
+def values(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=generator(7)).to(dtype)
