@@ -61,8 +61,8 @@ cdef inline blocks first_plane_bits(const Draw* draw, const Group* group, int pl
 
 
 cdef inline void compare_plane(const Draw* draw, Group* group, int plane, blocks bits) noexcept nogil:
-    """Compare a plane with its bit of the threshold."""
-    if draw.threshold >> (63 - plane) & 1:
+    """Compare a plane with its bit of the threshold, which is zero past the last."""
+    if plane <= 63 and draw.threshold >> (63 - plane) & 1:
         group.below = blocks_below(group.below, group.tied, bits)
         group.tied = blocks_and(group.tied, bits)
     else:
