@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
+from contextlib import nullcontext
 from operator import index
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-import cython
 import numpy as np
 from numpy.typing import ArrayLike
+
+try:
+    import cython
+except ImportError:  # where this is not compiled: as a part of the reference, in plain Python
+    cython = SimpleNamespace(critical_section=nullcontext)
 
 SEED_BITS = 128
 SEED_WORDS = SEED_BITS // 32
