@@ -96,7 +96,8 @@ def passes(name: str, build: Build, options: list[str]) -> bool:
         starter = (*build.command, *(("env", f"LD_PRELOAD={preload}") if preload else ()))
         tests = run(tree, *command, *options, starter=starter, **build.environment)
         errors = [error for report in tree.glob(REPORTS.replace("%p", "*")) for error in ours(report)]
-    print(f"{name}: exit {tests.returncode}", tests.stdout[-2000:], tests.stderr[-8000:], *errors[:20], flush=True)
+    said = tests.stdout[-2000:], tests.stderr[-8000:], *errors[:20]
+    print(f"{name}: exit {tests.returncode}", *said, flush=True)
     return tests.returncode == 0 and not errors
 
 
