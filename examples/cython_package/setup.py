@@ -1,9 +1,17 @@
 """A package of one's own whose Cython code calls fastdrop's kernels."""
 
+from pathlib import Path
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 import fastdrop
 
 rows = Extension("rows", ["rows.pyx"], include_dirs=[fastdrop.get_include()])
-setup(name="rows", version="1.0", ext_modules=cythonize([rows], language_level=3))
+# Cython does not find the .pxd files of an editable install by itself.
+declarations = [str(Path(fastdrop.__file__).parents[1])]
+setup(
+    name="rows",
+    version="1.0",
+    ext_modules=cythonize([rows], language_level=3, include_path=declarations),
+)
