@@ -20,6 +20,7 @@ from pathlib import Path
 
 from coverage import CoverageData
 from mutate import copy_tree, run
+from sanitize import Build, compiled
 
 CONFIGURATION = """
 [run]
@@ -35,24 +36,24 @@ skip_covered = true
 exclude_also =
     if TYPE_CHECKING
 """
-TRACED = ('"cdivision": True', '"cdivision": True, "linetrace": True')  # marks lines, but nobody is told
-COUNTED = ('"-O3"', '"-O1", "--coverage"')
+BUILD = Build(
+    flags="--coverage",
+    edits=(
+        # This marks lines, but nobody is told.
+        ("setup.py", '"cdivision": True', '"cdivision": True, "linetrace": True'),
+        ("setup.py", '"-O3"', '"-O1"'),
+    ),
+)
 
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = copy_tree(Path(folder, "fastdrop"))
-        setup = tree / "setup.py"
-        text = setup.read_text()
-        for right, instead in (TRACED, COUNTED):
-            assert text.count(right) == 1, f"{right} must stand once in setup.py"
-            text = text.replace(right, instead)
-        setup.write_text(text)
         for generated in tree.glob("fastdrop/**/*.c"):
             generated.unlink()
-        run(tree, "setup.py", "--quiet", "build_ext", "--inplace", LDFLAGS="--coverage").check_returncode()
-        compiled = [path for path in map(str, tree.glob("fastdrop/*.py")) if Path(path[:-2] + "c").exists()]
-        (tree / ".coveragerc").write_text(CONFIGURATION.format(tree=tree, compiled=", ".join(compiled)))
+        compiled(tree, BUILD)
+        in_c = [path for path in map(str, tree.glob("fastdrop/*.py")) if Path(path[:-2] + "c").exists()]
+        (tree / ".coveragerc").write_text(CONFIGURATION.format(tree=tree, compiled=", ".join(in_c)))
         tests = run(
             tree, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments
         )
