@@ -82,7 +82,7 @@ cdef tuple forward(
     else:
         draw(&job, keep_prob, rng, shape, (), cnp.PyArray_SIZE(x))
     run(&job, x, y, None, residual)
-    return y, mask
+    return y if out is None else out, mask
 
 
 cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
@@ -98,7 +98,7 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
     job.task.decision = ALL_KEPT
     bias, residual = add_operands(&job, x, bias, residual)
     run(&job, x, y, None, residual)
-    return y
+    return y if out is None else out
 
 
 cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
@@ -122,7 +122,8 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     else:
         job.task.decision = SAVED_OUTPUT
         run(&job, dy, dx, saved, None)
-    return (dx, total(sums, dx.dtype)) if bias_grad else dx
+    written = dx if out is None else out
+    return (written, total(sums, dx.dtype)) if bias_grad else written
 
 
 cdef Mask keep_mask(shape, keep_prob, shared, rng):

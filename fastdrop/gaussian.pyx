@@ -66,7 +66,7 @@ def gaussian_dropout(x, keep_prob, *, rng=None, out=None):
     y = arguments.result(out, x)
     noise = drawn_noise(rng, x.shape, keep_prob)
     engine.multiply(x, noise, y)
-    return y, noise
+    return y if out is None else out, noise
 
 
 def gaussian_dropout_backward(dy, noise, *, out=None):
@@ -106,4 +106,4 @@ def gaussian_dropout_backward(dy, noise, *, out=None):
     noise = noise_for_backward(noise, dy)
     dx = arguments.result(out, dy)
     engine.multiply(dy, noise, dx)
-    return dx
+    return dx if out is None else out
