@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.math cimport ldexp
 from libc.stddef cimport ptrdiff_t
@@ -26,7 +27,7 @@ from fastdrop.stream cimport Stream
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
 from fastdrop.mask import saved_for_backward
-from fastdrop.stream import Tile, as_stream
+from fastdrop.stream import as_source
 
 cdef extern from "numpy/arrayobject.h":
     enum:
@@ -72,7 +73,7 @@ cdef tuple forward(
     mask = None
     if return_mask and (relu or not shared):
         bits = empty_bits(cnp.PyArray_SIZE(x))
-        job.task.mask = <unsigned char*> cnp.PyArray_BYTES(bits)
+        job.task.mask = <unsigned char*> PyBytes_AS_STRING(bits)
         mask = new_mask(bits, shape, keep_prob, mode)
     if shared:
         decisions = keep_mask(shape, keep_prob, shared, rng)
@@ -104,6 +105,8 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
 cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     cdef Job job
     cdef Mask mask = saved if isinstance(saved, Mask) else None
+    if mask is not None:
+        mask._known()
     begin(&job)
     if type(saved) is Mask and keep_prob is None and mode is None and is_plain(dy) and same_shape(dy, mask._shape):
         job.task.scale = saved.scale
@@ -113,10 +116,6 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     sums = add_columns(&job, dy) if bias_grad else None
     dx = out if fits(out, dy) else arguments.result(out, dy)
     if mask is not None:
-        bits = mask._bits
-        if not (is_plain(dx) and apart(bits, dx)) and np.may_share_memory(bits, dx):
-            bits = bits.copy()
-            mask = new_mask(bits, mask._shape, mask._keep_prob, mask._mode)
         take(&job, mask, dy.shape)
         run(&job, dy, dx, None, None)
     else:
@@ -132,7 +131,7 @@ cdef Mask keep_mask(shape, keep_prob, shared, rng):
     cdef cnp.npy_intp size = math.prod(decided)
     bits = empty_bits(size)
     begin(&job)
-    job.task.mask = <unsigned char*> cnp.PyArray_BYTES(bits)
+    job.task.mask = <unsigned char*> PyBytes_AS_STRING(bits)
     draw(&job, keep_prob, rng, shape, shared, size)
     run_plain(&job, 0, size)
     return new_mask(bits, decided, keep_prob, "inverted")
@@ -179,14 +178,16 @@ cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp
     """Reserve the positions of `size` decisions, and take these from there; the last that can raise."""
     cdef object seed
     cdef Stream stream
-    if type(rng) is Tile:
-        start, strides = rng.place(shape, shared)
-        lay_rows(job, arguments.decided_shape(shape, shared), strides)
-        seed = rng.seed
-    else:
-        stream = rng if type(rng) is Stream else as_stream(rng)
+    source = rng if type(rng) is Stream else as_source(rng)
+    if isinstance(source, Stream):
+        stream = source
         start = stream.reserve(size)
         seed = stream._seed
+    else:
+        count, start, strides = source.place(shape, shared)
+        lay_rows(job, arguments.decided_shape(shape, shared), strides)
+        start += source.reserve(count)
+        seed = source.seed
     start_at(job, seed, start)
     if keep_prob == 1:
         job.task.decision = ALL_KEPT
@@ -209,7 +210,7 @@ cdef inline int start_at(Job* job, object seed, object position) except -1:
 cdef int take(Job* job, Mask mask, tuple shape) except -1:
     """Decisions from a mask, which some axes may share."""
     job.task.decision = SAVED_BITS
-    job.task.saved = cnp.PyArray_BYTES(mask._bits)
+    job.task.saved = PyBytes_AS_STRING(mask._bits)
     if mask._shape != shape:
         lay_rows(job, shape, strides_of(mask._shape))
     return 0
@@ -390,8 +391,7 @@ cdef inline bint same_shape(array, tuple shape):
 
 
 cdef inline empty_bits(cnp.npy_intp size):
-    cdef cnp.npy_intp count = (size + 7) // 8
-    return cnp.PyArray_EMPTY(1, &count, cnp.NPY_UINT8, 0)
+    return PyBytes_FromStringAndSize(NULL, size // 8 + (size % 8 != 0))
 
 
 cdef inline Mask new_mask(bits, shape, keep_prob, mode):

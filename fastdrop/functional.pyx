@@ -2,7 +2,7 @@
 
 from fastdrop cimport arguments, engine
 from fastdrop import arguments
-from fastdrop.mask import as_shape, mask_of_dropout
+from fastdrop.mask import mask_of_dropout
 
 
 def relu_dropout(
@@ -401,6 +401,6 @@ def keep_mask(shape, keep_prob, *, broadcast_dims=(), rng=None):
     array([[False,  True,  True, False],
            [ True,  True, False,  True]])
     """
-    shape = as_shape(shape)
+    shape = arguments.shape_of("shape", shape)
     keep_prob = arguments.keep_probability(keep_prob)
     return engine.keep_mask(shape, keep_prob, arguments.shared_axes(broadcast_dims, len(shape)), rng)
