@@ -85,7 +85,7 @@ class WithExample(build_py):
 threads = openmp()
 extensions = [
     # Plain Python, compiled only to make a call on a small array quicker.
-    *(extension(name) for name in ("arguments", "mask", "stream")),
+    *(extension(name) for name in ("arguments", "mask", "noise", "stream")),
     *(extension(name) for name in ("engine", "layout", "strided")),
     extension("functional"),
     extension("gaussian"),
@@ -103,6 +103,7 @@ setup(
             "language_level": 3,
             "cdivision": True,
             "annotation_typing": False,
+            "auto_pickle": False,  # values are made again through their own check alone
             "freethreading_compatible": True,
         },
         nthreads=os.cpu_count() if sys.platform == "linux" else 0,

@@ -26,6 +26,7 @@ from fastdrop.monte_carlo import MonteCarlo, mc_predict
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import Stream, Tile
 from fastdrop.threads import get_num_threads, set_num_threads
+from fastdrop.values import _restored  # noqa: F401  (what pickles name)
 
 __version__ = "0.1.0"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from numbers import Real
 from operator import index
 from typing import Any, Literal, TypeAlias, get_args
@@ -31,6 +32,9 @@ NUMBERS = tuple(dtype.num for dtype in DTYPES)
 # What alpha dropout puts in place of a dropped element, before the affine map: the negative limit
 # of SELU, -scale * alpha of Klambauer et al. 2017.
 ALPHA = -1.0507009873554804934193349852946 * 1.6732632423543772848170429916717
+
+
+MOST_AXES = 64  # that an array of NumPy has, and that the kernels' rows are laid out for
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
@@ -96,6 +100,43 @@ def residual_for(value: Any, x: NDArray[Any]) -> NDArray[Any]:
     return alike("residual", value, x, x.shape, "the input's shape")
 
 
+def shape_of(name: str, value: Any, most: int = 2**63 - 1) -> tuple[int, ...]:
+    """`value` as the shape of an array; an int stands for one axis.
+
+    The lengths that are not 0 have a product of at most `most`, so that no stride of any order
+    of the axes is larger.
+    """
+    shape = lengths(name, value)
+    if math.prod(length for length in shape if length) > most:
+        at_most = f"2**{(most + 1).bit_length() - 1}{' - 1' if most % 2 else ''}"
+        raise ValueError(f"{name} must have at most {at_most} elements where no length is 0, got {value!r}")
+    return shape
+
+
+def lengths(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as a number for each axis, none of them negative; an int stands for one axis."""
+    try:
+        numbers = tuple(islice(value, MOST_AXES + 1))
+    except TypeError:
+        numbers = (value,)
+    if len(numbers) > MOST_AXES:
+        raise ValueError(f"{name} must have at most {MOST_AXES} axes, got more")
+    numbers = tuple([integer(name, number) for number in numbers])
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"{name} must have no negative length, got {value!r}")
+    return numbers
+
+
+def integer(name: str, value: Any) -> int:
+    """`value` as a Python int; a bool is none."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+
+
 def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     """The axes along which decisions are shared, counted from the first."""
     axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
@@ -141,9 +182,10 @@ def mask_mode(value: Any) -> MaskMode:
 
 
 def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
-    if not isinstance(value, str) or value not in accepted:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, accepted))}, got {value!r}")
-    return value
+    for known in accepted:  # which is returned, and not a kind of str that says it is equal
+        if isinstance(value, str) and value == known:
+            return known
+    raise ValueError(f"{name} must be {' or '.join(map(repr, accepted))}, got {value!r}")
 
 
 def threshold(keep_prob: float) -> int:

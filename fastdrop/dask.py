@@ -17,7 +17,6 @@ import numpy as np
 
 from fastdrop import arguments, functional
 from fastdrop.arguments import Axes, Mode
-from fastdrop.mask import as_shape
 from fastdrop.stream import RNG, Tile, as_stream
 
 __all__ = [
@@ -132,7 +131,7 @@ def keep_mask(
     shape: int | Sequence[int], keep_prob: float, *, chunks: Any = "auto", rng: RNG = None
 ) -> da.Array:
     """`fastdrop.keep_mask(...).to_array()` as a Dask array of bool."""
-    draws = Draws.reserve(as_shape(shape), keep_prob, "inverted", rng)
+    draws = Draws.reserve(arguments.shape_of("shape", shape), keep_prob, "inverted", rng)
     places = da.empty(draws.shape, chunks=chunks, dtype=bool)
     return da.map_blocks(kept, places, draws=draws, dtype=bool, meta=np.empty((0,) * places.ndim, bool))
 

@@ -35,7 +35,7 @@ from fastdrop.stream cimport Stream, StreamRows
 from fastdrop.strided cimport Operand, Strided, join_axes, piece_of, room_for
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
-from fastdrop.mask import as_shape, saved_for_backward
+from fastdrop.mask import saved_for_backward
 from fastdrop.noise import GaussianNoise, noise_for_backward, noise_probability
 from fastdrop.stream import POSITIONS, as_source
 
@@ -197,7 +197,7 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
     cdef tuple lengths, shared, decided
     cdef float_mode mode_before = enter_default_mode()
     try:
-        lengths = as_shape(shape)
+        lengths = arguments.shape_of("shape", shape)
         keep_prob = arguments.keep_probability(keep_prob)
         shared = arguments.shared_axes(broadcast_dims, len(lengths))
         decided = arguments.decided_shape(lengths, shared) if shared else lengths

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copyreg
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,187 @@ from fastdrop import arguments, functional, gaussian
 from fastdrop.arguments import Axes, Mode
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise, noise_probability
-from fastdrop.stream import RNG, Stream, as_stream
+from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 
-class Dropout:
+class _Layer:
+    """What every layer has: a keep probability, a stream that goes on, a memory of the last call.
+
+    A layer has the settings that mean something to it, and no others: to set another is an error.
+    """
+
+    __slots__ = ("__weakref__", "_keep_prob", "_mask", "_rng", "training")
+
+    # The calls at prediction and for the gradient.
+    _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
+
+    training: bool
+
+    def __init__(self, keep_prob: float, *, rng: RNG = None) -> None:
+        self.keep_prob = keep_prob
+        self.rng = rng  # type: ignore[assignment]  # the setter makes a Stream of it
+        self.training = True
+        self._mask: Any = None
+
+    @property
+    def keep_prob(self) -> float:
+        """The probability that an element is kept."""
+        return self._keep_prob
+
+    @keep_prob.setter
+    def keep_prob(self, value: float) -> None:
+        self._keep_prob = arguments.keep_probability(value)
+
+    @property
+    def rng(self) -> Stream | StreamRows:
+        """The stream that the next training call goes on with."""
+        return self._rng
+
+    @rng.setter
+    def rng(self, value: RNG) -> None:
+        self._rng = as_lasting_source(value)
+
+    def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Dropout of `x` in training, its prediction in evaluation.
+
+        Parameters
+        ----------
+        x : array_like of float32 or float64
+            The input, of any shape.
+        out : ndarray, optional
+            Where to put the result; `x` itself is fine.
+
+        Returns
+        -------
+        ndarray
+            Of the shape and dtype of `x`.
+        """
+        if self.training:
+            y, self._mask = self._train(x, out)
+        else:
+            y = self._evaluate(x, out)
+            self._mask = None  # a gradient with the mask of an older call would be wrong in silence
+        return y
+
+    def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
+        """The result, and what `backward` needs."""
+        raise NotImplementedError
+
+    def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
+        return self._predict(x, self.keep_prob, out=out)
+
+    def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The gradient with respect to the input of the last training call.
+
+        Parameters
+        ----------
+        dy : array_like of float32 or float64
+            The gradient with respect to its output.
+        out : ndarray, optional
+            Where to put the result; `dy` itself is fine.
+
+        Returns
+        -------
+        ndarray
+            Of the shape and dtype of `dy`.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer has not been called yet, or was last called in evaluation.
+        """
+        if self._mask is None:
+            raise RuntimeError(
+                f"backward needs the mask of a call in training, got none: call {type(self).__name__} "
+                "with training=True first, and predict with it only after the backward call"
+            )
+        return self._backward(dy, self._mask, out=out)
+
+    def train(self, training: bool = True) -> Self:
+        """Drop from now on (or not, with False); returns the layer."""
+        self.training = bool(training)
+        return self
+
+    def eval(self) -> Self:
+        """Predict from now on; returns the layer."""
+        return self.train(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = [name for name in copyreg._slotnames(type(self)) if hasattr(self, name)]  # type: ignore[attr-defined]
+        return {name: getattr(self, name) for name in names} | getattr(self, "__dict__", {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():  # a setting through its check
+            setting = name.removeprefix("_")
+            is_set = getattr(getattr(type(self), setting, None), "fset", None)
+            setattr(self, setting if is_set else name, value)
+
+    def _settings(self) -> dict[str, Any]:
+        """What is shown beside the keep probability."""
+        return {}
+
+    def _dropped(self) -> str:
+        """The share that is dropped: it shows a rate passed as keep_prob, which no check can."""
+        return f", {100 * (1 - self.keep_prob):.3g} % dropped"
+
+    def __repr__(self) -> str:
+        settings = {"keep_prob": self.keep_prob, **self._settings(), "rng": self.rng}
+        shown = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        state = "training" if self.training else "evaluation"
+        return f"{type(self).__name__}({shown}, {state}{self._dropped()})"
+
+
+class _WithMask:
+    """A layer whose memory of the last call is a mask."""
+
+    __slots__ = ()
+    _mask: Any
+
+    @property
+    def mask(self) -> Mask | None:
+        """What the last training call kept; None before it, and after a prediction."""
+        return self._mask
+
+
+class _WithMode:
+    """A layer that scales either in training or at prediction."""
+
+    __slots__ = ()
+    _mode: Mode
+
+    @property
+    def mode(self) -> Mode:
+        """``"inverted"`` or ``"vanilla"``."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: Mode) -> None:
+        self._mode = arguments.dropout_mode(value)
+
+
+class _WithSharedAxes:
+    """A layer whose elements may share a decision along some axes."""
+
+    __slots__ = ()
+    _broadcast_dims: Axes
+
+    @property
+    def broadcast_dims(self) -> Axes:
+        """Axes along which elements share one draw."""
+        return self._broadcast_dims
+
+    @broadcast_dims.setter
+    def broadcast_dims(self, value: Axes) -> None:
+        axes = tuple(value) if isinstance(value, Iterable) else value
+        arguments.shared_axes(axes, arguments.MOST_AXES)  # those of an input are known at a call
+        self._broadcast_dims = axes
+
+
+class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
     """Dropout as a layer of a network.
 
     Called in training, it drops elements and remembers which, at one bit an element, for
@@ -66,121 +241,28 @@ class Dropout:
     way to prevent neural networks from overfitting", JMLR 15, 2014.
     """
 
-    # The three calls that the layer is made of.
+    __slots__ = ("_broadcast_dims", "_mode")
+
     _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout)
-    _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
-    _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
 
     def __init__(
         self, keep_prob: float, *, mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None
     ) -> None:
-        self.keep_prob = keep_prob
+        super().__init__(keep_prob, rng=rng)
         self.mode = mode
         self.broadcast_dims = broadcast_dims
-        self.rng = rng  # type: ignore[assignment]  # the setter makes a Stream of it
-        self.training = True
-        self._mask: Mask | None = None
 
-    @property
-    def keep_prob(self) -> float:
-        """The probability that an element is kept."""
-        return self._keep_prob
-
-    @keep_prob.setter
-    def keep_prob(self, value: float) -> None:
-        self._keep_prob = arguments.keep_probability(value)
-
-    @property
-    def mode(self) -> Mode:
-        """``"inverted"`` or ``"vanilla"``."""
-        return self._mode
-
-    @mode.setter
-    def mode(self, value: Mode) -> None:
-        self._mode = arguments.dropout_mode(value)
-
-    @property
-    def rng(self) -> Stream:
-        """The stream that the next training call goes on with."""
-        return self._rng
-
-    @rng.setter
-    def rng(self, value: RNG) -> None:
-        self._rng = as_stream(value)
-
-    @property
-    def mask(self) -> Mask | None:
-        """What the last training call kept; None before it, and after a prediction."""
-        return self._mask
-
-    def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Dropout of `x` in training, its prediction in evaluation.
-
-        Parameters
-        ----------
-        x : array_like of float32 or float64
-            The input, of any shape.
-        out : ndarray, optional
-            Where to put the result; `x` itself is fine.
-
-        Returns
-        -------
-        ndarray
-            Of the shape and dtype of `x`.
-        """
-        if self.training:
-            y, self._mask = self._forward(
-                x, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
-            )
-        else:
-            y = self._predict(x, self.keep_prob, mode=self.mode, out=out)
-            self._mask = None  # a gradient with the mask of an older call would be wrong in silence
-        return y
-
-    def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The gradient with respect to the input of the last training call.
-
-        Parameters
-        ----------
-        dy : array_like of float32 or float64
-            The gradient with respect to its output.
-        out : ndarray, optional
-            Where to put the result; `dy` itself is fine.
-
-        Returns
-        -------
-        ndarray
-            Of the shape and dtype of `dy`.
-
-        Raises
-        ------
-        RuntimeError
-            If the layer has not been called yet, or was last called in evaluation.
-        """
-        if self._mask is None:
-            raise RuntimeError(
-                f"backward needs the mask of a call in training, got none: call {type(self).__name__} "
-                "with training=True first, and predict with it only after the backward call"
-            )
-        return self._backward(dy, self._mask, out=out)
-
-    def train(self, training: bool = True) -> Self:
-        """Drop from now on (or not, with False); returns the layer."""
-        self.training = bool(training)
-        return self
-
-    def eval(self) -> Self:
-        """Predict from now on; returns the layer."""
-        return self.train(False)
-
-    def __repr__(self) -> str:
-        # The share that is dropped shows a rate passed as keep_prob, which no check can.
-        shared = f"broadcast_dims={self.broadcast_dims!r}, " if self.broadcast_dims != () else ""
-        return (
-            f"{type(self).__name__}(keep_prob={self.keep_prob}, mode={self.mode!r}, {shared}"
-            f"rng={self.rng!r}, "
-            f"{'training' if self.training else 'evaluation'}, {100 * (1 - self.keep_prob):.3g} % dropped)"
+    def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
+        return self._forward(
+            x, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
         )
+
+    def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
+        return self._predict(x, self.keep_prob, mode=self.mode, out=out)
+
+    def _settings(self) -> dict[str, Any]:
+        shared = {} if self.broadcast_dims == () else {"broadcast_dims": self.broadcast_dims}
+        return {"mode": self.mode, **shared}
 
 
 class ReLUDropout(Dropout):
@@ -196,6 +278,8 @@ class ReLUDropout(Dropout):
     >>> layer.backward(np.ones(4))
     array([0., 0., 2., 2.])
     """
+
+    __slots__ = ()
 
     _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.relu_dropout_backward)
@@ -219,6 +303,8 @@ class DropoutAdd(Dropout):
     >>> layer.eval()(np.ones(4), np.full(4, 10.0))
     array([11., 11., 11., 11.])
     """
+
+    __slots__ = ()
 
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, residual: ArrayLike, *, out: NDArray[Any] | None = None
@@ -248,7 +334,7 @@ class DropoutAdd(Dropout):
         return y
 
 
-class AlphaDropout(Dropout):
+class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
     """Alpha dropout as a layer, after SELU: mean and variance stay; in evaluation nothing happens.
 
     Parameters
@@ -270,17 +356,22 @@ class AlphaDropout(Dropout):
     NeurIPS 2017.
     """
 
+    __slots__ = ("_broadcast_dims",)
+
     def __init__(self, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None) -> None:
-        super().__init__(keep_prob, broadcast_dims=broadcast_dims, rng=rng)
+        super().__init__(keep_prob, rng=rng)
+        self.broadcast_dims = broadcast_dims
 
-    @staticmethod
-    def _forward(
-        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
-    ) -> Any:
-        return functional.alpha_dropout(x, keep_prob, broadcast_dims=broadcast_dims, rng=rng, out=out)
+    def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
+        return functional.alpha_dropout(
+            x, self.keep_prob, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {} if self.broadcast_dims == () else {"broadcast_dims": self.broadcast_dims}
 
 
-class GaussianDropout(Dropout):
+class GaussianDropout(_Layer):
     """Gaussian dropout as a layer: noise of mean 1 in training, nothing in evaluation.
 
     Parameters
@@ -308,16 +399,12 @@ class GaussianDropout(Dropout):
     way to prevent neural networks from overfitting", JMLR 15, 2014, section 10.
     """
 
+    __slots__ = ()
+
     _backward: ClassVar[Callable[..., Any]] = staticmethod(gaussian.gaussian_dropout_backward)
 
-    def __init__(self, keep_prob: float, *, rng: RNG = None) -> None:
-        super().__init__(keep_prob, rng=rng)
-
-    @staticmethod
-    def _forward(
-        x: ArrayLike, keep_prob: float, *, mode: Mode, broadcast_dims: Axes, rng: RNG, out: Any
-    ) -> Any:
-        return gaussian.gaussian_dropout(x, keep_prob, rng=rng, out=out)
+    def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
+        return gaussian.gaussian_dropout(x, self.keep_prob, rng=self.rng, out=out)
 
     @property
     def keep_prob(self) -> float:
@@ -331,16 +418,13 @@ class GaussianDropout(Dropout):
     @property
     def noise(self) -> GaussianNoise | None:
         """What the last training call multiplied by; None before it, and after a prediction."""
-        return self._mask  # type: ignore[return-value]
+        return self._mask
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(keep_prob={self.keep_prob}, rng={self.rng!r}, "
-            f"{'training' if self.training else 'evaluation'})"
-        )
+    def _dropped(self) -> str:
+        return ""
 
 
-class DropConnect(Dropout):
+class DropConnect(_WithMask, _WithMode, _Layer):
     """A linear layer, some of whose weights are dropped at every training call.
 
     ``y = x @ dropout(weights) + bias``. All rows of `x` see the same weights. Between the calls the
@@ -394,6 +478,8 @@ class DropConnect(Dropout):
     array([[4., 4.]])
     """
 
+    __slots__ = ("_mode", "_x", "bias", "bias_gradient", "weights", "weights_gradient")
+
     def __init__(
         self,
         weights: NDArray[Any],
@@ -403,7 +489,8 @@ class DropConnect(Dropout):
         mode: Mode = "inverted",
         rng: RNG = None,
     ) -> None:
-        super().__init__(keep_prob, mode=mode, rng=rng)
+        super().__init__(keep_prob, rng=rng)
+        self.mode = mode
         self.weights = arguments.elements("weights", weights)
         if self.weights.ndim != 2:
             raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
@@ -411,6 +498,15 @@ class DropConnect(Dropout):
         self.weights_gradient: NDArray[Any] | None = None
         self.bias_gradient: NDArray[Any] | None = None
         self._x: NDArray[Any] | None = None
+
+    def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
+        return functional.dropout(x, self.keep_prob, mode=self.mode, rng=self.rng, out=out)
+
+    def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
+        return self._predict(x, self.keep_prob, mode=self.mode, out=out)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"mode": self.mode}
 
     def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """``x @ weights + bias``, with weights dropped in training.

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import arguments
+from fastdrop import arguments, values
 from fastdrop.arguments import MaskMode
-from fastdrop.stream import lengths
 
 
 class Mask:
     """Which elements passed, at one bit an element, and what they were scaled by.
 
-    The calls return it; `Mask` itself is for masks from elsewhere.
+    The calls return it; `Mask` itself is for masks from elsewhere. A mask is a value: it never
+    changes, and its bits are its own.
 
     Parameters
     ----------
@@ -52,10 +52,34 @@ class Mask:
         keep_prob: float,
         mode: MaskMode = "inverted",
     ) -> None:
-        self._shape = as_shape(shape)
-        self._bits = checked_bits(bits, math.prod(self._shape))
-        self._keep_prob = arguments.keep_probability(keep_prob)
-        self._mode = arguments.mask_mode(mode)
+        self._begin(bits, shape, keep_prob, mode)
+
+    def _begin(self, bits: Any, shape: Any, keep_prob: Any, mode: Any) -> None:
+        if self._made():
+            raise values.made_already("Mask")
+        shape = arguments.shape_of("shape", shape)
+        own = checked_bits(bits, math.prod(shape))
+        keep_prob, mode = arguments.keep_probability(keep_prob), arguments.mask_mode(mode)
+        self._shape, self._keep_prob, self._mode, self._bits = shape, keep_prob, mode, own
+
+    def _restore(self, bits: Any, shape: Any, keep_prob: Any, mode: Any) -> None:
+        if type(bits) is not bytes:
+            raise TypeError(f"bits must be bytes, got {type(bits).__name__}")
+        self._begin(np.frombuffer(bits, np.uint8), shape, keep_prob, mode)
+
+    def _made(self) -> bool:
+        try:
+            return self._bits is not None
+        except AttributeError:  # so it is in plain Python, where the compiled field is None
+            return False
+
+    def _known(self) -> None:
+        if not self._made():
+            raise values.unmade("Mask")
+
+    def _fields(self) -> tuple[Any, ...]:
+        self._known()
+        return self._bits, self._shape, self._keep_prob, self._mode
 
     @classmethod
     def from_array(cls, array: ArrayLike, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
@@ -67,85 +91,85 @@ class Mask:
 
     @property
     def bits(self) -> NDArray[np.uint8]:
-        """The packed bits, ``uint8``."""
-        return self._bits
+        """The packed bits, ``uint8``; a read-only array."""
+        self._known()
+        return np.frombuffer(self._bits, np.uint8)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array that the mask belongs to."""
+        self._known()
         return self._shape
 
     @property
     def size(self) -> int:
         """The number of elements."""
+        self._known()
         return math.prod(self._shape)
 
     @property
     def keep_prob(self) -> float:
         """The probability that an element was kept with."""
+        self._known()
         return self._keep_prob
 
     @property
     def mode(self) -> MaskMode:
         """``"inverted"``, ``"vanilla"`` or ``"alpha"``."""
+        self._known()
         return self._mode
 
     @property
     def scale(self) -> float:
         """What a passed element is multiplied by, before it is rounded to the array's dtype."""
+        self._known()
         return arguments.training_scale(self._keep_prob, self._mode)
 
     @property
     def nbytes(self) -> int:
         """The size of `bits` in bytes."""
-        return self._bits.nbytes
+        self._known()
+        return len(self._bits)
 
     def to_array(self) -> NDArray[np.bool_]:
         """The mask as a bool array of its shape."""
-        flags = np.unpackbits(self._bits, count=self.size, bitorder="little")
-        return flags.view(np.bool_).reshape(self._shape)
+        bits, shape, _, _ = Mask._fields(self)
+        flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=math.prod(shape), bitorder="little")
+        return flags.view(np.bool_).reshape(shape)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
-        return (
-            self._shape == other.shape
-            and self._keep_prob == other.keep_prob
-            and self._mode == other.mode
-            and np.array_equal(self._bits, other.bits)
-        )
+        return Mask._fields(self) == Mask._fields(other)
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._bits, self._shape, self._keep_prob, self._mode
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.reduced(self, Mask, Mask._fields(self))
 
     def __repr__(self) -> str:
-        passed = int(np.bitwise_count(self._bits).sum(dtype=np.int64))
+        bits, shape, keep_prob, mode = Mask._fields(self)
+        passed = int(np.bitwise_count(np.frombuffer(bits, np.uint8)).sum(dtype=np.int64))
         return (
-            f"Mask(shape={self._shape}, keep_prob={self._keep_prob}, mode={self._mode!r}, "
-            f"{passed} of {self.size} set)"
+            f"Mask(shape={shape}, keep_prob={keep_prob}, mode={mode!r}, "
+            f"{passed} of {math.prod(shape)} set)"
         )
 
 
-def as_shape(shape: Any) -> tuple[int, ...]:
-    """`shape` as a tuple of lengths; an int stands for one axis."""
-    checked = lengths("shape", shape)
-    if math.prod(checked) >= 2**63:
-        raise ValueError(f"shape must have fewer than 2**63 elements, got {shape!r}")
-    return checked
-
-
-def checked_bits(bits: Any, size: int) -> NDArray[np.uint8]:
-    if not isinstance(bits, np.ndarray) or bits.dtype != np.uint8:
-        kind = getattr(bits, "dtype", type(bits).__name__)
+def checked_bits(bits: Any, size: int) -> bytes:
+    """A copy of `bits`, which is what was checked."""
+    if not isinstance(bits, np.ndarray) or np.asarray(bits).dtype != np.uint8:
+        kind = np.asarray(bits).dtype if isinstance(bits, np.ndarray) else type(bits).__name__
         raise TypeError(f"bits must be an array of dtype uint8, got {kind}")
-    if bits.shape != ((size + 7) // 8,):
-        raise ValueError(f"bits must have shape {((size + 7) // 8,)} for {size} elements, got {bits.shape}")
-    if size % 8 and bits[-1] >> (size % 8):
-        raise ValueError(f"bits past the last of {size} elements must be zero, got {bits[-1]:#04x} last")
-    return np.ascontiguousarray(bits)
+    own, shape = np.asarray(bits).tobytes(), np.asarray(bits).shape
+    if shape != (packed(size),) or len(own) != packed(size):
+        raise ValueError(f"bits must have shape {(packed(size),)} for {size} elements, got {shape}")
+    if size % 8 and own[-1] >> (size % 8):
+        raise ValueError(f"bits past the last of {size} elements must be zero, got {own[-1]:#04x} last")
+    return own
+
+
+def packed(size: int) -> int:
+    """How many bytes have a bit for each of `size` elements."""
+    return (size + 7) // 8
 
 
 def saved_for_backward(
@@ -153,10 +177,12 @@ def saved_for_backward(
 ) -> tuple[Mask | NDArray[Any], float]:
     """What a backward call reads its decisions from, the mask or the output, and its scale."""
     if isinstance(saved, Mask):
-        for name, value, known in (("keep_prob", keep_prob, saved.keep_prob), ("mode", mode, saved.mode)):
-            if value is not None and value != known:
-                raise ValueError(f"{name} must be left out or be the mask's {known!r}, got {value!r}")
-        scale = saved.scale
+        _, shape, *known = Mask._fields(saved)  # and nothing that a subclass says of itself
+        for name, value, own in zip(("keep_prob", "mode"), (keep_prob, mode), known):
+            if value is not None and value != own:
+                raise ValueError(f"{name} must be left out or be the mask's {own!r}, got {value!r}")
+        fits = shared_by(shape, dy.shape)
+        scale = arguments.training_scale(*known)
     else:
         saved = arguments.elements("saved", saved)
         if saved.dtype.newbyteorder("=") != dy.dtype.newbyteorder("="):
@@ -164,11 +190,12 @@ def saved_for_backward(
         if keep_prob is None or mode is None:
             missing = "keep_prob" if keep_prob is None else "mode"
             raise TypeError(f"{missing} is needed where saved is the output y, not a Mask")
+        shape, fits = saved.shape, saved.shape == dy.shape
         scale = arguments.training_scale(
             arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
         )
-    if not (saved.shape == dy.shape or (isinstance(saved, Mask) and shared_by(saved.shape, dy.shape))):
-        raise ValueError(f"saved must have dy's shape {dy.shape}, got {saved.shape}")
+    if not fits:
+        raise ValueError(f"saved must have dy's shape {dy.shape}, got {shape}")
     return saved, scale
 
 

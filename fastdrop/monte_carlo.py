@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop.stream import POSITIONS, RNG, Stream, as_stream, integer
+from fastdrop.arguments import integer
+from fastdrop.stream import POSITIONS, RNG, Stream, StreamRows, as_stream, sample_stream
 
 STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
 
@@ -21,36 +23,42 @@ class MonteCarlo:
 
     Attributes
     ----------
-    mean : ndarray of float64
+    mean : ndarray of float64 or complex128
         The mean of the predictions.
     variance : ndarray of float64
-        Their variance, without bias (divided by one less than their number); NaN for one sample.
+        Their variance, without bias (divided by one less than their number); NaN for one sample. That
+        of complex predictions is ``E |z - mean|**2``, a real number.
     samples : ndarray or None
         The predictions, sample by sample along the first axis, if they were to be kept.
     count : int
         How many samples there were.
     seed, offset, stretch : int
-        Sample ``k`` used the stream `seed` from position ``offset + k * stretch`` on.
+        Sample ``k`` used the stream `seed` from position ``offset + k * stretch`` on. The streams that
+        it spawned are no other sample's.
     """
 
-    mean: NDArray[np.float64]
+    mean: NDArray[Any]
     variance: NDArray[np.float64]
     samples: NDArray[Any] | None
     count: int
     seed: int
     offset: int
     stretch: int
+    _prefix: tuple[int, ...] = field(default=(), repr=False)  # of the stream's spawn keys
 
     def stream(self, sample: int) -> Stream:
         """The stream of a sample: ``predict(x, result.stream(k))`` is sample ``k`` again."""
         number = integer("sample", sample)
         if not 0 <= number < self.count:
             raise IndexError(f"sample must be in [0, {self.count}), got {sample!r}")
-        return Stream(self.seed, self.offset + number * self.stretch)
+        return sample_stream(self.seed, self.offset + number * self.stretch, self._prefix)
+
+
+MonteCarlo.__module__ = "fastdrop"  # what a pickle names, so that this file may move
 
 
 def mc_predict(
-    predict: Callable[[Any, Stream], ArrayLike],
+    predict: Callable[[Any, Any], ArrayLike],
     x: ArrayLike,
     samples: int,
     rng: RNG = None,
@@ -69,7 +77,9 @@ def mc_predict(
     ----------
     predict : callable
         ``predict(x, stream)`` computes the network's output with dropout, and passes `stream` as
-        ``rng=`` to every call that drops, in the same order each time.
+        ``rng=`` to every call that drops, in the same order each time. The `stream` may be copied, set
+        back, and may spawn others, which differ from sample to sample. The result is copied, so
+        `predict` may write each into the same array.
     x : array_like
         The inputs, of which the first axis counts the examples.
     samples : int
@@ -81,8 +91,8 @@ def mc_predict(
     chunk : int, optional
         How many examples to predict at a time, so that the memory that `predict` takes stays
         bounded; all by default. It changes no sample, on one condition: where dropout is applied,
-        the first axis counts the examples, as it does in `x`. (Dropped weights are drawn anew for
-        every chunk.)
+        the first axis counts the examples, as it does in `x`; else the call is refused. `stream` then
+        stands for the rows of the chunk, and makes no tiles.
     stretch : int, default 2**40
         The positions that a sample may use, over all chunks; using more is an error.
     progress : bool, default False
@@ -95,7 +105,7 @@ def mc_predict(
     Raises
     ------
     TypeError
-        If an argument has another type.
+        If an argument has another type, or the results are no numbers.
     ValueError
         If a number is outside of what is accepted, the stream has too few positions left, `predict`
         uses more positions than `stretch`, or its results differ in shape.
@@ -137,9 +147,9 @@ def mc_predict(
             f"samples must be at most {left // stretch}: each takes {stretch} of the {left} positions that "
             f"{stream!r} has left, got {samples}"
         )
-    result = MonteCarlo(
-        np.empty(0), np.empty(0), None, samples, stream.seed, stream.reserve(samples * stretch), stretch
-    )
+    seed, _, _, prefix = Stream._fields(stream)
+    offset = stream.reserve(samples * stretch)
+    result = MonteCarlo(np.empty(0), np.empty(0), None, samples, seed, offset, stretch, prefix)
     moments, kept = Moments(), []
     with shown(samples) if progress else nullcontext(lambda: None) as advance:
         for number in range(samples):
@@ -172,52 +182,48 @@ class Moments:
         self.count += 1
         deviation = sample - self.mean
         self.mean = self.mean + deviation / self.count
-        self.squares = self.squares + deviation * (sample - self.mean)
+        self.squares = self.squares + (np.conj(deviation) * (sample - self.mean)).real
 
     def variance(self) -> NDArray[np.float64]:
-        return self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
-
-
-class RowsOfStream(Stream):
-    """A stream for some rows of a batch, which are to be as if the whole batch were computed.
-
-    Every call reserves for the whole, and uses the part in which these rows lie.
-    """
-
-    __slots__ = ("_rows", "_total")
-
-    def __init__(self, stream: Stream, rows: slice, total: int) -> None:
-        super().__init__(stream.seed, stream.offset)
-        self._rows, self._total = rows, total
-
-    def reserve(self, count: int) -> int:
-        length = self._rows.stop - self._rows.start
-        width, rest = divmod(count, length)
-        if rest:
-            raise ValueError(
-                f"chunk must be left out where dropout is not applied to {length} examples along the first "
-                f"axis, got a call on {count} elements"
-            )
-        return super().reserve(self._total * width) + self._rows.start * width
+        if self.count > 1:
+            return self.squares / (self.count - 1)
+        return np.full_like(self.mean.real, np.nan)
 
 
 def one_sample(
-    predict: Callable[[Any, Stream], ArrayLike],
+    predict: Callable[[Any, Any], ArrayLike],
     x: NDArray[Any],
     rows: list[slice],
     stream: Stream,
     stretch: int,
 ) -> NDArray[Any]:
     """A prediction for all of `x`, chunk by chunk."""
+    if len(rows) == 1:
+        return one_part(predict, x, stream, stretch)
     parts = []
     for part in rows:
-        own = stream if len(rows) == 1 else RowsOfStream(stream, part, len(x))
-        start = own.offset
-        parts.append(np.asarray(predict(x[part] if len(rows) > 1 else x, own)))
-        used = own.offset - start
-        if used > stretch:
-            raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
-    return parts[0] if len(rows) == 1 else np.concatenate(parts)
+        own = StreamRows(copy(stream), part.start, part.stop - part.start, len(x))
+        parts.append(one_part(predict, x[part], own, stretch))
+    return np.concatenate(parts)
+
+
+def one_part(
+    predict: Callable[[Any, Any], ArrayLike], x: NDArray[Any], stream: Stream | StreamRows, stretch: int
+) -> NDArray[Any]:
+    start = stream.offset
+    result = numbers(predict(x, stream))
+    used = stream.offset - start
+    if used > stretch:
+        raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
+    return result
+
+
+def numbers(prediction: ArrayLike) -> NDArray[Any]:
+    """A copy of a prediction, as `predict` may use the memory again."""
+    result = np.array(prediction)
+    if not np.can_cast(result.dtype, np.complex128, "same_kind"):
+        raise TypeError(f"predict must give numbers, got {result.dtype.name}")
+    return result
 
 
 def rows_of_chunks(x: NDArray[Any], chunk: int | None) -> list[slice]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import arguments
-from fastdrop.mask import as_shape
-from fastdrop.stream import POSITIONS, RNG, Stream, Tile, as_stream, lengths
+from fastdrop import arguments, values
+from fastdrop.stream import POSITIONS, RNG, c_strides, checked_position, checked_seed, reserved
 
 LEAST_KEEP_PROB = 2.0**-126  # below, the noise would leave the range of float32
 
@@ -56,60 +55,86 @@ class GaussianNoise:
         keep_prob: float,
         strides: tuple[int, ...] | None = None,
     ) -> None:
-        stream = Stream(seed, offset)  # which checks them
-        self._seed, self._offset = stream.seed, stream.offset
-        self._shape = as_shape(shape)
-        self._keep_prob = noise_probability(keep_prob)
-        self._strides = c_strides(self._shape) if strides is None else lengths("strides", strides)
-        if len(self._strides) != len(self._shape):
-            raise ValueError(f"strides must have a number for each axis of {self._shape}, got {strides!r}")
-        if any(length > 1 and not stride for length, stride in zip(self._shape, self._strides)):
-            raise ValueError(f"strides must be at least 1, as elements share no noise, got {strides!r}")
-        reach = sum((length - 1) * stride for length, stride in zip(self._shape, self._strides)) + 1
-        if math.prod(self._shape) and reach > POSITIONS - self._offset:
-            raise ValueError(
-                f"offset must leave room for shape {self._shape} before 2**64, got {offset!r}"
-            )
+        self._begin(seed, offset, shape, keep_prob, strides)
+
+    def _begin(self, seed: Any, offset: Any, shape: Any, keep_prob: Any, strides: Any) -> None:
+        if self._made():
+            raise values.made_already("GaussianNoise")
+        seed, start = checked_seed("seed", seed), checked_position(offset)
+        shape = arguments.shape_of("shape", shape)
+        keep_prob = noise_probability(keep_prob)
+        steps = c_strides(shape) if strides is None else arguments.lengths("strides", strides)
+        check_strides(steps, shape, strides)
+        reach = sum([(length - 1) * step for length, step in zip(shape, steps)]) + 1
+        if math.prod(shape) and reach > POSITIONS - start:
+            raise ValueError(f"offset must leave room for shape {shape} before 2**64, got {offset!r}")
+        self._offset, self._shape, self._keep_prob, self._strides = start, shape, keep_prob, steps
+        self._seed = seed
+
+    def _restore(self, seed: Any, offset: Any, shape: Any, keep_prob: Any, strides: Any) -> None:
+        self._begin(seed, offset, shape, keep_prob, strides)
+
+    def _made(self) -> bool:
+        try:
+            return self._seed is not None
+        except AttributeError:  # so it is in plain Python, where the compiled field is None
+            return False
+
+    def _known(self) -> None:
+        if not self._made():
+            raise values.unmade("GaussianNoise")
+
+    def _fields(self) -> tuple[Any, ...]:
+        self._known()
+        return self._seed, self._offset, self._shape, self._keep_prob, self._strides
 
     @property
     def seed(self) -> int:
         """The seed of the stream."""
+        self._known()
         return self._seed
 
     @property
     def offset(self) -> int:
         """The position of the first element."""
+        self._known()
         return self._offset
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array that the noise belongs to."""
+        self._known()
         return self._shape
 
     @property
     def keep_prob(self) -> float:
         """What the variance is told by."""
+        self._known()
         return self._keep_prob
 
     @property
     def strides(self) -> tuple[int, ...]:
         """How many positions an index on each axis goes on by."""
+        self._known()
         return self._strides
 
     @property
     def scale(self) -> float:
         """The standard deviation, before it is rounded to float32."""
+        self._known()
         return math.sqrt((1 - self._keep_prob) / self._keep_prob)
 
     def to_array(self) -> NDArray[np.float32]:
         """The noise itself."""
         from fastdrop.gaussian import gaussian_dropout_backward
 
+        self._known()
         ones = np.ones(self._shape, np.float32)
         return gaussian_dropout_backward(ones, self, out=ones)
 
     def runs(self) -> Iterator[tuple[slice, int]]:
         """Elements, in C order, whose positions follow each other, and the first of the positions."""
+        self._known()
         size = math.prod(self._shape)
         if not size or self._strides == c_strides(self._shape):
             yield slice(0, size), self._offset
@@ -118,51 +143,40 @@ class GaussianNoise:
         if self._strides[-1] != 1:  # then every element is a run
             rows, length = [*rows, length], 1
         for number, index in enumerate(np.ndindex(*rows)):
-            start = sum(i * stride for i, stride in zip(index, self._strides))
+            start = sum([i * stride for i, stride in zip(index, self._strides)])
             yield slice(number * length, (number + 1) * length), self._offset + start
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GaussianNoise):
             return NotImplemented
-        return self.__getstate__() == other.__getstate__()
+        return GaussianNoise._fields(self) == GaussianNoise._fields(other)
 
     def __hash__(self) -> int:
-        return hash(self.__getstate__())
+        return hash(GaussianNoise._fields(self))
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self._seed, self._offset, self._shape, self._keep_prob, self._strides
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._seed, self._offset, self._shape, self._keep_prob, self._strides = state
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.reduced(self, GaussianNoise, GaussianNoise._fields(self))
 
     def __repr__(self) -> str:
-        strides = "" if self._strides == c_strides(self._shape) else f", strides={self._strides}"
-        return (
-            f"GaussianNoise(seed={self._seed}, offset={self._offset}, shape={self._shape}, "
-            f"keep_prob={self._keep_prob}{strides})"
-        )
+        seed, offset, shape, keep_prob, strides = GaussianNoise._fields(self)
+        apart = "" if strides == c_strides(shape) else f", strides={strides}"
+        return f"GaussianNoise(seed={seed}, offset={offset}, shape={shape}, keep_prob={keep_prob}{apart})"
 
 
-def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How many elements an index on each axis goes on by in C order."""
-    strides, stride = [], 1
-    for length in reversed(shape):
-        strides.append(stride)
-        stride *= length
-    return tuple(reversed(strides))
+def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) -> None:
+    """Refuse strides that are not of a shape, or with which elements share noise."""
+    if len(steps) != len(shape):
+        raise ValueError(f"strides must have a number for each axis of {shape}, got {given!r}")
+    if max(steps, default=0) >= POSITIONS:
+        raise ValueError(f"strides must be in [0, 2**64), got {given!r}")
+    if math.prod(shape) and any(length > 1 and not step for length, step in zip(shape, steps)):
+        raise ValueError(f"strides must be at least 1, as elements share no noise, got {given!r}")
 
 
 def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianNoise:
     """The noise for an array, at positions that it reserves; `keep_prob` is one that was checked."""
-    noise = GaussianNoise.__new__(GaussianNoise)
-    if isinstance(rng, Tile):
-        offset, strides = rng.place(shape)
-        noise.__setstate__((rng.seed, offset, shape, keep_prob, strides))
-    else:
-        stream = as_stream(rng)
-        offset = stream.reserve(math.prod(shape))
-        noise.__setstate__((stream.seed, offset, shape, keep_prob, c_strides(shape)))
-    return noise
+    seed, start, strides = reserved(rng, shape)
+    return GaussianNoise(seed, start, shape, keep_prob, strides)
 
 
 def noise_probability(value: Any) -> float:
@@ -180,6 +194,7 @@ def noise_for_backward(noise: Any, dy: NDArray[Any]) -> GaussianNoise:
     """`noise`, if it is one for a gradient like `dy`."""
     if not isinstance(noise, GaussianNoise):
         raise TypeError(f"noise must be a GaussianNoise, got {type(noise).__name__}")
-    if noise.shape != dy.shape:
-        raise ValueError(f"noise must have dy's shape {dy.shape}, got {noise.shape}")
-    return noise
+    own = noise if type(noise) is GaussianNoise else GaussianNoise(*GaussianNoise._fields(noise))
+    if own.shape != dy.shape:
+        raise ValueError(f"noise must have dy's shape {dy.shape}, got {own.shape}")
+    return own

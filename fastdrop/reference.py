@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments
 from fastdrop.arguments import Axes, MaskMode, Mode
-from fastdrop.mask import Mask, as_shape, mask_of_dropout, saved_for_backward
-from fastdrop.stream import RNG, Tile, as_stream
+from fastdrop.mask import Mask, mask_of_dropout, packed, saved_for_backward
+from fastdrop.stream import RNG, c_strides, reserved
 
 # --- which elements are kept ------------------------------------------------------------------
 
@@ -111,20 +111,17 @@ def decisions(
     """The packed decisions on an array of a shape, with but one along the axes `shared`."""
     decided = arguments.decided_shape(shape, shared)
     size = math.prod(decided)
-    bits = np.empty((size + 7) // 8, np.uint8)
-    if isinstance(rng, Tile):
-        start, strides = rng.place(shape, shared)
-        rows = np.ndindex(decided[:-1])
-        starts = (start + sum(i * stride for i, stride in zip(row, strides)) for row in rows)
-        columns = decided[-1] if decided else 1
-        whole = np.array([kept(rng.seed, first, columns, keep_prob) for first in starts], np.bool_)
-        return np.packbits(whole, axis=None, bitorder="little")
-    stream = as_stream(rng)
-    start = stream.reserve(size)
-    for part in _parts(size):
-        flags = kept(stream.seed, start + part.start, part.stop - part.start, keep_prob)
-        bits[_bytes(part)] = np.packbits(flags, bitorder="little")
-    return bits
+    bits = np.empty(packed(size), np.uint8)
+    seed, start, strides = reserved(rng, shape, shared)
+    if not size or strides == c_strides(decided):
+        for part in _parts(size):
+            flags = kept(seed, start + part.start, part.stop - part.start, keep_prob)
+            bits[_bytes(part)] = np.packbits(flags, bitorder="little")
+        return bits
+    rows = np.ndindex(decided[:-1])
+    starts = (start + sum(i * stride for i, stride in zip(row, strides)) for row in rows)
+    whole = np.array([kept(seed, first, decided[-1], keep_prob) for first in starts], np.bool_)
+    return np.packbits(whole, axis=None, bitorder="little")
 
 
 # --- what becomes of them ---------------------------------------------------------------------
@@ -207,7 +204,7 @@ def _forward(
     shared = arguments.shared_axes(broadcast_dims, x.ndim)
     bits = decisions(rng, x.shape, shared, keep_prob)
     decided = arguments.decided_shape(x.shape, shared)
-    passed_bits = np.empty((x.size + 7) // 8, np.uint8) if relu else bits
+    passed_bits = np.empty(packed(x.size), np.uint8) if relu else bits
     for part in _parts(x.size):
         passed = _unpacked(bits, decided, x.shape, part)
         values = _biased(x, bias, part)
@@ -239,10 +236,10 @@ def relu_dropout_backward(
         arguments.columns_of(dy)
     dx = arguments.result(out, dy)
     dy = _apart(dy, dx)
-    known = _apart(saved.bits if isinstance(saved, Mask) else saved, dx)
+    known, decided = _known(saved, dx)
     for part in _parts(dy.size):
         if isinstance(saved, Mask):
-            passed = _unpacked(known, saved.shape, dy.shape, part)
+            passed = _unpacked(known, decided, dy.shape, part)
         else:
             passed = known.flat[part] != 0
         dx.flat[part] = _rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
@@ -269,6 +266,14 @@ def alpha_dropout_backward(
 ) -> NDArray[Any]:
     """``dx = a * dy`` where kept, else +0."""
     return dropout_backward(dy, mask, out=out)  # type: ignore[return-value]
+
+
+def _known(saved: Mask | NDArray[Any], dx: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """The packed decisions of a mask, which are its own, or an output; and the shape of either."""
+    if isinstance(saved, Mask):
+        bits, shape, _, _ = Mask._fields(saved)
+        return np.frombuffer(bits, np.uint8), shape
+    return _apart(saved, dx), saved.shape
 
 
 def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
@@ -341,7 +346,7 @@ def keep_mask(
     shape: int | tuple[int, ...], keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None
 ) -> Mask:
     """The decisions alone: the bits that the calls above draw."""
-    shape, keep_prob = as_shape(shape), arguments.keep_probability(keep_prob)
+    shape, keep_prob = arguments.shape_of("shape", shape), arguments.keep_probability(keep_prob)
     shared = arguments.shared_axes(broadcast_dims, len(shape))
     bits = decisions(rng, shape, shared, keep_prob)
     return Mask(bits, arguments.decided_shape(shape, shared), keep_prob)

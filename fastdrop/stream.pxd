@@ -1,5 +1,25 @@
-# The compiled Stream: its attributes are those of a C structure, and `reserve` is a C call.
+# The compiled classes: their attributes are those of C structures, which no Python code reaches, and
+# `reserve` is a C call. Made once: `_made` says whether the fields have their values, `_known` raises
+# where they have not.
 
 cdef class Stream:
-    cdef object _seed, _offset, _children
+    cdef object _seed, _offset, _children, _prefix
     cpdef reserve(self, count)
+    cdef bint _made(self)
+    cdef int _known(self) except -1
+    cdef int _begin(self, seed, offset, children, prefix) except -1
+
+
+cdef class Tile:
+    cdef object _shape, _origin, _seed, _offset
+    cdef bint _made(self)
+    cdef int _known(self) except -1
+    cdef int _begin(self, shape, origin, seed, offset) except -1
+
+
+cdef class StreamRows:
+    cdef Stream _stream
+    cdef object _first, _rows, _total
+    cdef bint _made(self)
+    cdef int _known(self) except -1
+    cdef int _begin(self, stream, first, rows, total) except -1

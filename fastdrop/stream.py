@@ -1,4 +1,4 @@
-"""Stream: where the next random element comes from."""
+"""Stream, Tile and StreamRows: where the random elements of a call come from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
-from operator import index
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from fastdrop import values
+from fastdrop.arguments import decided_shape, integer, lengths, shape_of
 
 try:
     import cython
@@ -21,8 +23,12 @@ except ImportError:  # where this is not compiled: as a part of the reference, i
 SEED_BITS = 128
 SEED_WORDS = SEED_BITS // 32
 POSITIONS = 2**64
+MOST_CHILDREN = 2**32  # a key of one word for each
+RELIED_ON = ("__getattribute__", "offset", "place", "reserve", "seed")  # what a subclass may not change
 
-RNG: TypeAlias = "Stream | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
+RNG: TypeAlias = (
+    "Stream | StreamRows | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
+)
 
 
 class Stream:
@@ -60,29 +66,53 @@ class Stream:
     1, 2, 3", SC11, 2011.
     """
 
-    __slots__ = ("_children", "_offset", "_seed")
+    __slots__ = ("_children", "_offset", "_prefix", "_seed")
 
     def __init__(self, seed: int | None = None, offset: int = 0) -> None:
-        self._seed = secrets.randbits(SEED_BITS) if seed is None else checked_seed("seed", seed)
-        self._children = 0
-        self.offset = offset
+        self._begin(secrets.randbits(SEED_BITS) if seed is None else seed, offset, 0, ())
+
+    def _begin(self, seed: Any, offset: Any, children: Any, prefix: Any) -> None:
+        if self._made():
+            raise values.made_already("Stream")
+        seed, offset = checked_seed("seed", seed), checked_position(offset)
+        children, prefix = checked_children(children), checked_prefix(prefix)
+        self._seed, self._offset, self._children, self._prefix = seed, offset, children, prefix
+
+    def _restore(self, seed: Any, offset: Any, children: Any, prefix: Any) -> None:
+        self._begin(seed, offset, children, prefix)
+
+    def _made(self) -> bool:
+        try:
+            return self._seed is not None
+        except AttributeError:  # so it is in plain Python, where the compiled field is None
+            return False
+
+    def _known(self) -> None:
+        if not self._made():
+            raise values.unmade("Stream")
+
+    def _fields(self) -> tuple[Any, ...]:
+        self._known()
+        with cython.critical_section(self):
+            return self._seed, self._offset, self._children, self._prefix
 
     @property
     def seed(self) -> int:
         """The key of the generator."""
+        self._known()
         return self._seed
 
     @property
     def offset(self) -> int:
         """The position of the next element; it may be set."""
+        self._known()
         with cython.critical_section(self):
             return self._offset
 
     @offset.setter
     def offset(self, value: int) -> None:
-        offset = integer("offset", value)
-        if not 0 <= offset <= POSITIONS:
-            raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
+        self._known()
+        offset = checked_position(value)
         with cython.critical_section(self):
             self._offset = offset
 
@@ -96,6 +126,7 @@ class Stream:
         """
         if type(count) is not int:
             count = integer("count", count)
+        self._known()
         # Compiled, nothing here lets another thread run; a lock that one holds at a fork would
         # stay locked in the child. Where there is no GIL, the critical section stands for it.
         with cython.critical_section(self):
@@ -113,7 +144,8 @@ class Stream:
 
         The stream does not move: `reserve` the whole array's positions when its tiles are made.
         """
-        return Tile(shape, origin, self._seed, self.offset)
+        seed, offset, _, _ = Stream._fields(self)
+        return Tile(shape, origin, seed, offset)
 
     def spawn(self, n_children: int) -> list[Stream]:
         """`n_children` new streams with seeds of their own, different at every call.
@@ -121,25 +153,27 @@ class Stream:
         The seeds come from `numpy.random.SeedSequence`, so a stream made with the same seed
         spawns the same children.
         """
+        self._known()
         count = integer("n_children", n_children)
         if count < 0:
             raise ValueError(f"n_children must not be negative, got {n_children!r}")
         with cython.critical_section(self):
-            first, self._children = self._children, self._children + count
+            first = self._children
+            if count > MOST_CHILDREN - first:
+                raise ValueError(f"n_children must be at most {MOST_CHILDREN - first}, got {n_children!r}")
+            self._children = first + count
+        # What a sample of `mc_predict` spawns has the key's prefix from the sample's position.
         return [
-            Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=(child,))))
+            Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=(*self._prefix, child))))
             for child in range(first, first + count)
         ]
 
-    def __getstate__(self) -> tuple[int, int, int]:
-        with cython.critical_section(self):
-            return self._seed, self._offset, self._children
-
-    def __setstate__(self, state: tuple[int, int, int]) -> None:
-        self._seed, self._offset, self._children = state
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.reduced(self, Stream, Stream._fields(self))
 
     def __repr__(self) -> str:
-        return f"Stream(seed={self._seed}, offset={self.offset})"
+        seed, offset, _, _ = Stream._fields(self)
+        return f"Stream(seed={seed}, offset={offset})"
 
 
 class Tile:
@@ -174,82 +208,261 @@ class Tile:
     def __init__(
         self, shape: int | Sequence[int], origin: int | Sequence[int], seed: int, offset: int = 0
     ) -> None:
-        self._shape = lengths("shape", shape)
-        self._origin = lengths("origin", origin)
-        if len(self._origin) != len(self._shape):
+        self._begin(shape, origin, seed, offset)
+
+    def _begin(self, shape: Any, origin: Any, seed: Any, offset: Any) -> None:
+        if self._made():
+            raise values.made_already("Tile")
+        whole, first = shape_of("shape", shape, POSITIONS), lengths("origin", origin)
+        if len(first) != len(whole):
+            raise ValueError(f"origin must have an index for each axis of shape {whole}, got {origin!r}")
+        seed, position, size = checked_seed("seed", seed), integer("offset", offset), math.prod(whole)
+        if not 0 <= position <= POSITIONS - size:
             raise ValueError(
-                f"origin must have an index for each axis of shape {self._shape}, got {origin!r}"
+                f"offset must be in [0, 2**64 - {size}] for shape {whole}, got {offset!r}"
             )
-        self._seed = checked_seed("seed", seed)
-        self._offset = integer("offset", offset)
-        if not 0 <= self._offset <= POSITIONS - math.prod(self._shape):
-            raise ValueError(
-                f"offset must be in [0, 2**64 - {math.prod(self._shape)}] for shape {self._shape}, "
-                f"got {offset!r}"
-            )
+        self._shape, self._origin, self._seed, self._offset = whole, first, seed, position
+
+    def _restore(self, shape: Any, origin: Any, seed: Any, offset: Any) -> None:
+        self._begin(shape, origin, seed, offset)
+
+    def _made(self) -> bool:
+        try:
+            return self._shape is not None
+        except AttributeError:
+            return False
+
+    def _known(self) -> None:
+        if not self._made():
+            raise values.unmade("Tile")
+
+    def _fields(self) -> tuple[Any, ...]:
+        self._known()
+        return self._shape, self._origin, self._seed, self._offset
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the whole array."""
+        self._known()
         return self._shape
 
     @property
     def origin(self) -> tuple[int, ...]:
         """Where in it the block's first element lies."""
+        self._known()
         return self._origin
 
     @property
     def seed(self) -> int:
         """The key of the generator."""
+        self._known()
         return self._seed
 
     @property
     def offset(self) -> int:
         """The position of the whole array's first element."""
+        self._known()
         return self._offset
 
-    def place(self, shape: tuple[int, ...], shared: tuple[int, ...] = ()) -> tuple[int, tuple[int, ...]]:
-        """Where a block's decisions begin, and how far apart they are on each axis.
+    def reserve(self, count: int) -> int:
+        """0: a block draws at the positions of its own place, and moves nothing on."""
+        return 0
 
-        Along the axes `shared` there is but one.
+    def place(
+        self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
+    ) -> tuple[int, int, tuple[int, ...]]:
+        """How many positions a call on a block reserves, where its decisions begin, and their strides.
+
+        It reserves none, and begins at a position of the stream. Along the axes `shared` there is
+        but one decision. The stride is 0 where an axis has no second decision.
         """
-        fits = len(shape) == len(self._shape) and all(
-            start + length <= whole for start, length, whole in zip(self._origin, shape, self._shape)
+        whole, origin, _, offset = Tile._fields(self)
+        fits = len(shape) == len(whole) and all(
+            first + length <= most for first, length, most in zip(origin, shape, whole)
         )
         if not fits:
             raise ValueError(f"rng must be a tile that the input fits in, got {self!r} for shape {shape}")
-        start, stride, strides = self._offset, 1, []
-        for axis in reversed(range(len(shape))):
-            strides.append(stride)
-            if axis not in shared:
-                start += self._origin[axis] * stride
-                stride *= self._shape[axis]
-        return start, tuple(reversed(strides))
+        start, strides = place_in(whole, origin, shape, shared)
+        return 0, offset + start, strides
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tile):
             return NotImplemented
-        return self.__getstate__() == other.__getstate__()
+        return Tile._fields(self) == Tile._fields(other)
 
     def __hash__(self) -> int:
-        return hash(self.__getstate__())
+        return hash(Tile._fields(self))
 
-    def __getstate__(self) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
-        return self._shape, self._origin, self._seed, self._offset
-
-    def __setstate__(self, state: tuple[tuple[int, ...], tuple[int, ...], int, int]) -> None:
-        self._shape, self._origin, self._seed, self._offset = state
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.reduced(self, Tile, Tile._fields(self))
 
     def __repr__(self) -> str:
-        return f"Tile(shape={self._shape}, origin={self._origin}, seed={self._seed}, offset={self._offset})"
+        shape, origin, seed, offset = Tile._fields(self)
+        return f"Tile(shape={shape}, origin={origin}, seed={seed}, offset={offset})"
+
+
+class StreamRows:
+    """A stream for some rows of a batch, which draw what they would draw in the whole batch.
+
+    `mc_predict` hands it to `predict` under ``chunk=``. Every call takes the positions of the whole
+    batch, and uses those where these rows lie; so the first axis of what it computes on has to be
+    the rows.
+
+    Parameters
+    ----------
+    stream : Stream
+        The stream of the whole batch, which belongs to the rows from then on.
+    first, rows, total : int
+        The first row, how many there are, and how many the whole batch has.
+    """
+
+    __slots__ = ("_first", "_rows", "_stream", "_total")
+
+    def __init__(self, stream: Stream, first: int, rows: int, total: int) -> None:
+        self._begin(stream, first, rows, total)
+
+    def _begin(self, stream: Any, first: Any, rows: Any, total: Any) -> None:
+        if self._made():
+            raise values.made_already("StreamRows")
+        if type(stream) is not Stream:
+            raise TypeError(f"stream must be a Stream, got {type(stream).__name__}")
+        first, rows, total = integer("first", first), integer("rows", rows), integer("total", total)
+        if min(first, rows) < 0 or not first + rows <= total < 2**63:
+            raise ValueError(f"rows must lie in a batch, got {rows} from {first} on, of {total}")
+        Stream._fields(stream)
+        self._first, self._rows, self._total, self._stream = first, rows, total, stream
+
+    def _restore(
+        self, seed: Any, offset: Any, children: Any, prefix: Any, first: Any, rows: Any, total: Any
+    ) -> None:
+        self._begin(values._restored("Stream", seed, offset, children, prefix), first, rows, total)
+
+    def _made(self) -> bool:
+        try:
+            return self._stream is not None
+        except AttributeError:
+            return False
+
+    def _known(self) -> None:
+        if not self._made():
+            raise values.unmade("StreamRows")
+
+    def _fields(self) -> tuple[Any, ...]:
+        self._known()
+        return (*Stream._fields(self._stream), self._first, self._rows, self._total)
+
+    @property
+    def seed(self) -> int:
+        """The key of the generator."""
+        self._known()
+        return self._stream.seed
+
+    @property
+    def offset(self) -> int:
+        """The position of the whole batch's next element; it may be set."""
+        self._known()
+        return self._stream.offset
+
+    @offset.setter
+    def offset(self, value: int) -> None:
+        self._known()
+        self._stream.offset = value
+
+    def reserve(self, count: int) -> int:
+        """Move on by `count` positions of the whole batch, and return the first of them."""
+        self._known()
+        return self._stream.reserve(count)
+
+    def place(
+        self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
+    ) -> tuple[int, int, tuple[int, ...]]:
+        """How many positions a call on the rows reserves, where in them its decisions begin, and their
+        strides.
+
+        Along the axes `shared` there is but one decision. The stride is 0 where an axis has no
+        second decision.
+        """
+        self._known()
+        if not shape or shape[0] != self._rows:
+            raise ValueError(
+                f"chunk must be left out where dropout is not applied to {self._rows} examples along the "
+                f"first axis, got a call on shape {shape}"
+            )
+        whole = shape_of("shape of the whole batch", (self._total, *shape[1:]))
+        count = math.prod(decided_shape(whole, shared))
+        start, strides = place_in(whole, (self._first, *[0 for _ in shape[1:]]), shape, shared)
+        return count, start, strides
+
+    def spawn(self, n_children: int) -> list[StreamRows]:
+        """The same rows of the `n_children` streams that the whole batch's stream spawns."""
+        self._known()
+        children = self._stream.spawn(n_children)
+        return [StreamRows(child, self._first, self._rows, self._total) for child in children]
+
+    def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
+        """Refused: a block of the rows is none of the whole batch."""
+        raise TypeError(
+            "chunk must be left out where predict makes tiles: a tile of some rows would draw what no tile "
+            "of the whole batch draws"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return values.reduced(self, StreamRows, StreamRows._fields(self))
+
+    def __repr__(self) -> str:
+        seed, offset, _, _, first, rows, total = StreamRows._fields(self)
+        return f"StreamRows(seed={seed}, offset={offset}, rows {first} to {first + rows} of {total})"
+
+
+def place_in(
+    whole: tuple[int, ...], origin: tuple[int, ...], shape: tuple[int, ...], shared: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]]:
+    """Where the decisions on a block of a whole array begin, and how far apart they are on each axis."""
+    start, stride, strides = 0, 1, []
+    for axis in reversed(range(len(shape))):
+        strides.append(stride if shape[axis] > 1 and axis not in shared else 0)
+        if axis not in shared:
+            start += origin[axis] * stride
+            stride *= whole[axis]
+    return (start if math.prod(shape) else 0), tuple(strides[::-1])
+
+
+def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How many elements an index on each axis goes on by in C order."""
+    strides, stride = [], 1
+    for length in reversed(shape):
+        strides.append(stride)
+        stride *= length
+    return tuple(strides[::-1])
+
+
+# --- rng= -------------------------------------------------------------------------------------
+
+
+def as_source(rng: Any) -> Stream | StreamRows | Tile:
+    """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
+    if isinstance(rng, Tile):
+        return rng if type(rng) is Tile else Tile(*Tile._fields(rng))
+    if isinstance(rng, StreamRows):
+        StreamRows._fields(rng)
+        return as_made(rng, StreamRows)
+    return as_stream(rng)
+
+
+def as_lasting_source(rng: Any) -> Stream | StreamRows:
+    """What an argument ``rng=`` draws from, if it goes on from call to call."""
+    return as_source(rng) if isinstance(rng, StreamRows) else as_stream(rng)
 
 
 def as_stream(rng: Any) -> Stream:
     """The stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
     if isinstance(rng, Stream):
-        return rng
+        Stream._fields(rng)
+        return as_made(rng, Stream)
     if isinstance(rng, Tile):
         raise TypeError(f"rng must be able to go on from call to call here, got {rng!r}")
+    if isinstance(rng, StreamRows):
+        raise TypeError(f"rng must be a stream of its own here, not some rows of a batch, got {rng!r}")
     if rng is None:
         return Stream()
     if isinstance(rng, np.random.SeedSequence):
@@ -257,6 +470,33 @@ def as_stream(rng: Any) -> Stream:
     if isinstance(rng, np.random.Generator):
         return Stream(int.from_bytes(rng.bytes(SEED_BITS // 8), "little"))
     return Stream(checked_seed("rng", rng))
+
+
+def as_made(rng: Any, kind: Any) -> Any:
+    """`rng`, if it does what a Stream, or StreamRows, does where a call relies on it."""
+    cls = type(rng)
+    if cls is kind:
+        return rng
+    added = [*cls.__mro__[: cls.__mro__.index(kind)], *[rng] * hasattr(rng, "__dict__")]
+    for name in RELIED_ON:
+        if any(name in vars(holder) for holder in added):
+            raise TypeError(
+                f"rng must be a {kind.__name__} that keeps the {name} of its kind, as a call relies on it, "
+                f"got a {cls.__name__} with its own"
+            )
+    return rng
+
+
+def reserved(
+    rng: Any, shape: tuple[int, ...], shared: tuple[int, ...] = ()
+) -> tuple[int, int, tuple[int, ...]]:
+    """The seed, the first position and the strides of the decisions on an array, reserved."""
+    source = as_source(rng)
+    if isinstance(source, Stream):
+        decided = decided_shape(shape, shared)
+        return source.seed, source.reserve(math.prod(decided)), c_strides(decided)
+    count, start, strides = source.place(shape, shared)
+    return source.seed, source.reserve(count) + start, strides
 
 
 def seed_of(sequence: np.random.SeedSequence) -> int:
@@ -282,22 +522,29 @@ def checked_seed(name: str, value: Any) -> int:
     return seed
 
 
-def lengths(name: str, value: Any) -> tuple[int, ...]:
-    """`value` as a tuple of numbers that are not negative; an int stands for one axis."""
-    try:
-        numbers = tuple(value)
-    except TypeError:
-        numbers = (value,)
-    numbers = tuple(integer(name, number) for number in numbers)
-    if any(number < 0 for number in numbers):
-        raise ValueError(f"{name} must have no negative length, got {value!r}")
-    return numbers
+def checked_position(value: Any) -> int:
+    offset = integer("offset", value)
+    if not 0 <= offset <= POSITIONS:
+        raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
+    return offset
 
 
-def integer(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
+def checked_children(value: Any) -> int:
+    count = integer("children", value)
+    if not 0 <= count <= MOST_CHILDREN:
+        raise ValueError(f"children must be in [0, 2**32], got {value!r}")
+    return count
+
+
+def checked_prefix(value: Any) -> tuple[int, ...]:
+    """What a key of `spawn` begins with: a position, as two words of 32 bits, for each call of
+    `mc_predict` around it."""
+    words = tuple([integer("prefix", word) for word in value])
+    if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
+        raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")
+    return words
+
+
+def sample_stream(seed: int, position: int, prefix: tuple[int, ...]) -> Stream:
+    """The stream of a sample that begins at a position, whose children are no other stream's."""
+    return values._restored("Stream", seed, position, 0, (*prefix, position % 2**32, position >> 32))
