@@ -56,8 +56,10 @@ cdef struct Call:
     Layout layout
     Columns columns
     Strided strided
-    ptrdiff_t bias_length   # -1 without a bias
-    int bias_type           # its element type
+    int axes                # of the arrays, as measured when the call began; the gate measures again
+    cnp.npy_intp lengths[MAX_AXES]
+    cnp.npy_intp bias_length    # -1 without a bias
+    int bias_type               # its element type
 
 
 @cython.final
@@ -85,9 +87,9 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
     try:
         # Prepare.
         x = elements("x", x)
-        shape = shape_of(x)
+        begin(&call, x)
+        shape = x.shape
         keep_prob = arguments.keep_probability(keep_prob)
-        begin(&call, shape)
         call.task.relu = relu
         if mode == "alpha":
             call.task.scale, call.task.dropped, call.task.shift = arguments.alpha_affine(keep_prob)
@@ -115,15 +117,15 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
         room = prepared_room(&call, x, y, None, residual)
         returned = (y if out is None else out, mask if masked else None)
         # Gate.
-        seal(&call, "x", shape, x, y, None, residual)
+        seal(&call, "x", x, y, None, residual)
         reserve(source)
         # Compute.
         if shared:
             start_at(&draws, source)
-            compute(&draws, "x", decided, None, None, None, None)
+            compute(&draws, "x", None, None, None, None)
         else:
             start_at(&call, source)
-        compute(&call, "x", shape, x, y, None, residual)
+        compute(&call, "x", x, y, None, residual)
         return returned
     finally:
         leave_default_mode(mode_before)
@@ -135,10 +137,9 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
     cdef float_mode mode_before = enter_default_mode()
     try:
         x = elements("x", x)
-        shape = shape_of(x)
+        begin(&call, x)
         keep_prob = arguments.keep_probability(keep_prob)
         mode = arguments.dropout_mode(mode)
-        begin(&call, shape)
         call.task.relu = relu
         call.task.scale = arguments.prediction_scale(keep_prob, mode)
         call.task.decision = ALL_KEPT
@@ -148,8 +149,8 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
         y = result(out, x)
         x, residual = apart_from(y, x), apart_from(y, residual)
         room = prepared_room(&call, x, y, None, residual)
-        seal(&call, "x", shape, x, y, None, residual)
-        compute(&call, "x", shape, x, y, None, residual)
+        seal(&call, "x", x, y, None, residual)
+        compute(&call, "x", x, y, None, residual)
         return y if out is None else out
     finally:
         leave_default_mode(mode_before)
@@ -162,8 +163,8 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
     cdef float_mode mode_before = enter_default_mode()
     try:
         dy = elements("dy", dy)
-        shape = shape_of(dy)
-        begin(&call, shape)
+        begin(&call, dy)
+        shape = dy.shape
         if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
             call.task.scale = arguments.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
         else:
@@ -183,8 +184,8 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
         returned = dx if out is None else out
         if sums is not None:
             returned = (returned, dbias)
-        seal(&call, "dy", shape, dy, dx, saved, None)
-        compute(&call, "dy", shape, dy, dx, saved, None)
+        seal(&call, "dy", dy, dx, saved, None)
+        compute(&call, "dy", dy, dx, saved, None)
         return returned
     finally:
         leave_default_mode(mode_before)
@@ -205,7 +206,7 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
         mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
         reserve(source)
         start_at(&draws, source)
-        compute(&draws, "x", decided, None, None, None, None)
+        compute(&draws, "x", None, None, None, None)
         return mask
     finally:
         leave_default_mode(mode_before)
@@ -218,21 +219,21 @@ cdef gaussian_forward(x, keep_prob, rng, out):
     cdef float_mode mode_before = enter_default_mode()
     try:
         x = elements("x", x)
-        shape = shape_of(x)
+        begin(&call, x)
+        shape = x.shape
         keep_prob = noise_probability(keep_prob)
         y = result(out, x)
         source = source_of(rng, shape, (), shape)
-        begin(&call, shape)
         x = apart_from(y, x)
         room = prepared_room(&call, x, y, None, None)
         while True:
             noise = noise_at(source, shape, keep_prob)
             begin_noise(&call, noise)
             returned = (y if out is None else out, noise)
-            seal(&call, "x", shape, x, y, None, None)
+            seal(&call, "x", x, y, None, None)
             if reserve_from(source, noise):
                 break
-        compute(&call, "x", shape, x, y, None, None)
+        compute(&call, "x", x, y, None, None)
         return returned
     finally:
         leave_default_mode(mode_before)
@@ -244,15 +245,14 @@ cdef gaussian_backward(dy, noise, out):
     cdef float_mode mode_before = enter_default_mode()
     try:
         dy = elements("dy", dy)
-        shape = shape_of(dy)
+        begin(&call, dy)
         noise = noise_for_backward(noise, dy)
         dx = result(out, dy)
-        begin(&call, shape)
         begin_noise(&call, noise)
         dy = apart_from(dx, dy)
         room = prepared_room(&call, dy, dx, None, None)
-        seal(&call, "dy", shape, dy, dx, None, None)
-        compute(&call, "dy", shape, dy, dx, None, None)
+        seal(&call, "dy", dy, dx, None, None)
+        compute(&call, "dy", dy, dx, None, None)
         return dx if out is None else out
     finally:
         leave_default_mode(mode_before)
@@ -261,22 +261,28 @@ cdef gaussian_backward(dy, noise, out):
 # --- prepare: the pass ------------------------------------------------------------------------
 
 
-cdef inline void begin(Call* call, tuple shape) noexcept:
-    """A pass over a shape that keeps, reads and writes nothing yet."""
+cdef inline void begin(Call* call, x) noexcept:
+    """A pass over arrays like `x`, which keeps, reads and writes nothing yet."""
+    begin_size(call, cnp.PyArray_SIZE(x))
+    call.axes = cnp.PyArray_NDIM(x)
+    memcpy(call.lengths, cnp.PyArray_DIMS(x), call.axes * sizeof(cnp.npy_intp))
+
+
+cdef inline void begin_size(Call* call, ptrdiff_t size) noexcept:
     memset(&call.task, 0, sizeof(call.task))
     memset(&call.sweep, 0, sizeof(call.sweep))
     call.task.decision = NONE_KEPT
     call.task.scale = 1
     call.sweep.task = &call.task
-    call.sweep.size = size_of(shape)
-    call.sweep.threads = dispatch.threads_for(call.sweep.size)
+    call.sweep.size = size
+    call.sweep.threads = dispatch.threads_for(size)
     call.bias_length = -1
 
 
 cdef inline Mask begin_mask(Call* draws, Source source, tuple decided, keep_prob, mode):
     """A pass that draws decisions into a mask, which it returns."""
     cdef Mask mask = new_mask(decided, keep_prob, mode)
-    begin(draws, decided)
+    begin_size(draws, size_of(decided))
     draws.task.mask = bits_of(mask)
     begin_draws(draws, source, decided, keep_prob)
     return mask
@@ -498,10 +504,6 @@ cdef inline unsigned char* bits_of(Mask mask) except NULL:
     return <unsigned char*> PyBytes_AS_STRING(mask._bits)
 
 
-cdef inline tuple shape_of(array):
-    return array.shape
-
-
 cdef inline ptrdiff_t size_of(tuple shape) noexcept:
     """The number of elements; a shape has been checked to have fewer than 2**63."""
     cdef ptrdiff_t size = 1
@@ -513,16 +515,16 @@ cdef inline ptrdiff_t size_of(tuple shape) noexcept:
 # --- the gate ---------------------------------------------------------------------------------
 
 
-cdef int seal(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+cdef int seal(Call* call, name, x, y, saved, residual) except -1:
     """Point the pass at its arrays, all of which have to be what it was prepared for. `x` is called `name`."""
     cdef int dtype = element_type(y)
-    check_array("out", y, dtype, shape)
-    check_array(name, x, dtype, shape)
-    check_array("saved", saved, dtype, shape)
-    check_array("residual", residual, dtype, shape)
+    check_array(call, "out", y, dtype)
+    check_array(call, name, x, dtype)
+    check_array(call, "saved", saved, dtype)
+    check_array(call, "residual", residual, dtype)
     if not cnp.PyArray_ISWRITEABLE(y) or overlaps_itself(y):
         raise changed("out")
-    if call.bias_length >= 0 and (call.bias_type != dtype or call.bias_length != last_length(y)):
+    if call.bias_length >= 0 and (call.bias_type != dtype or call.bias_length != call.lengths[call.axes - 1]):
         raise changed("bias")
     if conflicts(x, y) or conflicts(saved, y) or conflicts(residual, y):
         raise changed("out")
@@ -535,13 +537,13 @@ cdef int seal(Call* call, name, tuple shape, x, y, saved, residual) except -1:
     return 0
 
 
-cdef int check_seal(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+cdef int check_seal(Call* call, name, x, y, saved, residual) except -1:
     """The same after Python code had a chance to run: every array has to be where it was."""
     cdef dropout_pass task = call.task
     cdef Strided strided = call.strided
     if y is None:
         return 0
-    seal(call, name, shape, x, y, saved, residual)
+    seal(call, name, x, y, saved, residual)
     if memcmp(&task, &call.task, sizeof(task)) or (
         call.sweep.strided != NULL and memcmp(&strided, &call.strided, sizeof(strided))
     ):
@@ -549,9 +551,9 @@ cdef int check_seal(Call* call, name, tuple shape, x, y, saved, residual) except
     return 0
 
 
-cdef inline int check_array(name, array, int dtype, tuple shape) except -1:
-    if array is not None and (
-        type(array) is not cnp.ndarray or dtype < 0 or element_type(array) != dtype or not has_shape(array, shape)
+cdef inline int check_array(const Call* call, name, array, int dtype) except -1:
+    if array is not None and not (
+        type(array) is cnp.ndarray and dtype >= 0 and element_type(array) == dtype and has_lengths(array, call)
     ):
         raise changed(name)
     return 0
@@ -601,7 +603,7 @@ cdef void point_operand(Operand* operand, array) noexcept:
 # --- compute ----------------------------------------------------------------------------------
 
 
-cdef int compute(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+cdef int compute(Call* call, name, x, y, saved, residual) except -1:
     """The pass, slice by slice; signals are looked at between two of them, never after the last."""
     cdef ptrdiff_t first = 0, size = call.sweep.size
     dispatch.begin(&call.sweep)
@@ -615,7 +617,7 @@ cdef int compute(Call* call, name, tuple shape, x, y, saved, residual) except -1
             if first == size:
                 break
             PyErr_CheckSignals()
-            check_seal(call, name, shape, x, y, saved, residual)
+            check_seal(call, name, x, y, saved, residual)
     dispatch.finish(&call.sweep)
     return 0
 
@@ -652,19 +654,9 @@ cdef inline bint is_plain(array) noexcept:
     )
 
 
-cdef inline bint has_shape(array, tuple shape) noexcept:
-    cdef int axis, ndim = cnp.PyArray_NDIM(array)
-    if len(shape) != ndim:
-        return False
-    for axis in range(ndim):
-        if cnp.PyArray_DIM(array, axis) != <cnp.npy_intp> shape[axis]:
-            return False
-    return True
-
-
-cdef inline cnp.npy_intp last_length(array) noexcept:
-    cdef int ndim = cnp.PyArray_NDIM(array)
-    return cnp.PyArray_DIM(array, ndim - 1) if ndim else -1
+cdef inline bint has_lengths(array, const Call* call) noexcept:
+    return cnp.PyArray_NDIM(array) == call.axes and not memcmp(
+        cnp.PyArray_DIMS(array), call.lengths, call.axes * sizeof(cnp.npy_intp))
 
 
 cdef inline bint conflicts(array, y) noexcept:

@@ -6,8 +6,8 @@ from fastdrop.kernels.kernel cimport UNIT, dropout_pass
 from fastdrop.layout cimport MAX_AXES
 
 cdef enum:
-    PIECE = UNIT    # elements at a time: they stay in the cache, and pieces begin at whole bytes of the mask
-    OPERANDS = 4    # x, y, saved, residual
+    PIECE = 4 * UNIT    # elements at a time: they stay in the cache, and pieces begin at whole bytes of the mask
+    OPERANDS = 4        # x, y, saved, residual
 
 # One array of several with one shape.
 ctypedef struct Operand:
