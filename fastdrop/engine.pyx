@@ -18,13 +18,14 @@ from libc.string cimport memset
 from fastdrop cimport arguments
 from fastdrop.kernels cimport dispatch
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
-    dropout_pass,
+    ALL_KEPT, BFLOAT16, BUILD_TAG, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS,
+    SAVED_OUTPUT, dropout_pass,
 )
 from fastdrop.mask cimport Mask
 from fastdrop.stream cimport Stream
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
+from fastdrop.kernels.dispatch import same_build
 from fastdrop.mask import saved_for_backward
 from fastdrop.stream import Tile, as_stream
 
@@ -32,6 +33,7 @@ cdef extern from "numpy/arrayobject.h":
     enum:
         NPY_USERDEF     # the first number that is not NumPy's own
 
+same_build(BUILD_TAG, __name__)
 cnp.import_array()
 
 cdef enum:

@@ -5,14 +5,15 @@ the only module that is compiled with OpenMP.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, dropout_kernel, dropout_pass,
+    ALL_KEPT, BUILD_TAG, DRAWN, FLOAT32, FLOAT64, GAUSSIAN, KERNEL_TAG, NONE_KEPT,
+    dropout_kernel, dropout_pass,
 )
 
 include "bits.pxi"
@@ -42,6 +43,8 @@ cdef enum:
     HOLD_GIL = 1 << 10      # elements that take less time than letting go of the interpreter does
     ONE_THREAD = 1 << 16    # elements below which a second thread does not pay for being woken
     LONG_ROW = 512          # elements that are worth a run of their own
+
+cdef str REBUILD = "fastdrop's compiled modules come from different builds, so install or build it anew"
 
 cdef dropout_kernel* kernel = NULL
 cdef int threads_set = 0            # 0: what OpenMP says
@@ -260,9 +263,24 @@ def run_serially():
 
 
 def set_kernel(capsule):
-    """Make the kernel of an instruction set's module the active one."""
+    """Make the kernel of an instruction set's module the active one.
+
+    Raises
+    ------
+    ImportError
+        If the kernel was compiled with another kernel.h than this module, which a structure of it
+        would then be read by.
+    """
     global kernel
-    kernel = <dropout_kernel*> PyCapsule_GetPointer(capsule, "fastdrop.kernel")
+    if not PyCapsule_IsValid(capsule, KERNEL_TAG):
+        raise ImportError(f"{capsule!r} is not of this build, {KERNEL_TAG.decode()!r}: {REBUILD}")
+    kernel = <dropout_kernel*> PyCapsule_GetPointer(capsule, KERNEL_TAG)
+
+
+def same_build(bytes tag, module):
+    """Refuse a `module` that was compiled with other C structures than this one."""
+    if tag != BUILD_TAG:
+        raise ImportError(f"{module} is of build {tag.decode()!r}, not {BUILD_TAG.decode()!r}: {REBUILD}")
 
 
 def active():

@@ -12,7 +12,7 @@ include "probe.pxi"
 from cpython.pycapsule cimport PyCapsule_New
 
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel,
+    ALL_KEPT, DRAWN, GAUSSIAN, KERNEL_TAG, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel,
 )
 
 
@@ -181,4 +181,4 @@ this_kernel.run = run
 this_kernel.finish = stream_end
 this_kernel.add = add
 
-kernel = PyCapsule_New(&this_kernel, "fastdrop.kernel", NULL)
+kernel = PyCapsule_New(&this_kernel, KERNEL_TAG, NULL)
