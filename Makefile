@@ -13,8 +13,7 @@ SEED ?= 20240229# of the streams that `statistics` looks at
 DONE := $(VENV)/done$(CURDIR)
 USABLE := $(shell $(RUN) -c 'import pip; print("yes")' 2>/dev/null)
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr , ' ')
-SOURCES := setup.py $(wildcard fastdrop/*.py $(foreach folder,fastdrop fastdrop/include fastdrop/kernels fastdrop/kernels/simd,\
-             $(addprefix $(folder)/*.,pyx pxd pxi h)))
+SOURCES := setup.py $(shell find fastdrop -name '*.py' -o -name '*.pyx' -o -name '*.px[di]' -o -name '*.h')
 
 # Whatever tests the calls, not interpreters, compilers and files beside them.
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask arguments reference layers gaussian gradient monte_carlo kernels variants arrays)

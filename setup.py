@@ -1,7 +1,9 @@
 """Compile the kernels, once for each instruction set that the target machine may have."""
 
+import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
 
 MACHINE = platform.machine().lower()
 KERNEL_DIR = "fastdrop/kernels"
@@ -29,13 +33,88 @@ elif MACHINE in ("x86_64", "amd64"):
 elif MACHINE in ("aarch64", "arm64"):
     KERNELS |= {"neon": ["-march=armv8-a+crypto"]}
 
-# Never -ffast-math: a product and a sum are rounded apart, on every machine alike. Without errno a
-# square root is an instruction, with the same value.
-OPTIMISE = ["/O2"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno"]
+# These are the last of a command, so they win. A product and a sum are rounded apart, on every machine
+# alike. Without errno a square root is an instruction, with the same value. build_checks.h refuses
+# whatever arithmetic or layout is still not the platform's.
+CHECKS = str(Path(KERNEL_DIR, "build_checks.h").resolve())
+if sys.platform == "win32":
+    OPTIMISE = ["/O2", "/fp:precise", f"/FI{CHECKS}"]
+else:
+    OPTIMISE = ["-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-include", CHECKS]
 # Loops apart; clang cannot, and is not to say so.
 GCC_ONLY = ["-fno-inline-functions-called-once", "-Wno-ignored-optimization-argument"]
 APART = [] if sys.platform == "win32" else GCC_ONLY
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
+
+
+# Flags of CFLAGS, LDFLAGS, CC and so on that would change results, or the whole process: a library that
+# is linked with -ffast-math turns subnormals off for it. The last two rows change the layout of
+# Python's structures.
+HOSTILE = re.compile(
+    r"-Ofast|-fast|-ftz|-ffast-math|-funsafe-math-optimizations|-ffinite-math-only|-fassociative-math"
+    r"|-freciprocal-math|-fno-signed-zeros|-fno-honor-(?:nans|infinities)|-fapprox-func|-mrecip(?:=.*)?"
+    r"|-fsingle-precision-constant|-fexcess-precision=(?!standard).*|-ffp-contract=(?!off).*"
+    r"|-ffp-model=(?!strict|precise).*|-fp-model=fast.*|-ffp-eval-method=(?!source).*|-fdenormal-fp-math.*"
+    r"|-mfpmath=(?!sse$).*|-mpc(?:32|64|80)|-mdaz-ftz|-M(?:daz|flushz)|.*crt(?:fastmath|prec\d+)\.o"
+    r"|-menable-(?:unsafe-fp-math|no-nans|no-infs)"
+    r"|-fshort-(?:enums|wchar|double)|-fpack-struct(?:=.*)?|-malign-double|-mabi=ms|-mms-bitfields"
+    r"|-mlong-double-.*|-m(?:96|128)bit-long-double"
+)
+BEFORE_A_FLAG = ("-Xclang", "-mllvm", "-Xlinker")
+
+
+def without_hostile(command: list[str]) -> tuple[list[str], list[str]]:
+    """A compiler's or linker's command without the flags that it must not have, and these flags."""
+    kept: list[str] = []
+    removed = []
+    for word in command:
+        if not HOSTILE.fullmatch(word):
+            kept.append(word)
+            continue
+        if kept[-1] in BEFORE_A_FLAG:
+            removed.append(kept.pop())
+        removed.append(word)
+    return kept, removed
+
+
+# Run beside what was built: exits with 3 if loading it changes arithmetic in the process.
+LOADED = """
+import ctypes, sys
+import numpy as np
+def arithmetic(): return repr((sys.float_info.min / 2, np.longdouble(1) / 3))  # a mode may change == too
+before = arithmetic()
+for path in sys.argv[1:]:
+    try:
+        ctypes.CDLL(path)
+    except OSError:
+        continue  # built for another machine
+    if arithmetic() != before:
+        print(path)
+        sys.exit(3)
+"""
+
+
+class CheckedBuild(build_ext):
+    """Builds with flags that keep the arithmetic, and looks whether what was built does."""
+
+    def build_extensions(self) -> None:
+        removed: set[str] = set()
+        for name in self.compiler.executables:
+            if command := getattr(self.compiler, name, None):
+                kept, hostile = without_hostile(command)
+                setattr(self.compiler, name, kept)
+                removed.update(hostile)
+        if removed:
+            flags = " ".join(sorted(removed))
+            print(f"setup.py removed flags that would change results: {flags}", file=sys.stderr)
+        super().build_extensions()
+        paths = [os.path.abspath(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
+        loaded = subprocess.run([sys.executable, "-c", LOADED, *paths], capture_output=True, text=True)
+        if loaded.returncode == 3:
+            raise CompileError(
+                f"{loaded.stdout.strip()} changes the arithmetic of every process that loads it: "
+                "build without -ffast-math in the compiler's and linker's flags and configuration"
+            )
 
 
 def openmp() -> list[str]:
@@ -54,20 +133,42 @@ def openmp() -> list[str]:
     return [flag] if found else []
 
 
+def tag(files: list[str]) -> str:
+    """What stands for the content of `files`: two modules with one tag were compiled from the same."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# What compiled modules must agree on: kernels and dispatch on SHARED_BY_KERNELS, all others on each
+# other's C structures too. A module says which it was compiled from, and is refused beside others.
+SHARED_BY_KERNELS = [f"{KERNEL_DIR}/kernel.h"]
+SHARED = [*SHARED_BY_KERNELS, *glob("fastdrop/**/*.pxd", recursive=True), "fastdrop/include/fastdrop.h"]
+TAGS = {
+    "FASTDROP_KERNEL_TAG": f'"fastdrop.kernel {tag(SHARED_BY_KERNELS)}"',
+    "FASTDROP_BUILD_TAG": f'"{tag(SHARED)}"',
+}
+INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)]
+
+
+def compiled_into(name: str) -> list[str]:
+    """The files that a module is compiled from beside its own."""
+    if name.removeprefix("kernels.") in KERNELS:
+        return [*INCLUDED, f"{KERNEL_DIR}/kernel.pxd"]
+    return [*SHARED, *(INCLUDED if name == "kernels.dispatch" else [CHECKS])]
+
+
 def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: str) -> Extension:
     path = "fastdrop/" + name.replace(".", "/")
     return Extension(
         f"fastdrop.{name}",
         [f"{path}.py" if Path(f"{path}.py").exists() else f"{path}.pyx"],
         include_dirs=[KERNEL_DIR, "fastdrop/include", np.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *macros.items()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *(TAGS | macros).items()],
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
-        depends=[
-            *glob("fastdrop/*.pxd"),
-            *glob(f"{KERNEL_DIR}/*.p[xy][di]"),
-            *glob(f"{KERNEL_DIR}/**/*.h", recursive=True),
-        ],
+        depends=["setup.py", *compiled_into(name)],
     )
 
 
@@ -80,6 +181,12 @@ class WithExample(build_py):
             folder = Path(self.build_lib, "fastdrop", "examples")
             folder.mkdir(parents=True, exist_ok=True)
             self.copy_file("examples/mlp_digits.py", str(folder))
+
+
+def made_before_setup(extension: Extension) -> bool:
+    """Whether its C may be of other directives than these."""
+    in_c = Path(extension.sources[0]).with_suffix(".c")
+    return in_c.exists() and in_c.stat().st_mtime < Path("setup.py").stat().st_mtime
 
 
 threads = openmp()
@@ -95,7 +202,7 @@ extensions = [
 ]
 
 setup(
-    cmdclass={"build_py": WithExample},
+    cmdclass={"build_ext": CheckedBuild, "build_py": WithExample},
     options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
@@ -107,5 +214,6 @@ setup(
             "freethreading_compatible": True,
         },
         nthreads=os.cpu_count() if sys.platform == "linux" else 0,
-    )
+        force=any(made_before_setup(extension) for extension in extensions),
+    ),
 )

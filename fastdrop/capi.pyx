@@ -12,9 +12,12 @@ from libc.string cimport memset
 
 from fastdrop.kernels cimport dispatch, kernel
 from fastdrop.kernels.dispatch cimport Sweep
-from fastdrop.kernels.kernel cimport dropout_pass
+from fastdrop.kernels.kernel cimport BUILD_TAG, dropout_pass
 
 from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
+from fastdrop.kernels.dispatch import same_build
+
+same_build(BUILD_TAG, __name__)
 
 
 def get_include():

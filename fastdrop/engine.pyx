@@ -26,7 +26,7 @@ from fastdrop.kernels cimport dispatch
 from fastdrop.kernels.dispatch cimport Columns, Sweep
 from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
+    ALL_KEPT, BFLOAT16, BUILD_TAG, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
     decision_for, dropout_pass,
 )
 from fastdrop.layout cimport MAX_AXES, Layout, lay_out
@@ -35,6 +35,7 @@ from fastdrop.stream cimport Stream, StreamRows
 from fastdrop.strided cimport Operand, Strided, join_axes, piece_of, room_for
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
+from fastdrop.kernels.dispatch import same_build
 from fastdrop.mask import saved_for_backward
 from fastdrop.noise import GaussianNoise, noise_for_backward, noise_probability
 from fastdrop.stream import POSITIONS, as_source
@@ -43,6 +44,7 @@ cdef extern from "numpy/arrayobject.h":
     enum:
         NPY_USERDEF     # the first number that is not NumPy's own
 
+same_build(BUILD_TAG, __name__)
 cnp.import_array()
 
 cdef enum:

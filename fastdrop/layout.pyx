@@ -5,12 +5,14 @@ A kernel knows one stretch, or equally long ones at equal distances in the strea
 
 from libc.string cimport memcpy, memset
 
-from fastdrop.kernels.kernel cimport ALL_KEPT, DRAWN, GAUSSIAN, NONE_KEPT, UNIT, ensure
+from fastdrop.kernels.kernel cimport ALL_KEPT, BUILD_TAG, DRAWN, GAUSSIAN, NONE_KEPT, UNIT, ensure
 
 include "kernels/bits.pxi"
 
 cdef enum:
     LONG_STRETCH = 512      # elements that are worth a run of the kernel
+
+build_tag = BUILD_TAG       # which dispatch compares with its own
 
 
 # --- built ------------------------------------------------------------------------------------

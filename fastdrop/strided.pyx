@@ -7,7 +7,7 @@ is allocated once positions are reserved, and a piece that has not been computed
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
-from fastdrop.kernels.kernel cimport ensure, itemsize
+from fastdrop.kernels.kernel cimport BUILD_TAG, ensure, itemsize
 
 
 cdef extern from *:
@@ -26,6 +26,8 @@ cdef extern from *:
     uint16_t reversed16(uint16_t a) noexcept nogil
     uint32_t reversed32(uint32_t a) noexcept nogil
     uint64_t reversed64(uint64_t a) noexcept nogil
+
+build_tag = BUILD_TAG       # which dispatch compares with its own
 
 
 cdef void join_axes(Strided* arrays) noexcept nogil:

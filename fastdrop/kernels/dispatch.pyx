@@ -4,15 +4,17 @@ Nothing below knows a shape, nothing above an instruction set. Compiled for the 
 the only module that is compiled with OpenMP.
 """
 
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 
 from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.kernels.kernel cimport UNIT, dropout_kernel, dropout_pass, ensure, itemsize
+from fastdrop.kernels.kernel cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_pass, ensure, itemsize
 from fastdrop.layout cimport run_range
 from fastdrop.strided cimport PIECE, gather, room_for, scatter
+
+from fastdrop import layout, strided
 
 
 cdef extern from "cpu_features.h":
@@ -37,6 +39,8 @@ cdef extern from *:
 cdef enum:
     SLICE = 1 << 24         # elements between two looks at pending signals: well below half a second
     SHORT = 1 << 10         # elements that take less time than letting go of the interpreter does
+
+cdef str REBUILD = "fastdrop's compiled modules come from different builds, so install or build it anew"
 
 cdef dropout_kernel* kernel = NULL
 cdef int threads_set = 0                # 0: as many as by default
@@ -191,9 +195,24 @@ def set_thread_work(ptrdiff_t elements):
 
 
 def set_kernel(capsule):
-    """Make the kernel of an instruction set's module the active one."""
+    """Make the kernel of an instruction set's module the active one.
+
+    Raises
+    ------
+    ImportError
+        If the kernel was compiled with another kernel.h than this module, which a structure of it
+        would then be read by.
+    """
     global kernel
-    kernel = <dropout_kernel*> PyCapsule_GetPointer(capsule, "fastdrop.kernel")
+    if not PyCapsule_IsValid(capsule, KERNEL_TAG):
+        raise ImportError(f"{capsule!r} is not of this build, {KERNEL_TAG.decode()!r}: {REBUILD}")
+    kernel = <dropout_kernel*> PyCapsule_GetPointer(capsule, KERNEL_TAG)
+
+
+def same_build(bytes tag, module):
+    """Refuse a `module` that was compiled with other C structures than this one."""
+    if tag != BUILD_TAG:
+        raise ImportError(f"{module} is of build {tag.decode()!r}, not {BUILD_TAG.decode()!r}: {REBUILD}")
 
 
 def active():
@@ -214,3 +233,6 @@ def supports(name):
 built = BUILT.decode().split()      # the instruction sets that setup.py compiled kernels for
 openmp = bool(WITH_OPENMP)
 compiler = COMPILER.decode()
+
+for module in (layout, strided):
+    same_build(module.build_tag, module.__name__)

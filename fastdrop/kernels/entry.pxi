@@ -12,7 +12,7 @@ include "probe.pxi"
 from cpython.pycapsule cimport PyCapsule_New
 
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, ELEMENT_TYPES, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel, ensure,
+    ALL_KEPT, DRAWN, ELEMENT_TYPES, GAUSSIAN, KERNEL_TAG, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel, ensure,
 )
 
 
@@ -189,4 +189,4 @@ this_kernel.finish = stream_end
 this_kernel.add = add
 this_kernel.round = round_sums
 
-kernel = PyCapsule_New(&this_kernel, "fastdrop.kernel", NULL)
+kernel = PyCapsule_New(&this_kernel, KERNEL_TAG, NULL)

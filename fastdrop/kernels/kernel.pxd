@@ -3,6 +3,10 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
 
+cdef extern from *:
+    # What a module was compiled from; setup.py says it. The first names a kernel's capsule.
+    const char* KERNEL_TAG "FASTDROP_KERNEL_TAG"
+    const char* BUILD_TAG "FASTDROP_BUILD_TAG"
 
 cdef extern from "kernel.h":
     enum:

@@ -33,7 +33,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         if (i && !cpu_has(modules[i].name)) continue;
         PyObject *module = PyImport_ImportModule(modules[i].name);
         PyObject *capsule = module ? PyObject_GetAttrString(module, "kernel") : NULL;
-        kernels[count_of_kernels] = capsule ? PyCapsule_GetPointer(capsule, "fastdrop.kernel") : NULL;
+        kernels[count_of_kernels] = capsule ? PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)) : NULL;
         if (!kernels[count_of_kernels]) {
             PyErr_Print();
             abort();
