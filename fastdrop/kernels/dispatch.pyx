@@ -24,6 +24,8 @@ cdef extern from "cpu_features.h":
 cdef extern from "openmp.h":
     const int WITH_OPENMP
     int omp_get_max_threads() nogil
+    int threads_that_start(int wanted) nogil
+    void register_fork_handler(void (*child)() noexcept nogil)
 
 cdef extern from *:
     """
@@ -45,6 +47,8 @@ cdef enum:
 
 cdef dropout_kernel* kernel = NULL
 cdef int threads_set = 0            # 0: what OpenMP says
+cdef int default_threads = 1        # at most so many where none are set,
+cdef int most_threads = 1           # and so many whatever is set
 cdef bint serial = False            # in a forked child, where GNU OpenMP would wait for ever
 cdef ptrdiff_t streaming_bytes = 0  # results above this size bypass the cache
 
@@ -78,7 +82,7 @@ cdef void run_slice(const dropout_pass* task, const rows* shared, ptrdiff_t firs
     cdef ptrdiff_t chunks = (last - first + CHUNK - 1) // CHUNK
     cdef int threads = 1, thread
     if last - first >= ONE_THREAD:
-        threads = min(num_threads(), chunks)
+        threads = threads_that_start(min(num_threads(), chunks))
     if threads == 1:
         run_range(task, shared, first, last)
         return
@@ -204,12 +208,13 @@ cdef int run_columns(
     dropout_pass* task, const rows* shared, const columns* to, ptrdiff_t first, ptrdiff_t last
 ) except -1:
     """As `run`, and the results are added up by column, strip by strip, while they are in the cache."""
-    cdef ptrdiff_t end, strip, strip_size = to.strip * to.row
+    cdef ptrdiff_t end, strip, strips, strip_size = to.strip * to.row
     cdef int threads
     task.streaming = False
     while first < last:
         end = min(first + SLICE, last)
-        threads = num_threads() if end - first >= ONE_THREAD else 1
+        strips = (end - 1) // strip_size + 1 - first // strip_size
+        threads = threads_that_start(min(num_threads(), strips)) if end - first >= ONE_THREAD else 1
         with nogil:
             for strip in prange(
                 first // strip_size, (end - 1) // strip_size + 1, schedule="static", num_threads=threads
@@ -239,9 +244,9 @@ cdef void run_strip(
 
 
 cdef int num_threads() noexcept nogil:
-    if serial:
+    if serial or not WITH_OPENMP:
         return 1
-    return threads_set if threads_set else omp_get_max_threads()
+    return min(threads_set, most_threads) if threads_set else min(omp_get_max_threads(), default_threads)
 
 
 def get_num_threads():
@@ -253,8 +258,16 @@ def set_num_threads(int count):
     threads_set = count
 
 
-def run_serially():
-    """One thread from now on, whatever is set."""
+def set_thread_limits(int default_limit, int most):
+    """How many threads a call uses at most where no number is set, and where one is."""
+    global default_threads, most_threads
+    default_threads = default_limit
+    most_threads = most
+
+
+cdef void run_serially() noexcept nogil:
+    """One thread from now on: after a fork the threads of a GNU OpenMP team are gone, and a child would
+    wait for them for ever."""
     global serial
     serial = True
 
@@ -282,4 +295,5 @@ def supports(name):
 
 built = BUILT.decode().split()      # the instruction sets that setup.py compiled kernels for
 openmp = bool(WITH_OPENMP)
+register_fork_handler(run_serially)
 compiler = COMPILER.decode()
