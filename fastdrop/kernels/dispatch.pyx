@@ -24,6 +24,7 @@ cdef extern from "openmp.h":
     const int WITH_OPENMP
     int omp_get_max_threads() nogil
     int threads_that_start(int wanted) nogil
+    void register_fork_handler(void (*child)() noexcept nogil)
 
 cdef extern from *:
     """
@@ -44,6 +45,8 @@ cdef str REBUILD = "fastdrop's compiled modules come from different builds, so i
 
 cdef dropout_kernel* kernel = NULL
 cdef int threads_set = 0                # 0: as many as by default
+cdef int default_threads = 1            # at most so many where none are set,
+cdef int most_threads = 1               # and so many whatever is set
 cdef ptrdiff_t thread_work = 1 << 15    # elements that pay for waking a thread
 cdef bint serial = False                # in a forked child, where GNU OpenMP would wait for ever
 cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cache
@@ -168,9 +171,9 @@ cdef void finish(const Sweep* sweep) noexcept nogil:
 
 
 cdef int num_threads() noexcept nogil:
-    if serial:
+    if serial or not WITH_OPENMP:
         return 1
-    return threads_set if threads_set else omp_get_max_threads()
+    return min(threads_set, most_threads) if threads_set else min(omp_get_max_threads(), default_threads)
 
 
 def get_num_threads():
@@ -182,8 +185,16 @@ def set_num_threads(int count):
     threads_set = count
 
 
-def run_serially():
-    """One thread from now on, whatever is set."""
+def set_thread_limits(int default_limit, int most):
+    """How many threads a call uses at most where no number is set, and where one is."""
+    global default_threads, most_threads
+    default_threads = default_limit
+    most_threads = most
+
+
+cdef void run_serially() noexcept nogil:
+    """One thread from now on: after a fork the threads of a GNU OpenMP team are gone, and a child would
+    wait for them for ever."""
     global serial
     serial = True
 
@@ -232,6 +243,7 @@ def supports(name):
 
 built = BUILT.decode().split()      # the instruction sets that setup.py compiled kernels for
 openmp = bool(WITH_OPENMP)
+register_fork_handler(run_serially)
 compiler = COMPILER.decode()
 
 for module in (layout, strided):

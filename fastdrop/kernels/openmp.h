@@ -1,4 +1,4 @@
-/* OpenMP where the compiler has it, one thread where not. */
+/* OpenMP where the compiler has it, one thread where not; threads that can start, and forks. */
 #ifdef _OPENMP
 #include <omp.h>
 #define WITH_OPENMP 1
@@ -9,7 +9,71 @@ static inline int omp_get_max_threads(void)
     return 1;
 }
 #endif
+
+#if defined(_OPENMP) && !defined(_WIN32)
+#include <pthread.h>
+#include <stdlib.h>
+
+static void *wait_at_gate(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* How many of `wanted` threads can live at once: they are created, then let go together. */
+static int count_threads(int wanted)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t *threads = malloc(wanted * sizeof(*threads));
+    int created = 0, joined;
+    if (threads == NULL)
+        return 0;
+    pthread_mutex_lock(&gate);
+    while (created < wanted && pthread_create(&threads[created], NULL, wait_at_gate, &gate) == 0)
+        created++;
+    pthread_mutex_unlock(&gate);
+    for (joined = 0; joined < created; joined++)
+        pthread_join(threads[joined], NULL);
+    free(threads);
+    return created;
+}
+
+/* How many threads, the calling one included, a parallel region can have that wants more than one.
+ *
+ * OpenMP ends the process when it cannot create a thread. So before a region that has more threads
+ * than the calling thread's last one, as many are created as a trial. OpenMP itself creates one less
+ * than that: the room of one is left for what else it allocates. The last region counts and not the
+ * largest, because libgomp lets threads end that a region does not use. */
+static inline int threads_that_start(int wanted)
+{
+    static _Thread_local int last = 1;
+    int created;
+    if (wanted <= 1 || omp_in_parallel())
+        return 1;
+    if (wanted > last) {
+        created = count_threads(wanted);
+        if (created <= 1)
+            return 1;
+        wanted = created;
+    }
+    last = wanted;
+    return wanted;
+}
+
+/* Call `child` in the child of every fork(), also of one that Python does not see. */
+static inline void register_fork_handler(void (*child)(void))
+{
+    pthread_atfork(NULL, NULL, child);
+}
+#else
 static inline int threads_that_start(int wanted)
 {
     return wanted;
 }
+
+static inline void register_fork_handler(void (*child)(void))
+{
+    (void)child;
+}
+#endif
