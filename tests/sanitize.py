@@ -7,6 +7,7 @@ Without a name, all of BUILDS. The package is copied and built apart, so the che
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -105,13 +106,14 @@ def passes(name: str, build: Build, options: list[str]) -> bool:
             libraries.append(shared_library(build, Path(folder)))
         preload = ":".join(libraries)
         command = [
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=no"),  # else reports are lost
             *(f"tests/test_{test}.py" for test in build.tests),
             *(("-k", build.chosen) if build.chosen else ()),
         ]
         starter = (*build.command, *(("env", f"LD_PRELOAD={preload}") if preload else ()))
         tests = run(tree, *command, *options, starter=starter, **build.environment)
         errors = [error for report in tree.glob(REPORTS.replace("%p", "*")) for error in ours(report)]
+        errors += sorted(set(re.findall("^SUMMARY: .*", tests.stdout + tests.stderr, re.MULTILINE)))
     said = tests.stdout[-2000:], tests.stderr[-8000:], *errors[:20]
     print(f"{name}: exit {tests.returncode}", *said, flush=True)
     return tests.returncode == 0 and not errors
