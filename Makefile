@@ -54,8 +54,8 @@ fuzz: $(DONE)/build $(DONE)/test  ## random arguments through the raw entry poin
 guided: $(DONE)/build $(DONE)/test  ## coverage-guided passes through the kernels, by clang's libFuzzer (10 minutes)
 	$(RUN) tests/guided.py $(or $(ARGS),--seconds 600)
 
-mutations: $(DONE)/build $(DONE)/test  ## inject faults into the kernels; the tests have to find each (7 minutes)
-	$(RUN) tests/mutate.py $(ARGS)
+mutations: $(DONE)/build $(DONE)/test  ## faults made by rule; the tests have to find each (ARGS="--sample 500"; 1 hour)
+	$(RUN) tests/mutate.py $(or $(ARGS),--sample 100)
 
 coverage: $(DONE)/build $(DONE)/test  ## which lines of Python and Cython the tests run (15 minutes)
 	$(PIP) install 'coverage>=7.10'

@@ -1,96 +1,338 @@
-"""Faults injected into the kernels, one at a time: which test finds each?
+"""Mutants: the package with one small fault each, made by rule. Which of them do the tests not find?
 
-    python tests/mutate.py [PYTEST ARGUMENTS]
+    python tests/mutate.py [--files NAME ...] [--sample N] [--seed N] [--seconds N] [--list] [PYTEST OPTIONS]
 
-The package is copied and built apart, so the checkout stays as it is. The exit code is 1 where a
-fault is not found.
+The checkout must be built. It is copied, and only what a mutant changes is compiled there, with little
+optimisation; of the kernels only the best that this machine has is compiled and tested. A mutant that
+crashes, hangs or takes all memory is found. The exit code is 1 where one survives.
 """
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
+import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fastdrop import cpu
 from support import ROOT
 
-TESTS = [
-    f"tests/test_{name}.py" for name in ("random123", "kernels", "properties", "variants", "guard_pages")
-]
+
+def pairs(text: str) -> dict[str, str]:
+    return dict(pair.split() for pair in text.split(","))
 
 
-class Fault(NamedTuple):
-    what: str
-    file: str
-    text: str
-    wrong: str
+BEST = cpu.available()[0]
+FILES = ("*.pyx", "*.pxi", "arguments.py", "mask.py", "noise.py", "stream.py")
+UNTESTED = ("probe.pxi",)  # is itself for tests
+# What finds most comes first.
+TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "properties", "arguments")
+OWN_TESTS = pairs("arguments.py arguments, mask.py mask, stream.py stream")  # of a file, before these
+OWN_TESTS["capi.pyx"] = "cimport"
+MEMORY = 8 << 30  # bytes of address space for the tests
+
+# Lines of code of which no mutant changes a result, by file, and why.
+SPEED = "It decides how fast, and nothing else."
+EQUIVALENT = {
+    ("dispatch.pyx", "SLICE = 1 << 24"): "How often a call looks at signals is time, and tested as such.",
+    ("dispatch.pyx", "HOLD_GIL = 1 << 10"): SPEED,
+    ("dispatch.pyx", "ONE_THREAD = 1 << 16"): SPEED,
+    ("dispatch.pyx", "LONG_ROW = 512"): SPEED,
+    ("apply.pxi", "AHEAD = 4096"): SPEED,
+    ("apply.pxi", "prefetch(x + 64 * i + AHEAD)"): SPEED,
+}
+
+OPERATORS = pairs(
+    "< <=, <= <, > >=, >= >, == !=, != ==, + -, - +, * +, // %, % //, << >>, >> <<, & |, | &, ^ |,"
+    "+= -=, -= +=, *= +=, //= %=, |= &=, &= |=, ^= |=, <<= >>=, >>= <<="
+)
+NAMES = pairs(
+    "and or, or and, min max, max min, True False, False True, first last, last first, low high, high low"
+)
+DECLARATION = re.compile("import|from|cimport|include|ctypedef|global|nonlocal|@|def|class")
+NOT_DELETED = re.compile("if|elif|else|for|while|with|try|except|finally|return|yield|assert|pass")
+
+# Run setup.py for some sources alone.
+BUILD = """
+import runpy, sys
+import Cython.Build
+cythonize, sources = Cython.Build.cythonize, sys.argv.pop(1).split(",")
+
+def some(extensions, **options):
+    chosen = [extension for extension in extensions if extension.sources[0] in sources]
+    for extension in chosen:
+        extension.extra_compile_args.append("-O1")
+    return cythonize(chosen, **options | {"force": True, "nthreads": 0})
+
+Cython.Build.cythonize = some
+sys.argv = ["setup.py", "--quiet", "build_ext", "--inplace", "--force", "--parallel", "1"]
+runpy.run_path("setup.py")
+"""
 
 
-FAULTS = [
-    Fault(
-        "one wrong bit of a block that was tied", "bernoulli.pxi", "|= ties[2 * i]\n", "|= ties[2 * i] ^ 1\n"
-    ),
-    Fault("the next plane", "bernoulli.pxi", "blocks_set(0, plane))", "blocks_set(0, plane + 1))"),
-    Fault("the first round of another plane", "bernoulli.pxi", "= words[1]", "= words[0]"),
-    Fault("a threshold one too large", "bernoulli.pxi", "= threshold\n", "= threshold + 1\n"),
-    Fault(
-        "the halves of the seed swapped",
-        "entry.pxi",
-        "task.seed[0], task.seed[1]",
-        "task.seed[1], task.seed[0]",
-    ),
-    Fault("a block carried over lost", "entry.pxi", "carry_last_block(now, ahead)", "pass"),
-    Fault("six rounds", "ars.pxi", "ROUNDS = 7 ", "ROUNDS = 6 "),
-    Fault("the golden ratio in its last digit", "ars.pxi", "0x9E3779B97F4A7C15", "0x9E3779B97F4A7C14"),
-    Fault(
-        "a lost tail",
-        "apply.pxi",
-        "apply_part(dtype, form, task, first + body, last - first - body, keep, body)",
-        "pass",
-    ),
-    Fault(
-        "the words of a mask at odd bits swapped",
-        "bits.pxi",
-        "(high << (64 - shift))",
-        "(low << (64 - shift))",
-    ),
-    Fault("bits before a part of a byte lost", "bits.pxi", "end[0] = bits[first >> 3]", "end[0] = 0"),
-    Fault("the jump between rows lost", "entry.pxi", "first // task.row * task.jump", "0"),
-    Fault("planes that stop at the 32nd", "bernoulli.pxi", "plane < 64", "plane < 32"),
-]
+class Mutant(NamedTuple):
+    file: str  # relative to the checkout
+    line: int
+    rule: str
+    start: int  # of what is replaced, in the file's text
+    end: int
+    new: str
+
+    def of(self, text: str) -> str:
+        return text[: self.start] + self.new + text[self.end :]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.rule}"
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", nargs="+", default=FILES, help="names or patterns of names")
+    parser.add_argument("--sample", type=int, help="how many, drawn from all")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after that")
+    parser.add_argument("--list", action="store_true", help="only name them")
+    options, arguments = parser.parse_known_args()
+    check_equivalent()
+    mutants = [mutant for path in sources(options.files) for mutant in mutants_of(path)]
+    if options.sample is not None:
+        mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
+    if options.list:
+        print(*mutants, f"{len(mutants)} mutants", sep="\n")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        tree = copy_tree(Path(folder, "fastdrop"))
-        missed = [fault.what for fault in FAULTS if not found(tree, fault, arguments)]
-    print(
-        f"{len(FAULTS) - len(missed)} of {len(FAULTS)} found"
-        + "".join(f"\nmissed: {what}" for what in missed)
-    )
-    return 1 if missed else 0
+        outcomes = tried(Bench(Path(folder), mutants, arguments), mutants, time.monotonic() + options.seconds)
+    for file in sorted({mutant.file for mutant in outcomes}):
+        counts = Counter(outcome for mutant, outcome in outcomes.items() if mutant.file == file)
+        print(f"{file}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    return "SURVIVED" in outcomes.values()
 
 
-def found(tree: Path, fault: Fault, arguments: list[str]) -> bool:
-    """Whether the tests fail with the fault in the kernels."""
-    path = tree / "fastdrop" / "kernels" / fault.file
-    right = path.read_text()
-    if right.count(fault.text) != 1:
-        raise SystemExit(f"{fault.what}: {fault.text!r} must stand once in {fault.file}")
-    path.write_text(right.replace(fault.text, fault.wrong))
-    try:
-        run(tree, "setup.py", "--quiet", "build_ext", "--inplace").check_returncode()
-        tests = run(tree, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS, *arguments)
-    finally:
-        path.write_text(right)
-    finder = re.search(r"^(?:FAILED|ERROR) (\S+)", tests.stdout, re.MULTILINE)
-    print(f"{fault.what}: {finder[1] if finder else 'NOT FOUND'}", flush=True)
-    return finder is not None
+def tried(bench: Bench, mutants: list[Mutant], until: float) -> dict[Mutant, str]:
+    outcomes: dict[Mutant, str] = {}
+    for mutant in mutants:
+        if time.monotonic() > until:
+            break
+        outcomes[mutant], by = bench.outcome(mutant)
+        print(f"{mutant}: {outcomes[mutant]} {by}", flush=True)
+        if outcomes[mutant] == "SURVIVED":
+            print(changed_lines(mutant), flush=True)
+    return outcomes
+
+
+def changed_lines(mutant: Mutant) -> str:
+    text = (ROOT / mutant.file).read_text()
+    before = text.splitlines()[mutant.line - 1].strip()
+    after = mutant.of(text).splitlines()[mutant.line - 1].strip()
+    return f"    - {before}\n    + {after}"
+
+
+# --- the rules --------------------------------------------------------------------------------
+
+
+class Statement(NamedTuple):
+    tokens: list[tokenize.TokenInfo]
+    in_enum: bool
+
+
+def sources(names: Iterable[str]) -> list[Path]:
+    found = {path for name in names for path in (ROOT / "fastdrop").rglob(name)}
+    left_out = {*UNTESTED, *(f"{name}.pyx" for name in cpu.KERNELS)}  # a kernel's own file only includes
+    return sorted(path for path in found if path.name not in left_out and path.parent.name != "commands")
+
+
+def check_equivalent() -> None:
+    lines = {(path.name, code(line)) for path in sources(FILES) for line in path.read_text().splitlines()}
+    for name, line in EQUIVALENT.keys() - lines:
+        raise SystemExit(f"EQUIVALENT names a line that {name} does not have: {line!r}")
+
+
+def code(line: str) -> str:
+    return line.split("  #")[0].strip()
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    text, file = path.read_text(), str(path.relative_to(ROOT))
+    lines = text.splitlines(keepends=True)
+    starts = [sum(map(len, lines[:row])) for row in range(len(lines) + 1)]
+    for statement in statements(text):
+        for rule, first, last, new in changes(statement, text, starts):
+            row = first.start[0]
+            if (path.name, code(lines[row - 1])) not in EQUIVALENT:
+                start, end = (starts[place[0] - 1] + place[1] for place in (first.start, last.end))
+                yield Mutant(file, row, rule, start, end, new)
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """The logical lines of code that computes something."""
+    tokens: list[tokenize.TokenInfo] = []
+    blocks: list[tuple[int, str]] = []  # indentation and kind of the declarations around
+    left_out = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.NEWLINE:
+            tokens += [token] if token.type not in left_out else []
+            continue
+        words, column = [one.string for one in tokens], tokens[0].start[1]
+        blocks = [block for block in blocks if block[0] < column]
+        around = {kind for _, kind in blocks}
+        if words[0] in ("cdef", "ctypedef") and words[-1] == ":" and "(" not in words:
+            blocks.append((column, words[1] if words[1] in ("enum", "class") else "types"))
+        elif (
+            not DECLARATION.fullmatch(words[0])
+            and "types" not in around
+            and tokens[0].type != tokenize.STRING
+        ):
+            yield Statement(tokens, "enum" in around)
+        tokens = []
+
+
+def changes(
+    statement: Statement, text: str, starts: list[int]
+) -> Iterator[tuple[str, tokenize.TokenInfo, tokenize.TokenInfo, str]]:
+    """A rule's name, the first and last token of what it replaces, and what stands there instead."""
+    tokens = statement.tokens
+    words = [token.string for token in tokens]
+    declares = words[0] in ("cdef", "cpdef") or words[1:2] == [":"]
+    if words[0] == "raise" or not (declares or statement.in_enum or NOT_DELETED.fullmatch(words[0])):
+        yield "deleted", tokens[0], tokens[-1], "pass"
+    if words[0] == "raise" or (declares and (words[-1] == ":" or "=" not in words)):
+        return
+    for i in range(words.index("=") if declares else 0, len(tokens)):
+        for rule, new in changes_of_token(tokens[i], words[i + 1 : i + 2] == ["not"]):
+            yield rule, tokens[i], tokens[i], new
+        if words[i] in ("if", "elif", "while") and (end := end_of_condition(words, i + 1)):
+            first, last = tokens[i + 1], tokens[end - 1]
+            start, stop = (starts[place[0] - 1] + place[1] for place in (first.start, last.end))
+            yield "negated", first, last, f"not ({text[start:stop]})"
+
+
+def changes_of_token(token: tokenize.TokenInfo, before_not: bool) -> Iterator[tuple[str, str]]:
+    word = token.string
+    around = token.line[token.start[1] - 1 : token.start[1]] + token.line[token.end[1] : token.end[1] + 1]
+    if token.type == tokenize.OP and word in OPERATORS and around.isspace() and len(around) == 2:
+        yield f"{word} -> {OPERATORS[word]}", OPERATORS[word]  # else a cast, a pointer or a sign
+    elif token.type == tokenize.NAME and word in NAMES:
+        yield f"{word} -> {NAMES[word]}", NAMES[word]
+    elif word == "not":
+        yield "not deleted", ""
+    elif word == "is" and not before_not:
+        yield "is -> is not", "is not"
+    elif token.type == tokenize.NUMBER and word.isdigit():
+        yield f"{word} -> {int(word) + 1}", str(int(word) + 1)
+        if int(word) > 1:
+            yield f"{word} -> {int(word) - 1}", str(int(word) - 1)
+    elif token.type == tokenize.NUMBER and word.startswith("0x"):
+        yield f"{word} -> {int(word, 16) ^ 1:#x}", f"{int(word, 16) ^ 1:#x}"
+
+
+def end_of_condition(words: list[str], first: int) -> int:
+    """The index after a condition; 0 where another rule negates it already, or it filters a loop."""
+    depth = 0
+    for i in range(first, len(words)):
+        depth += (words[i] in "([{") - (words[i] in ")]}")
+        if depth < 0:
+            return 0
+        if depth == 0 and words[i] in (":", "else"):
+            negated = {"not", "is", "==", "!="}.intersection(words[first:i])
+            return i if not negated or {"and", "or"}.intersection(words[first:i]) else 0
+    return 0
+
+
+# --- the tests on a mutant --------------------------------------------------------------------
+
+
+class Bench:
+    """A copy of the package in which one file at a time is changed."""
+
+    def __init__(self, folder: Path, mutants: list[Mutant], arguments: list[str]) -> None:
+        self.tree = copy_tree(folder / "fastdrop")
+        self.modules = [path.relative_to(ROOT) for path in (ROOT / "fastdrop").rglob("*.so")]
+        self.restore()
+        path = self.tree / "fastdrop" / "cpu.py"
+        path.write_text(re.sub(r"(?m)^KERNELS = .*", f"KERNELS = ({BEST!r},)", path.read_text()))
+        self.arguments = arguments
+        self.limits = [(resource.RLIMIT_AS, MEMORY)]
+        self.seconds: float | None = None
+        outcome, by = self.tested({mutant.file for mutant in mutants})
+        if outcome != "SURVIVED":
+            raise SystemExit(f"Without a fault a test fails: {by}")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = int(20 + 3 * (used.ru_utime + used.ru_stime))
+        self.limits.append((resource.RLIMIT_CPU, seconds))
+        self.seconds = 20 * seconds  # of the clock, for what waits for ever
+        print(f"No test fails without a fault. A mutant may compute for {seconds} seconds.", flush=True)
+
+    def outcome(self, mutant: Mutant) -> tuple[str, str]:
+        """What became of a mutant, and which test has found it."""
+        path = self.tree / mutant.file
+        text = path.read_text()
+        path.write_text(mutant.of(text))
+        try:
+            return self.tested({mutant.file}) if self.built(modules_with(path)) else ("not compiled", "")
+        finally:
+            path.write_text(text)
+            self.restore()
+
+    def restore(self) -> None:
+        for path in self.modules:
+            shutil.copy2(ROOT / path, self.tree / path)
+
+    def built(self, modules: Iterator[Path]) -> bool:
+        others = set(cpu.KERNELS) - {BEST}
+        names = ",".join(str(path.relative_to(self.tree)) for path in modules if path.stem not in others)
+        return run(self.tree, "-c", BUILD, names).returncode == 0
+
+    def limit(self) -> None:
+        for kind, most in self.limits:
+            resource.setrlimit(kind, (most, most))
+
+    def tested(self, files: set[str]) -> tuple[str, str]:
+        own = {OWN_TESTS[name] for name in map(os.path.basename, files) if name in OWN_TESTS}
+        tests = [path for name in (*own, *TESTS) for path in self.tree.glob(f"tests/**/test_{name}.py")]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-k", "not [reference"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *options, *tests, *self.arguments],
+            cwd=self.tree,
+            env=os.environ | {"PYTHONPATH": str(self.tree), "FASTDROP_ISA": BEST},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=self.limit,
+        )
+        try:
+            said, _ = process.communicate(timeout=self.seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return "found", "by the time limit"
+        if process.returncode == 0:
+            return "SURVIVED", ""
+        finder = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+        return "found", f"by {finder[1]}" if finder else f"by exit code {process.returncode}"
+
+
+def modules_with(path: Path) -> Iterator[Path]:
+    """The module that a file is, or those that include it."""
+    if path.suffix != ".pxi":
+        yield path
+        return
+    for other in path.parent.glob("*.p[xy][xi]"):
+        if re.search(rf'^include "{re.escape(path.name)}"', other.read_text(), re.MULTILINE):
+            yield from modules_with(other)
 
 
 def copy_tree(tree: Path) -> Path:
@@ -110,4 +352,4 @@ def run(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,6 +7,7 @@ Without a name, all of BUILDS. The package is copied and built apart, so the che
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,12 @@ from xml.etree import ElementTree
 
 from mutate import copy_tree, run
 
+from support import DATA
+
 TESTS = ("kernels", "variants", "arrays", "mask", "properties")
 MALLOC = {"PYTHONMALLOC": "malloc"}  # every object is the system's, and watched
 ONE_THREAD = {"FASTDROP_NUM_THREADS": "1"}  # GNU OpenMP's own barriers look like races
+CHECKED = "-DFASTDROP_ASSERT -g1"  # what the code says of itself is checked as it runs
 REPORTS = "valgrind.%p.xml"
 
 
@@ -30,6 +34,7 @@ class Build(NamedTuple):
     compiler: str = "gcc"
     edits: tuple[tuple[str, str, str], ...] = ()  # file, text, what stands there instead
     libraries: tuple[str, ...] = ()  # preloaded
+    source: str = ""  # in tests/data: compiled and preloaded too
     command: tuple[str, ...] = ()  # runs the interpreter
     environment: Mapping[str, str] = MappingProxyType({})
     tests: tuple[str, ...] = TESTS
@@ -38,21 +43,30 @@ class Build(NamedTuple):
 
 BUILDS = {
     "address": Build(
-        flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=shift-base -g1",
+        flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=shift-base "
+        + CHECKED,
         libraries=("libasan.so", "libubsan.so"),
         # The interpreter leaves memory to the system at its end.
         environment=MALLOC | {"ASAN_OPTIONS": "detect_leaks=0"},
     ),
     "thread": Build(
-        flags="-fsanitize=thread -g1",
+        flags=f"-fsanitize=thread {CHECKED}",
         libraries=("libtsan.so",),
         command=("setarch", "-R"),  # gcc 12's finds no room in a randomised address space
         environment=ONE_THREAD | {"TSAN_OPTIONS": "exitcode=66"},
         tests=("concurrency",),
         chosen="test_calls_of_every_kind or test_threads_with or test_threads_on",
     ),
+    "openmp": Build(  # the threads of one call
+        flags=f"-fsanitize=thread {CHECKED}",
+        libraries=("libtsan.so",),
+        source="openmp_on_pthreads.c",
+        command=("setarch", "-R"),
+        environment={"TSAN_OPTIONS": "exitcode=66"},
+        tests=("races",),
+    ),
     "valgrind": Build(
-        flags="-g1",
+        flags=CHECKED,
         command=("valgrind", "--error-limit=no", "--xml=yes", f"--xml-file={REPORTS}"),
         environment=MALLOC | ONE_THREAD,
         tests=("kernels",),
@@ -87,15 +101,19 @@ def passes(name: str, build: Build, options: list[str]) -> bool:
         return False
     with tempfile.TemporaryDirectory() as folder:
         tree = compiled(copy_tree(Path(folder, "fastdrop")), build)
-        preload = ":".join(library(build.compiler, file) for file in build.libraries)
+        libraries = [library(build.compiler, file) for file in build.libraries]
+        if build.source:
+            libraries.append(shared_library(build, Path(folder)))
+        preload = ":".join(libraries)
         command = [
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=no"),  # else reports are lost
             *(f"tests/test_{test}.py" for test in build.tests),
             *(("-k", build.chosen) if build.chosen else ()),
         ]
         starter = (*build.command, *(("env", f"LD_PRELOAD={preload}") if preload else ()))
         tests = run(tree, *command, *options, starter=starter, **build.environment)
         errors = [error for report in tree.glob(REPORTS.replace("%p", "*")) for error in ours(report)]
+        errors += sorted(set(re.findall("^SUMMARY: .*", tests.stdout + tests.stderr, re.MULTILINE)))
     said = tests.stdout[-2000:], tests.stderr[-8000:], *errors[:20]
     print(f"{name}: exit {tests.returncode}", *said, flush=True)
     return tests.returncode == 0 and not errors
@@ -117,6 +135,14 @@ def compiled(tree: Path, build: Build) -> Path:
 def library(compiler: str, name: str) -> str:
     found = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
     return found.stdout.strip()
+
+
+def shared_library(build: Build, folder: Path) -> str:
+    """The path of the library that a build's source makes."""
+    path = folder / f"{build.source}.so"
+    command = [build.compiler, *build.flags.split(), "-fPIC", "-shared", DATA / build.source, "-o", path]
+    subprocess.run(command, check=True)
+    return str(path)
 
 
 def ours(report: Path) -> list[str]:
