@@ -181,7 +181,7 @@ cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp
     source = rng if type(rng) is Stream else as_source(rng)
     if isinstance(source, Stream):
         stream = source
-        start = stream.reserve(size)
+        start = stream._take(size)
         seed = stream._seed
     else:
         count, start, strides = source.place(shape, shared)

@@ -124,6 +124,10 @@ class Stream:
         ValueError
             If fewer than `count` positions are left; the stream is then where it was.
         """
+        return self._take(count)
+
+    def _take(self, count: int) -> int:
+        """`reserve` itself, which nothing in a subclass replaces where it is compiled."""
         if type(count) is not int:
             count = integer("count", count)
         self._known()
@@ -370,8 +374,11 @@ class StreamRows:
 
     def reserve(self, count: int) -> int:
         """Move on by `count` positions of the whole batch, and return the first of them."""
+        return self._take(count)
+
+    def _take(self, count: int) -> int:
         self._known()
-        return self._stream.reserve(count)
+        return self._stream._take(count)
 
     def place(
         self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
