@@ -81,7 +81,8 @@ def mc_predict(
         back, and may spawn others, which differ from sample to sample. The result is copied, so
         `predict` may write each into the same array.
     x : array_like
-        The inputs, of which the first axis counts the examples.
+        The inputs, of which the first axis counts the examples. Each sample gets a copy, which `predict`
+        may write to.
     samples : int
         How many predictions to make; at least 1.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
@@ -137,7 +138,7 @@ def mc_predict(
     """
     if not callable(predict):
         raise TypeError(f"predict must be callable, got {type(predict).__name__}")
-    x = np.asarray(x)
+    x = unmasked("x", x)
     samples, stretch = at_least_one("samples", samples), at_least_one("stretch", stretch)
     rows = rows_of_chunks(x, chunk)
     stream = as_stream(rng)
@@ -211,7 +212,7 @@ def one_part(
     predict: Callable[[Any, Any], ArrayLike], x: NDArray[Any], stream: Stream | StreamRows, stretch: int
 ) -> NDArray[Any]:
     start = stream.offset
-    result = numbers(predict(x, stream))
+    result = numbers(predict(x.copy("K"), stream))
     used = stream.offset - start
     if used > stretch:
         raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
@@ -220,10 +221,17 @@ def one_part(
 
 def numbers(prediction: ArrayLike) -> NDArray[Any]:
     """A copy of a prediction, as `predict` may use the memory again."""
-    result = np.array(prediction)
+    result = unmasked("the result of predict", prediction).copy()
     if not np.can_cast(result.dtype, np.complex128, "same_kind"):
         raise TypeError(f"predict must give numbers, got {result.dtype.name}")
     return result
+
+
+def unmasked(name: str, value: ArrayLike) -> NDArray[Any]:
+    """`value` as an array of NumPy's own kind."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array, as its mask would be lost: fill it first")
+    return np.asarray(value)
 
 
 def rows_of_chunks(x: NDArray[Any], chunk: int | None) -> list[slice]:
