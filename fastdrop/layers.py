@@ -525,12 +525,26 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         x = np.asarray(x)
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
+        y = self._result(x, out)  # what can fail comes before weights are drawn
         weights = super().__call__(self.weights)
         self._x = x if self.training else None
-        y = np.matmul(x, weights, out=out)
+        np.matmul(x, weights, out=y)
         if self.bias is not None:
             y += self.bias
         return y
+
+    def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
+        """The array to write to, if the product and the bias can be written there."""
+        shape = (*x.shape[:-1], self.weights.shape[1])
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+        if out is not None and (out.shape != shape or not out.flags.writeable):
+            raise ValueError(f"out must be writable and have shape {shape}, got {out.shape}")
+        no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
+        no_rows = np.matmul(np.empty((0, x.shape[-1]), x.dtype), self.weights, out=no_rows)
+        if self.bias is not None:
+            no_rows += self.bias
+        return np.empty(shape, no_rows.dtype) if out is None else out
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The gradient with respect to the input; those of weights and bias become attributes.
