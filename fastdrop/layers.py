@@ -172,7 +172,7 @@ class _WithMode:
 
     @mode.setter
     def mode(self, value: Mode) -> None:
-        self._mode = arguments.dropout_mode(value)
+        self._mode = arguments.dropout_mode(value)  # type: ignore[misc]  # a slot of the whole layer
 
 
 class _WithSharedAxes:
@@ -190,7 +190,7 @@ class _WithSharedAxes:
     def broadcast_dims(self, value: Axes) -> None:
         axes = tuple(value) if isinstance(value, Iterable) else value
         arguments.shared_axes(axes, arguments.MOST_AXES)  # those of an input are known at a call
-        self._broadcast_dims = axes
+        self._broadcast_dims = axes  # type: ignore[misc]  # a slot of the whole layer
 
 
 class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):

@@ -450,15 +450,15 @@ def as_source(rng: Any) -> Stream | StreamRows | Tile:
     """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
     if isinstance(rng, Tile):
         return rng if type(rng) is Tile else Tile(*Tile._fields(rng))
-    if isinstance(rng, StreamRows):
-        StreamRows._fields(rng)
-        return as_made(rng, StreamRows)
-    return as_stream(rng)
+    return as_lasting_source(rng)
 
 
 def as_lasting_source(rng: Any) -> Stream | StreamRows:
     """What an argument ``rng=`` draws from, if it goes on from call to call."""
-    return as_source(rng) if isinstance(rng, StreamRows) else as_stream(rng)
+    if isinstance(rng, StreamRows):
+        StreamRows._fields(rng)
+        return as_made(rng, StreamRows)
+    return as_stream(rng)
 
 
 def as_stream(rng: Any) -> Stream:
