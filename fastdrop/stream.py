@@ -556,6 +556,8 @@ def checked_children(value: Any) -> int:
 def checked_prefix(value: Any) -> tuple[int, ...]:
     """What a key of `spawn` begins with: a position, as two words of 32 bits, for each call of
     `mc_predict` around it."""
+    if type(value) is tuple and not value:  # as nearly always
+        return ()
     words = tuple([integer("prefix", word) for word in value])
     if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
         raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")
