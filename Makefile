@@ -89,7 +89,7 @@ wheel: dist  ## the tests on the installed wheel, without the source tree, by th
 	for numpy in 'numpy==2.0.*' numpy; do \
 	    $(RUN) -m venv --clear build/wheel && cp -R tests pyproject.toml build/wheel && cd build/wheel && \
 	    bin/python -m pip --disable-pip-version-check --quiet install "$$numpy" \
-	        "$$(ls -t ../../dist/fastdrop-*.whl | head -1)[test]" && \
+	        "$$(ls -t ../../dist/fastdrop_kernels-*.whl | head -1)[test]" && \
 	    bin/python -m pytest $(ARGS) && cd ../.. || exit 1; \
 	done
 
@@ -120,7 +120,8 @@ $(DONE)/build: $(SOURCES) $(DONE)/requires
 	    $(PIP) install --no-build-isolation --no-deps --editable . && touch $(DONE)/installed; fi
 	@touch $@
 
-# The package is there already: this adds what its extra asks for.
+# The package is there already: this adds what its extra requires, without asking an index for the package.
 $(DONE)/%: pyproject.toml | $(DONE)/build
-	$(PIP) install 'fastdrop[$*]'
+	$(RUN) tests/extras.py $* > $@.txt
+	$(PIP) install -r $@.txt
 	@touch $@

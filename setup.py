@@ -86,7 +86,7 @@ threads = openmp()
 extensions = [
     # Plain Python, compiled only to make a call on a small array quicker.
     *(extension(name) for name in ("arguments", "mask", "noise", "stream")),
-    extension("engine"),
+    *(extension(name) for name in ("engine", "layout", "strided")),
     extension("functional"),
     extension("gaussian"),
     extension("capi"),

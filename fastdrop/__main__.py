@@ -87,7 +87,7 @@ def needs(command: str, module: str) -> str:
     """What to do where `command` lacks `module`."""
     if command not in EXTRAS:
         return f"needs {module}, which is not installed"
-    return f"needs {module}, which is not installed: pip install 'fastdrop[{EXTRAS[command]}]'"
+    return f"needs {module}, which is not installed: run pip install '.[{EXTRAS[command]}]' in the checkout"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fastdrop.foreign import base_array
+
 Mode = Literal["inverted", "vanilla"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 MaskMode = Literal["inverted", "vanilla", "alpha"]  # what else a mask can come from
@@ -25,6 +27,7 @@ MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 Axes: TypeAlias = "int | Sequence[int]"
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))  # and bfloat16
+NUMBERS = tuple(dtype.num for dtype in DTYPES)
 
 # What alpha dropout puts in place of a dropped element, before the affine map: the negative limit
 # of SELU, -scale * alpha of Klambauer et al. 2017.
@@ -44,31 +47,34 @@ def arithmetic(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
 
 
+def is_supported(dtype: np.dtype[Any]) -> bool:
+    """Whether the calls take it: told by its number, because long double may equal float64."""
+    return dtype.num in NUMBERS or is_bfloat16(dtype)
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in native byte order, and without metadata."""
+    return np.dtype(dtype.type)
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Its name in an error; NumPy calls a long double of 8 bytes float64."""
+    return "longdouble" if dtype.char == "g" else dtype.name
+
+
 def elements(name: str, value: Any) -> NDArray[Any]:
-    """`value` as an array of a supported dtype, in any byte order, not copied if it is one."""
-    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
-        value = shared(name, value)
-    array = np.asarray(value)
-    if array.dtype.newbyteorder("=") not in DTYPES and not is_bfloat16(array.dtype):
+    """`value` as an exact ndarray of a supported dtype, in any byte order, not copied if it is one."""
+    array = base_array(name, value)
+    if not is_supported(array.dtype):
         accepted = f"{', '.join(dtype.name for dtype in DTYPES)} or bfloat16"
-        raise TypeError(f"{name} must have dtype {accepted}, got {array.dtype.name}")
+        raise TypeError(f"{name} must have dtype {accepted}, got {dtype_name(array.dtype)}")
     return array
-
-
-def shared(name: str, value: Any) -> NDArray[Any]:
-    """Another library's array as one of NumPy's on the same memory."""
-    try:
-        return np.from_dlpack(value)
-    except Exception as error:  # whatever that library raises
-        raise TypeError(
-            f"{name} must lie in memory that NumPy can share, got {type(value).__name__}: {error}"
-        ) from error
 
 
 def alike(name: str, value: Any, like: NDArray[Any], shape: tuple[int, ...], what: str) -> NDArray[Any]:
     """`value` as an array of a certain shape, with the dtype of the input `like`."""
     array = elements(name, value)
-    if array.dtype.newbyteorder("=") != like.dtype.newbyteorder("="):
+    if array.dtype.type is not like.dtype.type:
         raise TypeError(f"{name} must have the input's dtype {like.dtype.name}, got {array.dtype.name}")
     if array.shape != shape:
         raise ValueError(f"{name} must have {what} {shape}, got {array.shape}")
@@ -231,24 +237,24 @@ def prediction_scale(keep_prob: float, mode: Mode) -> float:
 
 
 def result(out: Any, like: NDArray[Any]) -> NDArray[Any]:
-    """The array to write to: `out` if it fits the input `like`, else a new one."""
-    dtype = like.dtype.newbyteorder("=")
+    """The exact ndarray to write to: a view of `out` if it fits the input `like`, else a new one."""
     if out is None:
-        return np.empty(like.shape, dtype)
+        return np.empty(like.shape, native(like.dtype))
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
-    if out.dtype.newbyteorder("=") != dtype:
-        raise TypeError(f"out must have the input's dtype {dtype.name}, got {out.dtype.name}")
-    if out.shape != like.shape:
-        raise ValueError(f"out must have the input's shape {like.shape}, got {out.shape}")
-    if not out.flags.writeable:
+    array = base_array("out", out)
+    if array.dtype.type is not like.dtype.type:
+        raise TypeError(f"out must have the input's dtype {like.dtype.name}, got {dtype_name(array.dtype)}")
+    if array.shape != like.shape:
+        raise ValueError(f"out must have the input's shape {like.shape}, got {array.shape}")
+    if not array.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
-    if overlaps_itself(out):
+    if overlaps_itself(array):
         raise ValueError(
-            f"out must have a place of its own for every element, got strides {out.strides} "
-            f"for shape {out.shape}, where elements may share one"
+            f"out must have a place of its own for every element, got strides {array.strides} "
+            f"for shape {array.shape}, where elements may share one"
         )
-    return out
+    return array
 
 
 def overlaps_itself(array: NDArray[Any]) -> bool:

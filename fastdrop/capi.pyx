@@ -6,12 +6,12 @@ has the same functions for whatever can call a C function pointer.
 
 from pathlib import Path
 
-from libc.math cimport ldexp
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from fastdrop.kernels cimport dispatch, kernel
+from fastdrop.kernels.dispatch cimport Sweep
 from fastdrop.kernels.kernel cimport dropout_pass
 
 from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
@@ -135,7 +135,8 @@ cdef int draw(
     dropout_pass* task, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil:
     """Decisions from the stream."""
-    if not 0 <= keep_prob <= 1:
+    task.decision = kernel.decision_for(keep_prob, &task.threshold)
+    if task.decision < 0:
         return BAD_KEEP_PROB
     if stream == NULL:
         return BAD_POINTER
@@ -144,11 +145,6 @@ cdef int draw(
     task.seed[0] = stream.seed[0]
     task.seed[1] = stream.seed[1]
     task.position = stream.offset
-    if keep_prob == 1:
-        task.decision = kernel.ALL_KEPT
-        return OK
-    task.threshold = <uint64_t> ldexp(keep_prob, 64)  # exact: the cast is the floor
-    task.decision = kernel.DRAWN if task.threshold else kernel.NONE_KEPT
     return OK
 
 
@@ -162,5 +158,13 @@ cdef int apply(dropout_pass* task, const void* x, void* y, ptrdiff_t size) noexc
 
 
 cdef void run(dropout_pass* task, ptrdiff_t size) noexcept nogil:
-    task.streaming = task.y != NULL and dispatch.can_stream(task, size)
-    dispatch.run_slice(task, NULL, 0, size)
+    """The whole pass, which no signal interrupts."""
+    cdef Sweep sweep
+    cdef ptrdiff_t done = 0
+    memset(&sweep, 0, sizeof(sweep))
+    sweep.task = task
+    sweep.size = size
+    sweep.threads = dispatch.threads_for(size)
+    dispatch.begin(&sweep)
+    while done < size:
+        done = dispatch.run_slice(&sweep, done)

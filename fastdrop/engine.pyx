@@ -1,33 +1,43 @@
-"""What is behind the calls: check, allocate, reserve a stretch of the stream, run a pass.
+"""From a call to a kernel, in an order that no call departs from: prepare, gate, compute.
 
-Contiguous native arrays go straight to the kernel, anything else through `numpy.nditer` in
-pieces; what a call accepts and says is in arguments.py, for both.
+Prepare: whatever can run Python code, raise or allocate. Arguments become arrays, numbers and a source of positions;
+results, bits, sums and room for pieces are allocated; what overlaps the result is copied.
+Gate: `seal` reads the C fields of every array that a kernel will touch, once, compares them with each other and with
+what was prepared, and points the pass at them. Python code that ran meanwhile may have changed an array: that is an
+error here. Then positions are reserved.
+Compute: nothing fails and no Python runs, but for signals between two slices, after which the seal is compared again.
+
+What a call accepts and says is in arguments.py. All of it runs in the default floating-point mode.
 """
-
-import math
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
-from libc.math cimport ldexp
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fastdrop cimport arguments
 from fastdrop.kernels cimport dispatch
+from fastdrop.kernels.dispatch cimport Columns, Sweep
+from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.kernels.kernel cimport (
     ALL_KEPT, BFLOAT16, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
-    dropout_pass,
+    decision_for, dropout_pass,
 )
+from fastdrop.layout cimport MAX_AXES, Layout, lay_out
 from fastdrop.mask cimport Mask
-from fastdrop.stream cimport Stream
+from fastdrop.stream cimport Stream, StreamRows
+from fastdrop.strided cimport Operand, Strided, join_axes, piece_of, room_for
 
 from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
 from fastdrop.mask import saved_for_backward
-from fastdrop.stream import as_source
+from fastdrop.noise import GaussianNoise, noise_for_backward, noise_probability
+from fastdrop.stream import POSITIONS, as_source
 
 cdef extern from "numpy/arrayobject.h":
     enum:
@@ -36,188 +46,280 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef enum:
-    PIECE = 1 << 16     # elements of a strided array at a time: buffers stay in cache
     BIAS_ROOM = 16      # elements that a kernel may read past a bias's period
 
 cdef int bfloat16_type = -1     # its number in NumPy, once it has been seen
 
-cdef struct Job:
+cdef struct Call:
     dropout_pass task
-    dispatch.rows rows
-    bint has_rows               # else decisions follow each other
-    dispatch.columns columns
-    bint has_columns            # whether results are added up by column
+    Sweep sweep             # its pointers are to the other members
+    Layout layout
+    Columns columns
+    Strided strided
+    ptrdiff_t bias_length   # -1 without a bias
+    int bias_type           # its element type
 
 
-cdef tuple forward(
-    x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, residual=None, broadcast_dims=()
-):
-    cdef Job job
-    cdef Mask decisions
-    cdef tuple shape
-    if not is_plain(x):
-        x = arguments.elements("x", x)
-    keep_prob = arguments.keep_probability(keep_prob)
-    y = out if fits(out, x) else arguments.result(out, x)
-    begin(&job)
-    job.task.relu = relu
-    if mode == "alpha":
-        job.task.scale, job.task.dropped, job.task.shift = arguments.alpha_affine(keep_prob)
-    else:
-        job.task.scale = arguments.training_scale(keep_prob, mode)
-    bias, residual = add_operands(&job, x, bias, residual)
-    shape = x.shape
-    shared = broadcast_dims
-    if type(shared) is not tuple or len(<tuple> shared):
-        shared = arguments.shared_axes(broadcast_dims, len(shape))
-    mask = None
-    if return_mask and (relu or not shared):
-        bits = empty_bits(cnp.PyArray_SIZE(x))
-        job.task.mask = <unsigned char*> PyBytes_AS_STRING(bits)
-        mask = new_mask(bits, shape, keep_prob, mode)
-    if shared:
-        decisions = keep_mask(shape, keep_prob, shared, rng)
-        take(&job, decisions, shape)
-        if return_mask and not relu:
-            mask = new_mask(decisions._bits, decisions._shape, keep_prob, mode)
-    else:
-        draw(&job, keep_prob, rng, shape, (), cnp.PyArray_SIZE(x))
-    run(&job, x, y, None, residual)
-    return y, mask
+@cython.final
+@cython.freelist(8)
+cdef class Source:
+    """Where a call's decisions come from: how many positions of a stream it reserves, and where in them it draws."""
+    cdef Stream stream      # None: nothing is reserved, as a Tile says where it lies
+    cdef object count       # of positions
+    cdef object key         # the seed
+    cdef uint64_t seed[2]   # low, high
+    cdef uint64_t start     # after the first of the positions
+    cdef tuple strides      # of decisions; None: side by side
+
+
+# --- the calls --------------------------------------------------------------------------------
+
+
+cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, residual=None, broadcast_dims=()):
+    cdef Call call, draws
+    cdef Mask mask = None, decisions = None
+    cdef Source source
+    cdef tuple shape, decided, shared = ()
+    cdef bint masked
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        # Prepare.
+        x = elements("x", x)
+        shape = shape_of(x)
+        keep_prob = arguments.keep_probability(keep_prob)
+        begin(&call, shape)
+        call.task.relu = relu
+        if mode == "alpha":
+            call.task.scale, call.task.dropped, call.task.shift = arguments.alpha_affine(keep_prob)
+        else:
+            call.task.scale = arguments.training_scale(keep_prob, mode)
+        bias = prepared_bias(&call, bias, x)
+        if residual is not None:
+            residual = arguments.residual_for(residual, x)
+        masked = return_mask is True or bool(return_mask)
+        if type(broadcast_dims) is not tuple or len(<tuple> broadcast_dims):
+            shared = arguments.shared_axes(broadcast_dims, len(shape))
+        y = result(out, x)
+        decided = arguments.decided_shape(shape, shared) if shared else shape
+        source = source_of(rng, shape, shared, decided)
+        if masked and (relu or not shared):
+            mask = new_mask(shape, keep_prob, mode)
+            call.task.mask = bits_of(mask)
+        if shared:
+            decisions = begin_mask(&draws, source, decided, keep_prob, mode)
+            take(&call, decisions, shape)
+            mask = mask if relu else decisions
+        else:
+            begin_draws(&call, source, shape, keep_prob)
+        x, residual = apart_from(y, x), apart_from(y, residual)
+        room = prepared_room(&call, x, y, None, residual)
+        returned = (y if out is None else out, mask if masked else None)
+        # Gate.
+        seal(&call, "x", shape, x, y, None, residual)
+        reserve(source)
+        # Compute.
+        if shared:
+            start_at(&draws, source)
+            compute(&draws, "x", decided, None, None, None, None)
+        else:
+            start_at(&call, source)
+        compute(&call, "x", shape, x, y, None, residual)
+        return returned
+    finally:
+        leave_default_mode(mode_before)
 
 
 cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
-    cdef Job job
-    if not is_plain(x):
-        x = arguments.elements("x", x)
-    keep_prob = arguments.keep_probability(keep_prob)
-    mode = arguments.dropout_mode(mode)
-    y = out if fits(out, x) else arguments.result(out, x)
-    begin(&job)
-    job.task.relu = relu
-    job.task.scale = arguments.prediction_scale(keep_prob, mode)
-    job.task.decision = ALL_KEPT
-    bias, residual = add_operands(&job, x, bias, residual)
-    run(&job, x, y, None, residual)
-    return y
+    cdef Call call
+    cdef tuple shape
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        x = elements("x", x)
+        shape = shape_of(x)
+        keep_prob = arguments.keep_probability(keep_prob)
+        mode = arguments.dropout_mode(mode)
+        begin(&call, shape)
+        call.task.relu = relu
+        call.task.scale = arguments.prediction_scale(keep_prob, mode)
+        call.task.decision = ALL_KEPT
+        bias = prepared_bias(&call, bias, x)
+        if residual is not None:
+            residual = arguments.residual_for(residual, x)
+        y = result(out, x)
+        x, residual = apart_from(y, x), apart_from(y, residual)
+        room = prepared_room(&call, x, y, None, residual)
+        seal(&call, "x", shape, x, y, None, residual)
+        compute(&call, "x", shape, x, y, None, residual)
+        return y if out is None else out
+    finally:
+        leave_default_mode(mode_before)
 
 
 cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
-    cdef Job job
-    cdef Mask mask = saved if isinstance(saved, Mask) else None
-    if mask is not None:
-        mask._known()
-    begin(&job)
-    if type(saved) is Mask and keep_prob is None and mode is None and is_plain(dy) and same_shape(dy, mask._shape):
-        job.task.scale = saved.scale
-    else:
-        dy = arguments.elements("dy", dy)
-        saved, job.task.scale = saved_for_backward(saved, keep_prob, mode, dy)
-    sums = add_columns(&job, dy) if bias_grad else None
-    dx = out if fits(out, dy) else arguments.result(out, dy)
-    if mask is not None:
-        take(&job, mask, dy.shape)
-        run(&job, dy, dx, None, None)
-    else:
-        job.task.decision = SAVED_OUTPUT
-        run(&job, dy, dx, saved, None)
-    return (dx, total(sums, dx.dtype)) if bias_grad else dx
+    cdef Call call
+    cdef Mask mask = None
+    cdef tuple shape
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        dy = elements("dy", dy)
+        shape = shape_of(dy)
+        begin(&call, shape)
+        if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
+            call.task.scale = arguments.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
+        else:
+            saved, call.task.scale = saved_for_backward(saved, keep_prob, mode, dy)
+        sums = dbias = None
+        if bias_grad is True or bool(bias_grad):
+            sums, dbias = prepared_columns(&call, dy, shape)
+        dx = result(out, dy)
+        if isinstance(saved, Mask):
+            mask = apart_mask(dx, saved)
+            take(&call, mask, shape)
+            saved = None
+        else:
+            call.task.decision = SAVED_OUTPUT
+        dy, saved = apart_from(dx, dy), apart_from(dx, saved)
+        room = prepared_room(&call, dy, dx, saved, None)
+        returned = dx if out is None else out
+        if sums is not None:
+            returned = (returned, dbias)
+        seal(&call, "dy", shape, dy, dx, saved, None)
+        compute(&call, "dy", shape, dy, dx, saved, None)
+        return returned
+    finally:
+        leave_default_mode(mode_before)
 
 
-cdef Mask keep_mask(shape, keep_prob, shared, rng):
-    """The decisions on an array of a shape, with but one along the axes `shared`."""
-    cdef Job job
-    cdef tuple decided = arguments.decided_shape(shape, shared) if shared else shape
-    cdef cnp.npy_intp size = math.prod(decided)
-    bits = empty_bits(size)
-    begin(&job)
-    job.task.mask = <unsigned char*> PyBytes_AS_STRING(bits)
-    draw(&job, keep_prob, rng, shape, shared, size)
-    run_plain(&job, 0, size)
-    return new_mask(bits, decided, keep_prob, "inverted")
+cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
+    cdef Call draws
+    cdef Mask mask
+    cdef Source source
+    cdef tuple lengths, shared, decided
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        lengths = arguments.shape_of("shape", shape)
+        keep_prob = arguments.keep_probability(keep_prob)
+        shared = arguments.shared_axes(broadcast_dims, len(lengths))
+        decided = arguments.decided_shape(lengths, shared) if shared else lengths
+        source = source_of(rng, lengths, shared, decided)
+        mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
+        reserve(source)
+        start_at(&draws, source)
+        compute(&draws, "x", decided, None, None, None, None)
+        return mask
+    finally:
+        leave_default_mode(mode_before)
 
 
-cdef int multiply(x, noise, y) except -1:
-    """`y = x * noise`, the noise drawn here."""
-    cdef Job job
-    begin(&job)
-    job.task.decision = GAUSSIAN
-    job.task.scale = noise.scale
-    start_at(&job, noise.seed, noise.offset)
-    lay_rows(&job, noise.shape, noise.strides)
-    return run(&job, x, y, None, None)
+cdef gaussian_forward(x, keep_prob, rng, out):
+    cdef Call call
+    cdef Source source
+    cdef tuple shape
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        x = elements("x", x)
+        shape = shape_of(x)
+        keep_prob = noise_probability(keep_prob)
+        y = result(out, x)
+        source = source_of(rng, shape, (), shape)
+        begin(&call, shape)
+        x = apart_from(y, x)
+        room = prepared_room(&call, x, y, None, None)
+        while True:
+            noise = noise_at(source, shape, keep_prob)
+            begin_noise(&call, noise)
+            returned = (y if out is None else out, noise)
+            seal(&call, "x", shape, x, y, None, None)
+            if reserve_from(source, noise):
+                break
+        compute(&call, "x", shape, x, y, None, None)
+        return returned
+    finally:
+        leave_default_mode(mode_before)
 
 
-# --- what a job is made of --------------------------------------------------------------------
+cdef gaussian_backward(dy, noise, out):
+    cdef Call call
+    cdef tuple shape
+    cdef float_mode mode_before = enter_default_mode()
+    try:
+        dy = elements("dy", dy)
+        shape = shape_of(dy)
+        noise = noise_for_backward(noise, dy)
+        dx = result(out, dy)
+        begin(&call, shape)
+        begin_noise(&call, noise)
+        dy = apart_from(dx, dy)
+        room = prepared_room(&call, dy, dx, None, None)
+        seal(&call, "dy", shape, dy, dx, None, None)
+        compute(&call, "dy", shape, dy, dx, None, None)
+        return dx if out is None else out
+    finally:
+        leave_default_mode(mode_before)
 
 
-cdef inline void begin(Job* job) noexcept:
-    """Nothing is kept, read or written yet."""
-    memset(&job.task, 0, sizeof(job.task))
-    job.task.decision = NONE_KEPT
-    job.task.scale = 1
-    job.has_rows = False
-    job.has_columns = False
+# --- prepare: the pass ------------------------------------------------------------------------
 
 
-cdef inline tuple add_operands(Job* job, x, bias, residual):
-    """What is added before and after; the arrays returned must outlive the job."""
-    cdef ptrdiff_t length
-    if bias is not None:
-        bias = arguments.bias_for(bias, x)
-        length = max(bias.size, 1)
-        job.task.period = length * ((BIAS_ROOM + length - 1) // length)
-        bias = np.resize(bias.astype(arguments.arithmetic(bias.dtype)), job.task.period + BIAS_ROOM)
-        job.task.bias = cnp.PyArray_BYTES(bias)
-    if residual is not None:
-        residual = arguments.residual_for(residual, x)
-    return bias, residual
+cdef inline void begin(Call* call, tuple shape) noexcept:
+    """A pass over a shape that keeps, reads and writes nothing yet."""
+    memset(&call.task, 0, sizeof(call.task))
+    memset(&call.sweep, 0, sizeof(call.sweep))
+    call.task.decision = NONE_KEPT
+    call.task.scale = 1
+    call.sweep.task = &call.task
+    call.sweep.size = size_of(shape)
+    call.sweep.threads = dispatch.threads_for(call.sweep.size)
+    call.bias_length = -1
 
 
-cdef int draw(Job* job, double keep_prob, rng, tuple shape, shared, cnp.npy_intp size) except -1:
-    """Reserve the positions of `size` decisions, and take these from there; the last that can raise."""
-    cdef object seed
-    cdef Stream stream
-    source = rng if type(rng) is Stream else as_source(rng)
-    if isinstance(source, Stream):
-        stream = source
-        start = stream._take(size)
-        seed = stream._seed
-    else:
-        count, start, strides = source.place(shape, shared)
-        lay_rows(job, arguments.decided_shape(shape, shared), strides)
-        start += source.reserve(count)
-        seed = source.seed
-    start_at(job, seed, start)
-    if keep_prob == 1:
-        job.task.decision = ALL_KEPT
-    else:
-        # Exact: a float64 times a power of two is not rounded, and the cast is the floor.
-        job.task.threshold = <uint64_t> ldexp(keep_prob, 64)
-        job.task.decision = DRAWN if job.task.threshold else NONE_KEPT
-    if job.task.decision != DRAWN:
-        job.has_rows = False
+cdef inline Mask begin_mask(Call* draws, Source source, tuple decided, keep_prob, mode):
+    """A pass that draws decisions into a mask, which it returns."""
+    cdef Mask mask = new_mask(decided, keep_prob, mode)
+    begin(draws, decided)
+    draws.task.mask = bits_of(mask)
+    begin_draws(draws, source, decided, keep_prob)
+    return mask
+
+
+cdef inline int begin_draws(Call* call, Source source, tuple decided, double keep_prob) except -1:
+    """Decisions that are drawn, unless they are certain."""
+    call.task.decision = decision_for(keep_prob, &call.task.threshold)
+    call.task.seed[0], call.task.seed[1] = source.seed[0], source.seed[1]
+    if source.strides is not None and call.task.decision == DRAWN and call.sweep.size:
+        set_layout(call, decided, source.strides)
     return 0
 
 
-cdef inline int start_at(Job* job, object seed, object position) except -1:
-    job.task.position = PyLong_AsUnsignedLongLongMask(position)  # 2**64 where there is no element
-    job.task.seed[0] = PyLong_AsUnsignedLongLongMask(seed)
-    job.task.seed[1] = seed >> 64
+cdef int begin_noise(Call* call, noise) except -1:
+    """Elements that are multiplied by noise."""
+    cdef object seed = noise.seed
+    call.task.decision = GAUSSIAN
+    call.task.scale = noise.scale
+    call.task.seed[0], call.task.seed[1] = PyLong_AsUnsignedLongLongMask(seed), seed >> 64
+    call.task.position = PyLong_AsUnsignedLongLongMask(noise.offset)
+    if call.sweep.size:
+        set_layout(call, noise.shape, noise.strides)
     return 0
 
 
-cdef int take(Job* job, Mask mask, tuple shape) except -1:
+cdef int take(Call* call, Mask mask, tuple shape) except -1:
     """Decisions from a mask, which some axes may share."""
-    job.task.decision = SAVED_BITS
-    job.task.saved = PyBytes_AS_STRING(mask._bits)
-    if mask._shape != shape:
-        lay_rows(job, shape, strides_of(mask._shape))
+    call.task.decision = SAVED_BITS
+    call.task.saved = <const char*> bits_of(mask)
+    if mask._shape != shape and call.sweep.size:
+        set_layout(call, shape, strides_of(mask._shape))
+    return 0
+
+
+cdef int set_layout(Call* call, tuple shape, tuple strides) except -1:
+    if lay_out(&call.layout, shape, strides):
+        call.sweep.layout = &call.layout
     return 0
 
 
 cdef tuple strides_of(tuple shape):
-    """How far apart elements are on each axis, with 0 along axes of length 1."""
+    """How far apart decisions are on each axis, with 0 along axes of length 1, which share one."""
     cdef list strides = []
     stride = 1
     for length in reversed(shape):
@@ -226,105 +328,299 @@ cdef tuple strides_of(tuple shape):
     return tuple(reversed(strides))
 
 
-cdef int lay_rows(Job* job, tuple shape, tuple strides) except -1:
-    """Where decisions are, for as few and long rows as there can be."""
-    cdef list axes = []
-    cdef int axis
-    for length, stride in zip(shape, strides):
-        if length == 1:
-            continue
-        if axes and axes[-1][1] == stride * length:
-            axes[-1] = (axes[-1][0] * length, stride)
-        else:
-            axes.append((length, stride))
-    if not axes or axes[-1][1] > 1:
-        axes.append((1, 1))
-    job.has_rows = len(axes) > 1 or axes[-1][1] != 1
-    job.rows.length, stride = axes.pop()
-    job.rows.uniform = stride == 0
-    job.rows.axes = len(axes)
-    for axis in range(job.rows.axes):
-        job.rows.count[axis], job.rows.stride[axis] = axes[axis]
+cdef prepared_bias(Call* call, bias, x):
+    """A bias as a kernel wants it: in the dtype of the arithmetic, repeated to a period, and then its beginning."""
+    cdef ptrdiff_t length, itemsize, n
+    cdef char* data
+    if bias is None:
+        return None
+    bias = arguments.bias_for(bias, x)
+    call.bias_type = element_type(bias)
+    values = np.ascontiguousarray(bias, arguments.arithmetic(bias.dtype))
+    length, itemsize = cnp.PyArray_SIZE(values), cnp.PyArray_ITEMSIZE(values)
+    call.bias_length = length
+    if length == 0:
+        return None
+    call.task.period = length * ((BIAS_ROOM + length - 1) // length)
+    repeated = PyBytes_FromStringAndSize(NULL, (call.task.period + BIAS_ROOM) * itemsize)
+    data = PyBytes_AS_STRING(repeated)
+    for n in range(call.task.period // length):
+        memcpy(data + n * length * itemsize, cnp.PyArray_BYTES(values), length * itemsize)
+    memcpy(data + call.task.period * itemsize, data, BIAS_ROOM * itemsize)
+    call.task.bias = data
+    return repeated
+
+
+cdef tuple prepared_columns(Call* call, dy, tuple shape):
+    """Room for the sums of the result's columns, strip by strip, and for the bias's gradient."""
+    cdef ptrdiff_t rows
+    cdef cnp.npy_intp dims[2]
+    arguments.columns_of(dy)
+    call.columns.row = shape[len(shape) - 1]
+    call.columns.strip = arguments.rows_in_strip(call.columns.row)
+    rows = call.sweep.size // call.columns.row if call.columns.row else 0
+    call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
+    dims[0], dims[1] = max(call.columns.strips, 1), call.columns.row
+    sums = cnp.PyArray_ZEROS(2, dims, cnp.NPY_FLOAT64, 0)
+    dbias = np.empty(call.columns.row, dy.dtype.newbyteorder("="))
+    call.columns.sums = <double*> cnp.PyArray_DATA(sums)
+    call.columns.total = cnp.PyArray_BYTES(dbias)
+    call.sweep.columns = &call.columns
+    return sums, dbias
+
+
+# --- prepare: where decisions come from -------------------------------------------------------
+
+
+cdef Source source_of(rng, tuple shape, tuple shared, tuple decided):
+    """What `rng` stands for in a call on a shape, of which `decided` is decided."""
+    cdef Source source = Source.__new__(Source)
+    if type(rng) is not Stream:
+        rng = as_source(rng)
+    if isinstance(rng, Stream):
+        source.stream = rng
+        source.count = size_of(decided)
+        source.start = 0
+    else:
+        source.count, start, source.strides = rng.place(shape, shared)
+        source.start = PyLong_AsUnsignedLongLongMask(start)
+        if type(rng) is StreamRows:
+            source.stream = (<StreamRows> rng)._stream
+    if source.stream is None:
+        source.key = rng.seed
+    else:
+        source.stream._known()
+        source.key = source.stream._seed
+    source.seed[0], source.seed[1] = PyLong_AsUnsignedLongLongMask(source.key), source.key >> 64
+    return source
+
+
+cdef inline int reserve(Source source) except -1:
+    """Move the stream on; the last that can raise. `start` is then where the decisions are."""
+    if source.stream is not None:
+        source.start += PyLong_AsUnsignedLongLongMask(Stream.reserve(source.stream, source.count))
     return 0
 
 
-cdef add_columns(Job* job, dy):
-    """The sums of the result's columns, one of each strip of rows."""
-    job.columns.row = arguments.columns_of(dy)
-    job.columns.strip = arguments.rows_in_strip(job.columns.row)
-    job.has_columns = True
-    count = dy.size // job.columns.row if job.columns.row else 0
-    sums = np.zeros(((count + job.columns.strip - 1) // job.columns.strip, job.columns.row))
-    job.columns.sums = <double*> cnp.PyArray_DATA(sums)
-    return sums
+cdef inline void start_at(Call* call, Source source) noexcept:
+    call.task.position = source.start
 
 
-cdef total(sums, dtype):
-    """The strips added up in order."""
-    columns = np.zeros(sums.shape[1])
-    with np.errstate(all="ignore"):
-        for strip in sums:
-            columns += strip
-        return columns.astype(dtype)
+cdef noise_at(Source source, tuple shape, keep_prob):
+    """The noise of a call that reserved its positions now."""
+    offset = 0
+    if source.stream is not None:
+        offset = source.stream._offset
+        if offset + source.count > POSITIONS:
+            Stream.reserve(source.stream, source.count)     # which says what is wrong
+    return GaussianNoise(source.key, offset + source.start, shape, keep_prob, source.strides)
 
 
-# --- how it is run ----------------------------------------------------------------------------
+cdef bint reserve_from(Source source, noise) except -1:
+    """Move the stream on, unless another thread has done so since the noise was prepared."""
+    if source.stream is None:
+        return True
+    if source.stream._offset + source.start != noise.offset:
+        return False
+    Stream.reserve(source.stream, source.count)
+    return True
 
 
-cdef int run(Job* job, x, y, saved, residual) except -1:
-    """Over arrays of one shape; `saved` is the output that decisions come from, or None."""
-    job.task.dtype = element_type(y)
-    if is_plain(y) and is_ready(x, y) and is_ready(saved, y) and is_ready(residual, y):
-        point(&job.task, 0, x, y, saved, residual)
-        return run_plain(job, 0, cnp.PyArray_SIZE(y))
-    return run_pieces(job, x, y, saved, residual)
+# --- prepare: arrays --------------------------------------------------------------------------
 
 
-cdef int run_plain(Job* job, ptrdiff_t first, ptrdiff_t last) except -1:
-    cdef dispatch.rows* rows = &job.rows if job.has_rows else NULL
-    if first == last:
-        return 0
-    if job.has_columns:
-        return dispatch.run_columns(&job.task, rows, &job.columns, first, last)
-    return dispatch.run(&job.task, rows, first, last)
+cdef inline elements(name, value):
+    """`value` as an array of a dtype that kernels know."""
+    if type(value) is cnp.ndarray and element_type(value) >= 0:
+        return value
+    return arguments.elements(name, value)
 
 
-cdef int run_pieces(Job* job, x, y, saved, residual) except -1:
-    """The same for any strides, byte order and overlap, through NumPy's buffers."""
-    cdef ptrdiff_t done = 0, size
-    # At least one axis: NumPy 2.0 to 2.2 do not fill the buffers of arrays without any.
-    operands = [np.atleast_1d(array) for array in (y, x, saved, residual) if array is not None]
-    read = ["readonly", "contig", "nbo", "overlap_assume_elementwise"]
-    pieces = np.nditer(
-        operands,
-        flags=["external_loop", "buffered", "copy_if_overlap", "zerosize_ok"],
-        op_flags=[["writeonly", *read[1:]]] + [read] * (len(operands) - 1),
-        op_dtypes=[y.dtype.newbyteorder("=")] * len(operands),
-        order="C",
-        buffersize=PIECE,
+cdef inline result(out, x):
+    """The array to write to, with nothing but NumPy's own type."""
+    cdef int number = cnp.PyArray_TYPE(x)
+    if out is None and number < NPY_USERDEF:
+        return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), number, 0)
+    if fits(out, x):
+        return out
+    return arguments.result(out, x)
+
+
+cdef inline bint fits(out, x) noexcept:
+    """Whether `out` is, at a glance, a result array for `x`."""
+    return (
+        out is not None
+        and is_plain(x)
+        and is_plain(out)
+        and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
+        and cnp.PyArray_ISWRITEABLE(out)
+        and cnp.PyArray_SAMESHAPE(out, x)
     )
-    with pieces:
-        for arrays in pieces:
-            size = cnp.PyArray_SIZE(arrays[0])
-            point(&job.task, done, arrays[1], arrays[0], None if saved is None else arrays[2],
-                  None if residual is None else arrays[-1])
-            run_plain(job, done, done + size)
-            done += size
+
+
+cdef inline apart_from(y, array):
+    """`array`, copied where writing `y` would change what is yet to be read of it."""
+    return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if array is not None and conflicts(array, y) else array
+
+
+cdef inline Mask apart_mask(y, Mask mask):
+    """The same for a mask, whose bytes nothing but a forged address can reach."""
+    cdef Mask copy
+    if not reaches(y, bits_of(mask), PyBytes_GET_SIZE(mask._bits)):
+        return mask
+    copy = new_mask(mask._shape, mask._keep_prob, mask._mode)
+    memcpy(bits_of(copy), bits_of(mask), PyBytes_GET_SIZE(mask._bits))
+    return copy
+
+
+cdef prepared_room(Call* call, x, y, saved, residual):
+    """Room for the pieces of each thread, where an array is strided."""
+    if is_plain(y) and is_plain(x) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
+        return None
+    room = PyBytes_FromStringAndSize(NULL, call.sweep.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.sweep.size)))
+    call.sweep.room = PyBytes_AS_STRING(room)
+    return room
+
+
+cdef inline Mask new_mask(tuple shape, keep_prob, mode):
+    """A mask whose bits are yet to be written. What else it holds has been checked."""
+    cdef Mask mask = Mask.__new__(Mask)
+    cdef ptrdiff_t size = size_of(shape)
+    mask._bits = PyBytes_FromStringAndSize(NULL, size // 8 + (size % 8 != 0))
+    mask._shape = shape
+    mask._keep_prob = keep_prob
+    mask._mode = mode
+    return mask
+
+
+cdef inline unsigned char* bits_of(Mask mask) except NULL:
+    mask._known()
+    return <unsigned char*> PyBytes_AS_STRING(mask._bits)
+
+
+cdef inline tuple shape_of(array):
+    return array.shape
+
+
+cdef inline ptrdiff_t size_of(tuple shape) noexcept:
+    """The number of elements; a shape has been checked to have fewer than 2**63."""
+    cdef ptrdiff_t size = 1
+    for length in shape:
+        size *= <ptrdiff_t> length
+    return size
+
+
+# --- the gate ---------------------------------------------------------------------------------
+
+
+cdef int seal(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+    """Point the pass at its arrays, all of which have to be what it was prepared for. `x` is called `name`."""
+    cdef int dtype = element_type(y)
+    check_array("out", y, dtype, shape)
+    check_array(name, x, dtype, shape)
+    check_array("saved", saved, dtype, shape)
+    check_array("residual", residual, dtype, shape)
+    if not cnp.PyArray_ISWRITEABLE(y) or overlaps_itself(y):
+        raise changed("out")
+    if call.bias_length >= 0 and (call.bias_type != dtype or call.bias_length != last_length(y)):
+        raise changed("bias")
+    if conflicts(x, y) or conflicts(saved, y) or conflicts(residual, y):
+        raise changed("out")
+    call.task.dtype = dtype
+    if point(&call.task, &call.strided, x, y, saved, residual):
+        if call.sweep.room == NULL:
+            raise changed(name)
+        call.strided.piece = piece_of(call.sweep.size)
+        call.sweep.strided = &call.strided
     return 0
 
 
-cdef inline void point(dropout_pass* task, ptrdiff_t first, x, y, saved, residual) noexcept:
-    """Pointers to where element 0 would be, of arrays that begin with element `first`."""
-    cdef ptrdiff_t skipped = first * cnp.PyArray_ITEMSIZE(y)
-    task.x = <const char*> (<uintptr_t> cnp.PyArray_BYTES(x) - skipped)
-    task.y = <char*> (<uintptr_t> cnp.PyArray_BYTES(y) - skipped)
+cdef int check_seal(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+    """The same after Python code had a chance to run: every array has to be where it was."""
+    cdef dropout_pass task = call.task
+    cdef Strided strided = call.strided
+    if y is None:
+        return 0
+    seal(call, name, shape, x, y, saved, residual)
+    if memcmp(&task, &call.task, sizeof(task)) or (
+        call.sweep.strided != NULL and memcmp(&strided, &call.strided, sizeof(strided))
+    ):
+        raise changed(name)
+    return 0
+
+
+cdef inline int check_array(name, array, int dtype, tuple shape) except -1:
+    if array is not None and (
+        type(array) is not cnp.ndarray or dtype < 0 or element_type(array) != dtype or not has_shape(array, shape)
+    ):
+        raise changed(name)
+    return 0
+
+
+cdef changed(name):
+    return RuntimeError(
+        f"{name} must stay as it is while a call is under way, got an array that a callback or another thread has "
+        "changed"
+    )
+
+
+cdef bint point(dropout_pass* task, Strided* strided, x, y, saved, residual) noexcept:
+    """Whether some of the arrays are strided."""
+    cdef bint some = False
+    cdef int axis
+    task.x = cnp.PyArray_BYTES(x)
+    task.y = cnp.PyArray_BYTES(y)
     if saved is not None:
-        task.saved = <const char*> (<uintptr_t> cnp.PyArray_BYTES(saved) - skipped)
+        task.saved = cnp.PyArray_BYTES(saved)
     if residual is not None:
-        task.residual = <const char*> (<uintptr_t> cnp.PyArray_BYTES(residual) - skipped)
+        task.residual = cnp.PyArray_BYTES(residual)
+    if is_plain(x) and is_plain(y) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
+        return False
+    strided.axes = cnp.PyArray_NDIM(y)
+    for axis in range(strided.axes):
+        strided.count[axis] = cnp.PyArray_DIM(y, axis)
+    point_operand(&strided.x, x)
+    point_operand(&strided.y, y)
+    point_operand(&strided.saved, saved)
+    point_operand(&strided.residual, residual)
+    join_axes(strided)
+    return True
 
 
-# --- arrays -----------------------------------------------------------------------------------
+cdef void point_operand(Operand* operand, array) noexcept:
+    cdef int axis
+    operand.data = NULL
+    if array is None or is_plain(array):
+        return
+    operand.data = cnp.PyArray_BYTES(array)
+    operand.swapped = not cnp.PyArray_ISNOTSWAPPED(array)
+    for axis in range(cnp.PyArray_NDIM(array)):
+        operand.stride[axis] = cnp.PyArray_STRIDE(array, axis)
+
+
+# --- compute ----------------------------------------------------------------------------------
+
+
+cdef int compute(Call* call, name, tuple shape, x, y, saved, residual) except -1:
+    """The pass, slice by slice; signals are looked at between two of them, never after the last."""
+    cdef ptrdiff_t first = 0, size = call.sweep.size
+    dispatch.begin(&call.sweep)
+    if dispatch.is_short(size):
+        if size:
+            dispatch.run_slice(&call.sweep, 0)
+    else:
+        while True:
+            with nogil:
+                first = dispatch.run_slice(&call.sweep, first)
+            if first == size:
+                break
+            PyErr_CheckSignals()
+            check_seal(call, name, shape, x, y, saved, residual)
+    dispatch.finish(&call.sweep)
+    return 0
+
+
+# --- what an array is, by its C fields --------------------------------------------------------
 
 
 cdef inline int element_type(array) noexcept:
@@ -356,31 +652,7 @@ cdef inline bint is_plain(array) noexcept:
     )
 
 
-cdef inline bint is_ready(source, result) noexcept:
-    """Whether the kernel can read an input, if there is one, while it writes the result."""
-    return source is None or is_plain(source) and apart(source, result)
-
-
-cdef inline bint fits(out, x) noexcept:
-    """Whether `out` is, at a glance, a result array for `x`."""
-    return (
-        out is not None
-        and is_plain(x)
-        and is_plain(out)
-        and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
-        and cnp.PyArray_ISWRITEABLE(out)
-        and cnp.PyArray_SAMESHAPE(out, x)
-    )
-
-
-cdef inline bint apart(source, result) noexcept:
-    """Whether contiguous arrays do not overlap, unless they are the same."""
-    cdef const char* a = cnp.PyArray_BYTES(source)
-    cdef const char* b = cnp.PyArray_BYTES(result)
-    return a == b or a + cnp.PyArray_NBYTES(source) <= b or b + cnp.PyArray_NBYTES(result) <= a
-
-
-cdef inline bint same_shape(array, tuple shape):
+cdef inline bint has_shape(array, tuple shape) noexcept:
     cdef int axis, ndim = cnp.PyArray_NDIM(array)
     if len(shape) != ndim:
         return False
@@ -390,15 +662,77 @@ cdef inline bint same_shape(array, tuple shape):
     return True
 
 
-cdef inline empty_bits(cnp.npy_intp size):
-    return PyBytes_FromStringAndSize(NULL, size // 8 + (size % 8 != 0))
+cdef inline cnp.npy_intp last_length(array) noexcept:
+    cdef int ndim = cnp.PyArray_NDIM(array)
+    return cnp.PyArray_DIM(array, ndim - 1) if ndim else -1
 
 
-cdef inline Mask new_mask(bits, shape, keep_prob, mode):
-    """A Mask of what is known to be right."""
-    cdef Mask mask = Mask.__new__(Mask)
-    mask._bits = bits
-    mask._shape = shape
-    mask._keep_prob = keep_prob
-    mask._mode = mode
-    return mask
+cdef inline bint conflicts(array, y) noexcept:
+    """Whether writing `y`, element by element, changes what is yet to be read of an array."""
+    cdef uintptr_t low = 0, high = 0
+    if array is None:
+        return False
+    find_extent(array, &low, &high)
+    return reaches(y, <const void*> low, high - low) and not same_place(array, y)
+
+
+cdef inline bint reaches(y, const void* memory, ptrdiff_t size) noexcept:
+    """Whether elements of `y` may lie in `size` bytes of memory, told by the extents of both."""
+    cdef uintptr_t low = 0, high = 0, start = <uintptr_t> memory
+    find_extent(y, &low, &high)
+    return low < start + size and start < high and low < high
+
+
+cdef inline void find_extent(array, uintptr_t* low, uintptr_t* high) noexcept:
+    """The first byte of an array's elements, and the one after the last."""
+    cdef int axis
+    cdef ptrdiff_t reach
+    low[0] = high[0] = <uintptr_t> cnp.PyArray_BYTES(array)
+    if cnp.PyArray_IS_C_CONTIGUOUS(array):
+        high[0] += cnp.PyArray_NBYTES(array)
+        return
+    for axis in range(cnp.PyArray_NDIM(array)):
+        reach = (cnp.PyArray_DIM(array, axis) - 1) * cnp.PyArray_STRIDE(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    high[0] += cnp.PyArray_ITEMSIZE(array)
+
+
+cdef inline bint same_place(array, y) noexcept:
+    """Whether each element of an array lies where the element of `y` with its index does."""
+    cdef int axis, ndim = cnp.PyArray_NDIM(y)
+    if cnp.PyArray_BYTES(array) != cnp.PyArray_BYTES(y) or cnp.PyArray_NDIM(array) != ndim:
+        return False
+    for axis in range(ndim):
+        if cnp.PyArray_DIM(array, axis) != cnp.PyArray_DIM(y, axis):
+            return False
+        if cnp.PyArray_DIM(y, axis) > 1 and cnp.PyArray_STRIDE(array, axis) != cnp.PyArray_STRIDE(y, axis):
+            return False
+    return True
+
+
+cdef bint overlaps_itself(array) noexcept:
+    """Whether two elements may share memory: some axis steps within the reach of shorter steps."""
+    cdef cnp.npy_intp stride[MAX_AXES]
+    cdef cnp.npy_intp length[MAX_AXES]
+    cdef cnp.npy_intp step, reach = cnp.PyArray_ITEMSIZE(array)
+    cdef int axis, place, axes = 0
+    if cnp.PyArray_IS_C_CONTIGUOUS(array):
+        return False
+    for axis in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_DIM(array, axis) == 1:
+            continue
+        step = abs(cnp.PyArray_STRIDE(array, axis))
+        place = axes
+        while place > 0 and stride[place - 1] > step:
+            stride[place], length[place] = stride[place - 1], length[place - 1]
+            place -= 1
+        stride[place], length[place] = step, cnp.PyArray_DIM(array, axis)
+        axes += 1
+    for axis in range(axes):
+        if stride[axis] < reach:
+            return True
+        reach += stride[axis] * (length[axis] - 1)
+    return False

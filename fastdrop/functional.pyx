@@ -401,6 +401,4 @@ def keep_mask(shape, keep_prob, *, broadcast_dims=(), rng=None):
     array([[False,  True,  True, False],
            [ True,  True, False,  True]])
     """
-    shape = arguments.shape_of("shape", shape)
-    keep_prob = arguments.keep_probability(keep_prob)
-    return engine.keep_mask(shape, keep_prob, arguments.shared_axes(broadcast_dims, len(shape)), rng)
+    return engine.keep_mask(shape, keep_prob, broadcast_dims, rng)

@@ -1,8 +1,6 @@
 """Gaussian dropout: the calls. The noise is drawn where it is used, and kept nowhere."""
 
 from fastdrop cimport engine
-from fastdrop import arguments
-from fastdrop.noise import drawn_noise, noise_for_backward, noise_probability
 
 
 def gaussian_dropout(x, keep_prob, *, rng=None, out=None):
@@ -61,12 +59,7 @@ def gaussian_dropout(x, keep_prob, *, rng=None, out=None):
     >>> bool((dx == y).all())
     True
     """
-    x = arguments.elements("x", x)
-    keep_prob = noise_probability(keep_prob)
-    y = arguments.result(out, x)
-    noise = drawn_noise(rng, x.shape, keep_prob)
-    engine.multiply(x, noise, y)
-    return y, noise
+    return engine.gaussian_forward(x, keep_prob, rng, out)
 
 
 def gaussian_dropout_backward(dy, noise, *, out=None):
@@ -102,8 +95,4 @@ def gaussian_dropout_backward(dy, noise, *, out=None):
     >>> fd.gaussian_dropout_backward([1.0, 1.0, 1.0], noise) * [1.0, 2.0, 4.0] == y
     array([ True,  True,  True])
     """
-    dy = arguments.elements("dy", dy)
-    noise = noise_for_backward(noise, dy)
-    dx = arguments.result(out, dy)
-    engine.multiply(dy, noise, dx)
-    return dx
+    return engine.gaussian_backward(dy, noise, out)

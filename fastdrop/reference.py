@@ -217,7 +217,7 @@ def _forward(
                 values = values + values.dtype.type(shift)
         y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
     mask = Mask(passed_bits, x.shape if relu else decided, keep_prob, mode)
-    return y, mask if return_mask else None
+    return y if out is None else out, mask if return_mask else None
 
 
 def relu_dropout_backward(
@@ -243,7 +243,8 @@ def relu_dropout_backward(
         else:
             passed = known.flat[part] != 0
         dx.flat[part] = _rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
-    return (dx, _column_sums(dx)) if bias_grad else dx
+    written = dx if out is None else out
+    return (written, _column_sums(dx)) if bias_grad else written
 
 
 def dropout_backward(
@@ -338,7 +339,7 @@ def _predict(
         passed = ~(values <= 0) if relu else np.True_
         values = _selected(values, passed, arguments.prediction_scale(keep_prob, mode))
         y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
-    return y
+    return y if out is None else out
 
 
 def keep_mask(

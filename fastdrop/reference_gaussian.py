@@ -93,7 +93,7 @@ def gaussian_dropout(
     y = arguments.result(out, x)
     noise = drawn_noise(rng, x.shape, keep_prob)
     _multiply(x, noise, y)
-    return y, noise
+    return y if out is None else out, noise
 
 
 def gaussian_dropout_backward(
@@ -104,7 +104,7 @@ def gaussian_dropout_backward(
     noise = noise_for_backward(noise, dy)
     dx = arguments.result(out, dy)
     _multiply(dy, noise, dx)
-    return dx
+    return dx if out is None else out
 
 
 def _multiply(x: NDArray[Any], noise: GaussianNoise, y: NDArray[Any]) -> None:

@@ -12,7 +12,7 @@ from fastdrop import cpu
 from support import ROOT
 
 # These read a checkout's pages and run its examples and benchmarks; beside a wheel there are none.
-OF_A_CHECKOUT = ["test_benchmarks.py", "test_docs.py", "test_examples.py"]
+OF_A_CHECKOUT = ["test_benchmarks.py", "test_docs.py", "test_examples.py", "test_names.py"]
 collect_ignore = [] if (ROOT / "docs").is_dir() else OF_A_CHECKOUT
 
 

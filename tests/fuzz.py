@@ -1,23 +1,29 @@
-"""Random arguments through the raw entry points: every kernel against the generic one and the reference.
+"""Random arguments, for as long as you like: whole calls, and the raw entry points.
 
-    python tests/fuzz.py [--seconds N] [--seed N]
+    python tests/fuzz.py [--seconds N] [--seed N] [--case N] [--isa NAME]
 
-The functions are called through the pointers of `fastdrop.capi.__pyx_capi__`, between bytes that have
-to stay as they are, wrong arguments among the right ones. What is found ends the run, with the
-number of the case that `--seed` and `--case` repeat; the exit code is then 1.
+Each case is two. One is a whole call of the package against the reference (`whole_calls.py`). The other
+calls a function through its pointer in `fastdrop.capi.__pyx_capi__`, on every kernel, against the generic
+kernel and the reference, between bytes that have to stay as they are. Wrong arguments are among the right
+ones. The first fault ends the run and is printed with the numbers that repeat it, a crash too; the exit code
+is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
+import multiprocessing
 import random
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import whole_calls
 
 import fastdrop as fd
 from fastdrop import capi, cpu
@@ -181,10 +187,10 @@ def expected(case: Case) -> Outcome | None:
     return Outcome(OK, result.tobytes(), unasked)
 
 
-def fault(case: Case) -> str | None:
-    """What is wrong with a case, or None."""
+def fault(case: Case, isas: Sequence[str]) -> str | None:
+    """What is wrong with a case on one of the instruction sets, or None."""
     outcomes = {}
-    for isa in cpu.available():
+    for isa in dict.fromkeys((*isas, "generic")):
         cpu.activate(isa)
         if cpu.active() != isa:
             return f"{cpu.active()} runs where {isa} was activated"
@@ -206,30 +212,48 @@ def effective(case: Case) -> int:
     return OK if harmless.get(case.wrong) else case.wrong
 
 
+def search(options: argparse.Namespace, current: Any) -> None:
+    """Try case after case, in a process of its own: one that a fault may end."""
+    faulthandler.enable()
+    isas = (options.isa,) if options.isa else cpu.available()
+    number = cases = elements = asked = 0
+    end = time.monotonic() + options.seconds
+    while time.monotonic() < end:
+        current.value = number = number if options.case is None else options.case
+        case = drawn(random.Random(f"{options.seed} {number}"))
+        whole = whole_calls.numbered(options.seed, number)
+        for tried, found in ((case, fault(case, isas)), (whole, whole_calls.fault(whole, isas))):
+            if found:
+                print(f"--seed {options.seed} --case {number}: {found}\n{tried}", flush=True)
+                if tried is whole:
+                    smaller = whole_calls.shrunk(whole, isas)
+                    print(f"smaller: {whole_calls.fault(smaller, isas)}\n{smaller}")
+                sys.exit(1)
+        number, cases, elements = number + 1, cases + 2, elements + case.size + whole.size
+        asked += 1 + has_reference(case)
+        if options.case is not None:
+            break
+    print(f"seed {options.seed}: {cases} cases, {elements} elements, on each of {', '.join(isas)}; "
+          f"{asked} compared with the reference; nothing found")  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--seed", type=int, default=None, help="another one at each run, unless it is given")
     parser.add_argument("--case", type=int, default=None, help="this case alone")
+    parser.add_argument("--isa", choices=cpu.available(), help="this instruction set alone")
     options = parser.parse_args()
-    seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
-    number, cases, elements, asked = 0, 0, 0, 0
-    end = time.monotonic() + options.seconds
-    while time.monotonic() < end:
-        if options.case is not None:
-            number = options.case
-        case = drawn(random.Random(f"{seed} {number}"))
-        found = fault(case)
-        if found:
-            print(f"--seed {seed} --case {number}: {found}\n{case}")
-            return 1
-        number, cases, elements = number + 1, cases + 1, elements + case.size
-        asked += has_reference(case)
-        if options.case is not None:
-            break
-    print(f"seed {seed}: {cases} cases, {elements} elements, on each of {', '.join(cpu.available())}; "
-          f"{asked} small enough for the reference; nothing found")  # fmt: skip
-    return 0
+    if options.seed is None:
+        options.seed = random.SystemRandom().getrandbits(32)
+    context = multiprocessing.get_context("spawn")
+    current = context.Value("q", 0)
+    child = context.Process(target=search, args=(options, current))
+    child.start()
+    child.join()
+    if child.exitcode < 0:
+        print(f"--seed {options.seed} --case {current.value}: the process ended by signal {-child.exitcode}")
+    return int(child.exitcode != 0)
 
 
 if __name__ == "__main__":

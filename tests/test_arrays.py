@@ -7,7 +7,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import fastdrop as fd
-from fastdrop import reference
+from fastdrop import arguments, reference
 from support import DTYPES, assert_identical, at_address, bit_patterns, sample
 
 KEEP_PROB = 0.7
@@ -295,3 +295,114 @@ def test_windows_that_share_elements_can_be_read(library):
     expected, expected_mask = reference.relu_dropout(x.copy(), KEEP_PROB, rng=3)
     assert_identical(y, expected)
     assert mask == expected_mask
+
+
+# --- subclasses that lie ----------------------------------------------------------------------
+
+
+class Liar(np.ndarray):
+    """A subclass whose attributes, but not its memory, are what a call would accept."""
+
+    dtype = property(lambda self: np.dtype(np.float32))
+    shape = property(lambda self: (3, 4))
+    strides = property(lambda self: (16, 4))
+    ndim = property(lambda self: 2)
+    size = property(lambda self: 12)
+    flags = property(lambda self: np.empty((3, 4), np.float32).flags)
+
+
+def frozen(x: np.ndarray) -> np.ndarray:
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    ("truth", "error", "expected"),
+    [
+        (np.zeros((3, 4), np.float16), TypeError, "the input's dtype float32, got float16"),
+        (np.zeros((3, 3), np.float32), ValueError, r"the input's shape \(3, 4\), got \(3, 3\)"),
+        (np.zeros((), np.float32), ValueError, r"the input's shape \(3, 4\), got \(\)"),
+        (frozen(np.zeros((3, 4), np.float32)), ValueError, "out must be writable"),
+        (as_strided(np.zeros(6, np.float32), (3, 4), (4, 4)), ValueError, "out must have a place of its own"),
+    ],
+    ids=["dtype", "shape", "axes", "writable", "strides"],
+)
+def test_an_out_that_lies_is_refused(library, truth, error, expected):
+    x, mask = np.ones((3, 4), np.float32), fd.keep_mask((3, 4), 0.5, rng=1)
+    _, noise = fd.gaussian_dropout(x, 0.5, rng=1)
+    out, stream = truth.view(Liar), fd.Stream(1)
+    calls = [
+        lambda: library.dropout(x, 0.5, rng=stream, out=out),
+        lambda: library.gaussian_dropout(x, 0.5, rng=stream, out=out),
+        lambda: library.dropout_predict(x, 0.5, out=out),
+        lambda: library.dropout_backward(x, mask, out=out),
+        lambda: library.gaussian_dropout_backward(x, noise, out=out),
+    ]
+    for call in calls:
+        with pytest.raises(error, match=expected):
+            call()
+    assert not truth.any()
+    assert stream.offset == 0
+
+
+def test_an_input_that_lies_is_what_lies_in_memory(library):
+    truth = sample(10, seed=8).reshape(2, 5)
+    mask, bias, residual = (
+        fd.keep_mask((2, 5), 0.5, rng=1),
+        sample(5, seed=9),
+        sample(10, seed=10).reshape(2, 5),
+    )
+    actual = library.dropout_add(truth.view(Liar), residual.view(Liar), 0.5, bias=bias.view(Liar), rng=1)
+    expected = reference.dropout_add(truth, residual, 0.5, bias=bias, rng=1)
+    assert_all_identical({"dropout_add": actual}, {"dropout_add": expected})
+    actual = all_calls(library, truth.view(Liar), mask, residual.view(Liar))
+    assert_all_identical(actual, all_calls(reference, truth, mask, residual))
+
+
+def test_an_out_of_a_subclass_is_what_is_returned(library):
+    class Kind(np.ndarray):
+        pass
+
+    x, mask = cube(), fd.keep_mask(SHAPE, 0.5, rng=1)
+    _, noise = fd.gaussian_dropout(x, 0.5, rng=1)
+    out = np.empty_like(x).view(Kind)
+    assert library.dropout(x, 0.5, out=out)[0] is out
+    assert library.dropout_add(x, x, 0.5, out=out)[0] is out
+    assert library.gaussian_dropout(x, 0.5, out=out)[0] is out
+    assert library.dropout_predict(x, 0.5, out=out) is out
+    assert library.dropout_backward(x, mask, out=out) is out
+    assert library.gaussian_dropout_backward(x, noise, out=out) is out
+    dx, dbias = library.dropout_backward(x, mask, bias_grad=True, out=out)
+    assert dx is out
+    assert type(dbias) is np.ndarray
+
+
+# --- dtypes -----------------------------------------------------------------------------------
+
+
+def test_a_dtype_is_known_by_its_number():
+    """Where a long double has 8 bytes, it equals float64, and kernels do not know its number."""
+
+    class LongDouble:
+        num, char, type = np.dtype(np.longdouble).num, "g", np.longdouble
+
+        def __eq__(self, other):
+            return other == np.float64
+
+    assert not arguments.is_supported(LongDouble())
+    for dtype in DTYPES:
+        assert arguments.is_supported(np.dtype(dtype))
+        assert arguments.is_supported(np.dtype(dtype).newbyteorder())
+    with pytest.raises(TypeError, match="got longdouble"):
+        arguments.elements("x", np.ones(3, np.longdouble))
+    with pytest.raises(TypeError, match="out must have the input's dtype float64, got longdouble"):
+        arguments.result(np.ones(3, np.longdouble), np.ones(3))
+
+
+def test_metadata_of_a_dtype_means_nothing(library):
+    x = cube().astype(np.dtype(np.float32, metadata={"unit": "m"}))
+    y, _ = library.dropout(x, KEEP_PROB, rng=1)
+    assert_identical(y, reference.dropout(cube(), KEEP_PROB, rng=1)[0])
+    assert y.dtype.metadata is None
+    assert library.dropout(cube(), KEEP_PROB, rng=1, out=x)[0] is x
+    assert_identical(x, y)

@@ -65,7 +65,7 @@ def test_a_missing_package_hurts_its_command_alone(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)  # import of it raises
     assert main(["demo"]) == MISUSED
     printed = capsys.readouterr().err
-    assert "needs threadpoolctl, which is not installed: pip install 'fastdrop[demo]'" in printed
+    assert "needs threadpoolctl, which is not installed: run pip install '.[demo]' in the checkout" in printed
     assert main(["info"]) == DONE
 
 
@@ -198,7 +198,8 @@ def test_a_plot_needs_matplotlib_before_the_work_begins(command, monkeypatch, ca
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # import of it raises
     assert main([command, "--plot", "plot.svg"]) == MISUSED
     printed = capsys.readouterr().err
-    assert f"needs matplotlib, which is not installed: pip install 'fastdrop[{command}]'" in printed
+    hint = f"run pip install '.[{command}]' in the checkout"
+    assert f"needs matplotlib, which is not installed: {hint}" in printed
 
 
 def test_bench_measures_and_draws(isa, monkeypatch, tmp_path, capsys):

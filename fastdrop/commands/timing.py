@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import cpu
+from fastdrop import __version__, cpu
 
 STRETCH = 2e-3  # seconds of calls behind one timed sample: a thousand ticks of a coarse clock
 SECONDS: Callable[[], float] = perf_counter  # or process_time, on a machine with other work to do
@@ -152,7 +152,8 @@ def machine(*packages: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "instruction sets": ", ".join(cpu.available()),
-    } | versions("fastdrop", "numpy", *packages)
+        "fastdrop": __version__,
+    } | versions("numpy", *packages)
 
 
 def versions(*packages: str) -> dict[str, str]:

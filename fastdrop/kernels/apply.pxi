@@ -1,7 +1,7 @@
 # Decisions and elements -> results, sixteen elements and sixteen bits at a time. A dtype or a plain
 # form is a constant where these functions are called, so that each has a loop of its own.
 
-from fastdrop.kernels.kernel cimport dropout_pass
+from fastdrop.kernels.kernel cimport dropout_pass, itemsize
 
 cdef enum:
     STEP = 16           # elements
@@ -14,10 +14,6 @@ cdef enum:
     MASKED = 2          # the ReLU's decisions are wanted
     STREAMING = 4
     GENERAL = 8         # with bias, residual, or something else than zero for what is dropped
-
-
-cdef inline int itemsize(int dtype) noexcept nogil:
-    return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2
 
 
 cdef inline int arithmetic(int dtype) noexcept nogil:
@@ -144,7 +140,7 @@ cdef inline ptrdiff_t past_boundary(const dropout_pass* task, ptrdiff_t element)
     boundaries: a store that straddles two cache lines costs two."""
     if can_align(task):
         return <uintptr_t> (task.y + element * itemsize(task.dtype)) // itemsize(task.dtype) % boundary(task)
-    return (task.first_bit + element) % 8
+    return element % 8
 
 
 cdef inline void apply_part(
@@ -170,7 +166,7 @@ cdef inline void apply_part(
                <unsigned char*> &bits, <unsigned char*> &bits)
     memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
     if form & RELU and task.mask != NULL:
-        store_part(task.mask, task.first_bit + first, bits, count)  # the padding is not kept, so not passed
+        store_part(task.mask, first, bits, count)  # the padding is not kept, so not passed
 
 
 cdef inline void apply_as(
@@ -198,7 +194,7 @@ cdef inline void apply_as(
         copy_bits(<unsigned char*> keep_words.word, 0, keep, bit, last - first)
         keep = <unsigned char*> keep_words.word
         bit = 0
-    mask_bit = task.first_bit + first
+    mask_bit = first
     aside = mask_bit & 7
     if form & MASKED and not aside:
         passed = task.mask + (mask_bit >> 3)
@@ -290,7 +286,7 @@ cdef void apply(
     else:
         apply_bfloat16(task, first, last, keep, bit, draw, ahead)
     if task.mask != NULL and not task.relu:
-        copy_bits(task.mask, task.first_bit + first, keep, bit, last - first)
+        copy_bits(task.mask, first, keep, bit, last - first)
 
 
 cdef inline void nonzero_as(int dtype, const char* y, ptrdiff_t count, unsigned char* bits) noexcept nogil:
@@ -352,3 +348,46 @@ cdef void add(int dtype, const char* elements, double* sums, ptrdiff_t count) no
         add_as(FLOAT16, elements, sums, count)
     else:
         add_as(BFLOAT16, elements, sums, count)
+
+
+cdef inline void round_as(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil:
+    cdef float values[STEP]
+    cdef char padded[STEP * 4]
+    cdef ptrdiff_t n = 0
+    cdef int i, some = STEP
+    memset(values, 0, sizeof(values))
+    while n < count:
+        some = min(some, count - n)
+        for i in range(some):
+            values[i] = to_odd(sums[n + i]) if dtype == FLOAT16 else <float> sums[n + i]
+        lanes_store(dtype, padded, lanes_load(FLOAT32, <const char*> values))
+        memcpy(elements + n * itemsize(dtype), padded, some * itemsize(dtype))
+        n += STEP
+
+
+cdef inline float to_odd(double value) noexcept nogil:
+    """The float32 beside `value` whose last bit is odd, unless `value` is one itself: rounded again, to a shorter
+    dtype, it gives what `value` rounded once does (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded
+    sums: proved algorithms using rounding to odd", IEEE Transactions on Computers 57, 2008)."""
+    cdef float near = <float> value
+    cdef double back = near
+    cdef uint32_t bits
+    if back == value or value != value:
+        return near
+    memcpy(&bits, &near, 4)
+    if not bits & 1:    # an even neighbour: the odd one is on the other side of `value`
+        bits += 1 if (back < value) == (back >= 0) else -1
+        memcpy(&near, &bits, 4)
+    return near
+
+
+cdef void round_sums(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil:
+    """Round `count` sums to elements, as NumPy's `astype` does."""
+    if dtype == FLOAT64:
+        memcpy(elements, sums, 8 * count)
+    elif dtype == FLOAT32:
+        round_as(FLOAT32, sums, elements, count)
+    elif dtype == FLOAT16:
+        round_as(FLOAT16, sums, elements, count)
+    else:
+        round_as(BFLOAT16, sums, elements, count)

@@ -1,30 +1,37 @@
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint64_t
 
 from fastdrop.kernels.kernel cimport dropout_pass
-
-cdef enum:
-    MAX_AXES = 64   # NumPy's own limit
-
-# An array's rows, where their decisions do not simply follow each other.
-ctypedef struct rows:
-    ptrdiff_t length            # elements of a row
-    bint uniform                # whether a row has one decision in common; else they lie side by side
-    int axes                    # the axes before a row's, of lengths `count`, and how far apart on
-    ptrdiff_t count[MAX_AXES]   # each of them decisions are
-    uint64_t stride[MAX_AXES]
+from fastdrop.layout cimport Layout
+from fastdrop.strided cimport Strided
 
 # Where the sums of columns go.
-ctypedef struct columns:
-    ptrdiff_t row               # elements
-    ptrdiff_t strip             # rows that are added up in order; then come the next
-    double* sums                # shape (strips, row), zeros at first
+ctypedef struct Columns:
+    ptrdiff_t row       # elements of a row, which are as many columns
+    ptrdiff_t strip     # rows that are added up in order; then come the next
+    ptrdiff_t strips
+    double* sums        # shape (strips, row), zeros at first
+    char* total         # elements: the strips' sums added up in order, and rounded
 
-cdef int run(dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) except -1
-cdef int run_columns(
-    dropout_pass* task, const rows* shared, const columns* to, ptrdiff_t first, ptrdiff_t last
-) except -1
+# A pass and all that it takes to compute it; what is NULL is not needed. Nothing is allocated for it later.
+ctypedef struct Sweep:
+    dropout_pass* task
+    const Layout* layout    # where decisions lie, unless they are side by side
+    const Strided* strided  # the arrays that a kernel cannot take as they are
+    const Columns* columns  # sums of results
+    ptrdiff_t size          # elements
+    int threads             # at most
+    char* room              # of room_for() bytes for each thread, where arrays are strided
 
-# The parts of it that need no GIL: a pass that no signal interrupts.
-cdef bint can_stream(const dropout_pass* task, ptrdiff_t size) noexcept nogil
-cdef void run_slice(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+# How many threads a sweep over so many elements is worth, and has.
+cdef int threads_for(ptrdiff_t size) noexcept nogil
+
+# Decides whether results bypass the cache. After it come the slices.
+cdef void begin(Sweep* sweep) noexcept nogil
+
+# Elements from `first` on, as many as may pass between two looks at pending signals; returns the element after them.
+cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil
+
+# After the last slice: the sums of columns become elements.
+cdef void finish(const Sweep* sweep) noexcept nogil
+
+cdef bint is_short(ptrdiff_t size) noexcept nogil

@@ -1,21 +1,18 @@
-"""From a pass to the active kernel: slices, threads and streaming stores.
+"""From a sweep to the active kernel: slices, threads, pieces of strided arrays and streaming stores.
 
 Nothing below knows a shape, nothing above an instruction set. Compiled for the baseline, and
 the only module that is compiled with OpenMP.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uintptr_t
 
-from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, dropout_kernel, dropout_pass,
-)
-
-include "bits.pxi"
+from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.kernels.kernel cimport UNIT, dropout_kernel, dropout_pass, ensure, itemsize
+from fastdrop.layout cimport run_range
+from fastdrop.strided cimport PIECE, gather, room_for, scatter
 
 
 cdef extern from "cpu_features.h":
@@ -24,6 +21,7 @@ cdef extern from "cpu_features.h":
 cdef extern from "openmp.h":
     const int WITH_OPENMP
     int omp_get_max_threads() nogil
+    int threads_that_start(int wanted) nogil
 
 cdef extern from *:
     """
@@ -37,202 +35,129 @@ cdef extern from *:
     const char* COMPILER
 
 cdef enum:
-    CHUNK = 4096            # threads meet at multiples of it, where a kernel's chunks and mask bytes end
     SLICE = 1 << 24         # elements between two looks at pending signals: well below half a second
-    HOLD_GIL = 1 << 10      # elements that take less time than letting go of the interpreter does
-    ONE_THREAD = 1 << 16    # elements below which a second thread does not pay for being woken
-    LONG_ROW = 512          # elements that are worth a run of their own
+    SHORT = 1 << 10         # elements that take less time than letting go of the interpreter does
 
 cdef dropout_kernel* kernel = NULL
-cdef int threads_set = 0            # 0: what OpenMP says
-cdef bint serial = False            # in a forked child, where GNU OpenMP would wait for ever
-cdef ptrdiff_t streaming_bytes = 0  # results above this size bypass the cache
+cdef int threads_set = 0                # 0: as many as by default
+cdef ptrdiff_t thread_work = 1 << 15    # elements that pay for waking a thread
+cdef bint serial = False                # in a forked child, where GNU OpenMP would wait for ever
+cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cache
 
 
-cdef int run(dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) except -1:
-    """Elements first, ..., last - 1 of a pass, on the active kernel; `shared` may be NULL."""
-    cdef ptrdiff_t end
-    task.streaming = last - first > HOLD_GIL and can_stream(task, last - first)
-    if last - first <= HOLD_GIL:
-        run_range(task, shared, first, last)
-        return 0
-    while first < last:
-        end = min(first + SLICE, last)
-        with nogil:
-            run_slice(task, shared, first, end)
-        PyErr_CheckSignals()
-        first = end
-    return 0
+# --- slices and threads -----------------------------------------------------------------------
 
 
-cdef int itemsize(int dtype) noexcept nogil:
-    return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2
+cdef bint is_short(ptrdiff_t size) noexcept nogil:
+    return size <= SHORT
 
 
-cdef bint can_stream(const dropout_pass* task, ptrdiff_t size) noexcept nogil:
+cdef int threads_for(ptrdiff_t size) noexcept nogil:
+    return max(min(num_threads(), size // thread_work), 1)
+
+
+cdef void begin(Sweep* sweep) noexcept nogil:
+    ensure(sweep.columns == NULL or sweep.task.mask == NULL, "strips, which end anywhere in a byte, have no mask")
+    sweep.task.streaming = (
+        not is_short(sweep.size) and sweep.strided == NULL and sweep.columns == NULL and can_stream(sweep)
+    )
+
+
+cdef bint can_stream(const Sweep* sweep) noexcept nogil:
     """Whether the result is larger than the cache, and its elements can be aligned."""
-    return size * itemsize(task.dtype) > streaming_bytes and <uintptr_t> task.y % itemsize(task.dtype) == 0
+    cdef int size = itemsize(sweep.task.dtype)
+    return sweep.task.y != NULL and sweep.size * size > streaming_bytes and <uintptr_t> sweep.task.y % size == 0
 
 
-cdef void run_slice(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    cdef ptrdiff_t chunks = (last - first + CHUNK - 1) // CHUNK
-    cdef int threads = 1, thread
-    if last - first >= ONE_THREAD:
-        threads = min(num_threads(), chunks)
+cdef ptrdiff_t unit_of(const Sweep* sweep) noexcept nogil:
+    """Threads meet at multiples of so many elements: where bytes of the mask end, or strips of rows."""
+    return UNIT if sweep.columns == NULL else sweep.columns.strip * sweep.columns.row
+
+
+cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil:
+    cdef ptrdiff_t unit = unit_of(sweep)
+    cdef ptrdiff_t units = min(max(SLICE // unit, sweep.threads), (sweep.size - first + unit - 1) // unit)
+    cdef ptrdiff_t last = min(first + units * unit, sweep.size)
+    cdef int threads = min(sweep.threads, units), thread
+    ensure(first % unit == 0, "slices, and so threads, meet at units")
+    if threads > 1:
+        threads = threads_that_start(threads)
     if threads == 1:
-        run_range(task, shared, first, last)
-        return
+        run_on_thread(sweep, 0, first, last)
+        return last
     for thread in prange(threads, schedule="static", num_threads=threads):
-        run_range(
-            task,
-            shared,
-            first + chunks * thread // threads * CHUNK,
-            min(first + chunks * (thread + 1) // threads * CHUNK, last),
+        run_on_thread(
+            sweep,
+            thread,
+            first + units * thread // threads * unit,
+            min(first + units * (thread + 1) // threads * unit, last),
         )
+    return last
 
 
-cdef void run_range(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """What one thread does."""
-    if shared == NULL:
-        kernel.run(task, first, last)
-    elif task.decision == DRAWN or task.decision == GAUSSIAN:
-        run_tile(task, shared, first, last)
-    elif shared.length >= LONG_ROW:
-        run_long_rows(task, shared, first, last)
+cdef void run_on_thread(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """What one thread does: elements from one unit's beginning to another's, in the default floating-point mode."""
+    cdef float_mode mode = enter_default_mode()
+    if sweep.strided == NULL and sweep.columns == NULL:
+        run_range(kernel, sweep.task, sweep.layout, first, last)
     else:
-        run_short_rows(task, shared, first, last)
-    if task.streaming:
+        run_pieces(sweep, thread, first, last)
+    if sweep.task.streaming:
         kernel.finish()
+    leave_default_mode(mode)
 
 
-# --- decisions that do not lie side by side ----------------------------------------------------
-
-
-cdef uint64_t row_offset(const rows* shared, ptrdiff_t row, int axes) noexcept nogil:
-    """Where the decisions of a row begin, told from its index on the first `axes` axes."""
-    cdef uint64_t offset = 0
-    cdef int axis = axes - 1
-    while axis >= 0:
-        offset += <uint64_t> (row % shared.count[axis]) * shared.stride[axis]
-        row //= shared.count[axis]
-        axis -= 1
-    return offset
-
-
-cdef void run_tile(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Rows of the stream, as many together as lie at equal distances."""
-    cdef dropout_pass part = task[0]
-    cdef ptrdiff_t size = shared.length * shared.count[shared.axes - 1]
-    cdef ptrdiff_t index, end
-    part.row = shared.length
-    part.jump = shared.stride[shared.axes - 1] - shared.length
+cdef void run_pieces(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """A piece at a time, which is in the cache when it is copied or added up."""
+    cdef dropout_pass part = sweep.task[0]
+    cdef char* room = NULL
+    cdef ptrdiff_t end
+    if sweep.strided != NULL:
+        room = sweep.room + thread * room_for(itemsize(part.dtype), sweep.strided.piece)
     while first < last:
-        index = first // size
-        end = min((index + 1) * size, last)
-        # The kernel counts elements and jumps from element 0.
-        part.position = task.position + row_offset(shared, index, shared.axes - 1) - (
-            <uint64_t> (index * shared.count[shared.axes - 1]) * <uint64_t> shared.stride[shared.axes - 1])
-        kernel.run(&part, first, end)
+        end = min(first + PIECE, last)
+        if sweep.strided != NULL:
+            gather(sweep.strided, &part, first, end, room)
+        run_range(kernel, &part, sweep.layout, first, end)
+        if sweep.columns != NULL:
+            add_columns(sweep.columns, &part, first, end)
+        if sweep.strided != NULL:
+            scatter(sweep.strided, &part, first, end)
         first = end
-
-
-cdef void run_long_rows(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Row by row; one that is dropped as a whole is not read."""
-    cdef dropout_pass part = task[0]
-    cdef ptrdiff_t row, end
-    cdef uint64_t bit
-    while first < last:
-        row = first // shared.length
-        end = min((row + 1) * shared.length, last)
-        bit = task.saved_bit + row_offset(shared, row, shared.axes)
-        if shared.uniform:
-            part.decision = ALL_KEPT if is_set(task.saved, bit) else NONE_KEPT
-        else:
-            part.saved_bit = bit - row * shared.length
-        kernel.run(&part, first, end)
-        first = end
-
-
-cdef void run_short_rows(const dropout_pass* task, const rows* shared, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """A chunk of decisions is laid side by side, then applied."""
-    cdef uint64_t bits[CHUNK / 64]
-    cdef dropout_pass part = task[0]
-    cdef ptrdiff_t row, end, stop, element
-    cdef uint64_t bit
-    part.saved = <const char*> bits
-    while first < last:
-        end = min(first + CHUNK, last)
-        memset(bits, 0, sizeof(bits))
-        element = first
-        while element < end:
-            row = element // shared.length
-            stop = min((row + 1) * shared.length, end)
-            bit = task.saved_bit + row_offset(shared, row, shared.axes)
-            if not shared.uniform:
-                bit += element - row * shared.length
-            spread_bits(bits, element - first, stop - element, task.saved, bit, shared.uniform)
-            element = stop
-        part.saved_bit = -<uint64_t> first
-        kernel.run(&part, first, end)
-        first = end
-
-
-cdef inline bint is_set(const char* bits, uint64_t index) noexcept nogil:
-    return bits[index >> 3] >> (index & 7) & 1
-
-
-cdef inline void spread_bits(
-    uint64_t* to, ptrdiff_t first, ptrdiff_t count, const char* bits, uint64_t bit, bint uniform
-) noexcept nogil:
-    """Set those of `count` bits whose decision, or whose common decision, is set."""
-    cdef ptrdiff_t some
-    if uniform and not is_set(bits, bit):
-        return
-    while count:
-        some = min(count, 64 - (first & 63), 63)
-        to[first >> 6] |= (
-            low_bits(some) if uniform else load_part(<const unsigned char*> bits, bit, some)) << (first & 63)
-        first += some
-        bit += some
-        count -= some
 
 
 # --- sums over columns ------------------------------------------------------------------------
 
 
-cdef int run_columns(
-    dropout_pass* task, const rows* shared, const columns* to, ptrdiff_t first, ptrdiff_t last
-) except -1:
-    """As `run`, and the results are added up by column, strip by strip, while they are in the cache."""
-    cdef ptrdiff_t end, strip, strip_size = to.strip * to.row
-    cdef int threads
-    task.streaming = False
+cdef void add_columns(const Columns* columns, const dropout_pass* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Results first, ..., last - 1 are added to the sums of their strips, row by row."""
+    cdef double* sums
+    cdef ptrdiff_t row, column, some
     while first < last:
-        end = min(first + SLICE, last)
-        threads = num_threads() if end - first >= ONE_THREAD else 1
-        with nogil:
-            for strip in prange(
-                first // strip_size, (end - 1) // strip_size + 1, schedule="static", num_threads=threads
-            ):
-                run_strip(task, shared, to, max(first, strip * strip_size), min(end, (strip + 1) * strip_size))
-        PyErr_CheckSignals()
-        first = end
-    return 0
+        row = first // columns.row
+        column = first - row * columns.row
+        some = min(columns.row - column, last - first)
+        sums = columns.sums + row // columns.strip * columns.row
+        kernel.add(part.dtype, part.y + first * itemsize(part.dtype), sums + column, some)
+        first += some
 
 
-cdef void run_strip(
-    const dropout_pass* task, const rows* shared, const columns* to, ptrdiff_t first, ptrdiff_t last
-) noexcept nogil:
-    cdef double* sums = to.sums + first // (to.strip * to.row) * to.row
-    cdef ptrdiff_t end, column, some
-    while first < last:
-        end = min(first + CHUNK, last)
-        run_range(task, shared, first, end)
-        while first < end:
-            column = first % to.row
-            some = min(to.row - column, end - first)
-            kernel.add(task.dtype, task.y + first * itemsize(task.dtype), sums + column, some)
-            first += some
+cdef void finish(const Sweep* sweep) noexcept nogil:
+    """The strips are added up in order, which no thread changes."""
+    cdef const Columns* columns = sweep.columns
+    cdef float_mode mode
+    cdef ptrdiff_t strip, column
+    cdef double total
+    if columns == NULL:
+        return
+    mode = enter_default_mode()
+    for column in range(columns.row):
+        total = 0
+        for strip in range(columns.strips):
+            total += columns.sums[strip * columns.row + column]
+        columns.sums[column] = total
+    kernel.round(sweep.task.dtype, columns.sums, columns.total, columns.row)
+    leave_default_mode(mode)
 
 
 # --- settings ---------------------------------------------------------------------------------
@@ -257,6 +182,12 @@ def run_serially():
     """One thread from now on, whatever is set."""
     global serial
     serial = True
+
+
+def set_thread_work(ptrdiff_t elements):
+    """How many elements a thread gets at least; tests let small arrays have threads."""
+    global thread_work
+    thread_work = elements
 
 
 def set_kernel(capsule):

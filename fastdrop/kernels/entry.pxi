@@ -12,43 +12,47 @@ include "probe.pxi"
 from cpython.pycapsule cimport PyCapsule_New
 
 from fastdrop.kernels.kernel cimport (
-    ALL_KEPT, DRAWN, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel,
+    ALL_KEPT, DRAWN, ELEMENT_TYPES, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel, ensure,
 )
 
 
-cdef struct Row:
+cdef struct Stretch:
     ptrdiff_t end       # the element after it
     ptrdiff_t begin     # the element that its next chunk begins with, drawn or not
     uint64_t block      # that chunk's first
     ptrdiff_t left      # blocks
 
 
-cdef inline Row row_of(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """The rest from `first` on of a row: of elements with successive positions."""
-    cdef Row row
-    cdef uint64_t position = task.position + first
+cdef inline Stretch stretch_from(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """The rest, from `first` on, of the stretch that this element lies in."""
+    cdef Stretch stretch
+    cdef ptrdiff_t number, element = first - task.base
+    cdef uint64_t position = task.position + element
     cdef int phase
-    row.end = last
-    if task.row:
-        row.end = min(first // task.row * task.row + task.row, last)
-        position += first // task.row * task.jump
+    ensure(first < last, "a stretch has an element")
+    stretch.end = last
+    if task.stretch:
+        ensure(element >= 0, "no run with a stretch begins before its base")
+        number = element // task.stretch
+        stretch.end = min(task.base + (number + 1) * task.stretch, last)
+        position += number * task.jump
     phase = position % BLOCK
-    row.begin = first - phase
-    row.block = position // BLOCK
-    row.left = (phase + (row.end - first) + BLOCK - 1) // BLOCK
-    return row
+    stretch.begin = first - phase
+    stretch.block = position // BLOCK
+    stretch.left = (phase + (stretch.end - first) + BLOCK - 1) // BLOCK
+    return stretch
 
 
-cdef inline void next_chunk(Row* row, Chunk* chunk) noexcept nogil:
-    chunk.begin = row.begin
-    chunk.block = row.block
+cdef inline void next_chunk(Stretch* stretch, Chunk* chunk) noexcept nogil:
+    chunk.begin = stretch.begin
+    chunk.block = stretch.block
     chunk.listed = False
-    chunk.count = min(row.left, CHUNK_BLOCKS)
+    chunk.count = min(stretch.left, CHUNK_BLOCKS)
     chunk.drawn = 0
     chunk.undecided = 0
-    row.begin += CHUNK
-    row.block += CHUNK_BLOCKS
-    row.left -= chunk.count
+    stretch.begin += CHUNK
+    stretch.block += CHUNK_BLOCKS
+    stretch.left -= chunk.count
 
 
 cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
@@ -57,44 +61,44 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, c
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
-    cdef Row row = row_of(task, first, last)
+    cdef Stretch stretch = stretch_from(task, first, last)
     cdef ptrdiff_t end
-    next_chunk(&row, now)
+    next_chunk(&stretch, now)
     while first < last:
         draw_first(draw, now)
         draw_rest(draw, now)
         end = last
-        if row.left:
-            end = row.begin - past_boundary(task, row.begin)
+        if stretch.left:
+            end = stretch.begin - past_boundary(task, stretch.begin)
             carry_last_block(now, ahead)
-            next_chunk(&row, ahead)
+            next_chunk(&stretch, ahead)
         apply(task, first, end, carried(now), first - now.begin + BLOCK, draw, ahead if end < last else NULL)
         first = end
         now, ahead = ahead, now
 
 
-cdef ptrdiff_t list_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
-    """A chunk of as many rows as it holds blocks of; returns the element after them."""
+cdef ptrdiff_t list_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
+    """A chunk of as many stretches as it holds blocks of; returns the element after them."""
     cdef Segment* segment
-    cdef Row row
+    cdef Stretch stretch
     cdef ptrdiff_t some, n
     chunk.listed = True
     chunk.segments = chunk.count = chunk.drawn = 0
     chunk.undecided = 0
     while first < last and chunk.count < CHUNK_BLOCKS:
-        row = row_of(task, first, last)
-        if chunk.segments and row.left > CHUNK_BLOCKS - chunk.count:
+        stretch = stretch_from(task, first, last)
+        if chunk.segments and stretch.left > CHUNK_BLOCKS - chunk.count:
             break
-        some = min(row.left, CHUNK_BLOCKS)
+        some = min(stretch.left, CHUNK_BLOCKS)
         segment = &chunk.segment[chunk.segments]
         segment.first = first
-        segment.end = row.end
-        if some < row.left:     # a row that is longer than a chunk goes on at a boundary
-            segment.end = row.begin + some * BLOCK
+        segment.end = stretch.end
+        if some < stretch.left:     # a stretch that is longer than a chunk goes on at a boundary
+            segment.end = stretch.begin + some * BLOCK
             segment.end -= past_boundary(task, segment.end)
-        segment.bit = chunk.count * BLOCK + (first - row.begin)
+        segment.bit = chunk.count * BLOCK + (first - stretch.begin)
         for n in range(some):
-            chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = row.block + n
+            chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = stretch.block + n
             chunk.counters.word[BLOCK_WORDS * (chunk.count + n) + 1] = 0
         chunk.count += some
         chunk.segments += 1
@@ -102,18 +106,18 @@ cdef ptrdiff_t list_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t la
     return first
 
 
-cdef void run_rows(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
-    """The same where the stream jumps between rows: a chunk is put together from several."""
+cdef void run_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+    """The same where the stream jumps between stretches: a chunk is put together from several."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
     cdef Segment segment
     cdef int n
-    first = list_rows(task, first, last, now)
+    first = list_stretches(task, first, last, now)
     while now.count:
         draw_first(draw, now)
         draw_rest(draw, now)
-        first = list_rows(task, first, last, ahead)
+        first = list_stretches(task, first, last, ahead)
         for n in range(now.segments):
             segment = now.segment[n]
             apply(task, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
@@ -147,7 +151,7 @@ cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
     cdef ptrdiff_t head
     cdef lanes zeros
     if task.mask != NULL:
-        clear_bits(task.mask, task.first_bit + first, last - first)
+        clear_bits(task.mask, first, last - first)
     if task.streaming:
         zeros = lanes_fill(FLOAT32, 0)
         head = min(<ptrdiff_t> (-<uintptr_t> y % ALIGNMENT), end - y)
@@ -161,10 +165,13 @@ cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
 
 cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     cdef Draw draw
+    ensure(0 <= first < last, "a run has an element")
+    ensure(0 <= task.dtype < ELEMENT_TYPES, "the dtype is known")
+    ensure(task.x == NULL or task.y != NULL, "there is a result where there are elements")
     if task.decision == DRAWN:
         start_draw(&draw, task.seed[0], task.seed[1], task.threshold)
-        if task.row:
-            run_rows(task, first, last, &draw)
+        if task.stretch:
+            run_stretches(task, first, last, &draw)
         else:
             run_drawn(task, first, last, &draw)
     elif task.decision == GAUSSIAN:
@@ -180,5 +187,6 @@ this_kernel.name = NAME
 this_kernel.run = run
 this_kernel.finish = stream_end
 this_kernel.add = add
+this_kernel.round = round_sums
 
 kernel = PyCapsule_New(&this_kernel, "fastdrop.kernel", NULL)

@@ -77,17 +77,17 @@ cdef void run_gaussian(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last
     cdef float noise[NOISE + STEP]  # a step may read beyond what it needs
     cdef uint64_t position = 0
     cdef ptrdiff_t phase, count
-    cdef Row row
+    cdef Stretch stretch
     cdef int size = itemsize(task.dtype)
     key_schedule(&key, task.seed[0], task.seed[1])
     memset(noise, 0, sizeof(noise))
-    row.end = first
+    stretch.end = first
     while first < last:
-        if first == row.end:
-            row = row_of(task, first, last)
-            position = row.block * BLOCK + (first - row.begin)
+        if first == stretch.end:
+            stretch = stretch_from(task, first, last)
+            position = stretch.block * BLOCK + (first - stretch.begin)
         phase = position % NORMAL_GROUP
-        count = min(NOISE - phase, row.end - first)
+        count = min(NOISE - phase, stretch.end - first)
         draw_noise(&key, position // NORMAL_GROUP, phase + count, <float> task.scale, noise)
         multiply(task.dtype, task.x + first * size, task.y + first * size, noise + phase, count)
         first += count

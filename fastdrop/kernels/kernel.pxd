@@ -10,12 +10,14 @@ cdef extern from "kernel.h":
         FLOAT64
         FLOAT16
         BFLOAT16
+        ELEMENT_TYPES
         DRAWN
         SAVED_BITS
         SAVED_OUTPUT
         ALL_KEPT
         NONE_KEPT
         GAUSSIAN
+        UNIT
     ctypedef struct dropout_pass:
         int dtype
         int relu
@@ -32,10 +34,10 @@ cdef extern from "kernel.h":
         const char* saved
         uint64_t saved_bit
         unsigned char* mask
-        uint64_t first_bit
         uint64_t seed[2]
         uint64_t position
-        ptrdiff_t row
+        ptrdiff_t base
+        ptrdiff_t stretch
         uint64_t jump
         uint64_t threshold
     ctypedef struct dropout_kernel:
@@ -43,3 +45,14 @@ cdef extern from "kernel.h":
         void (*run)(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil
         void (*finish)() noexcept nogil
         void (*add)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
+        void (*round)(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil
+    int decision_for(double keep_prob, uint64_t* threshold) noexcept nogil
+
+cdef extern from "ensure.h":
+    # Ends the process where an invariant does not hold, in a build with FASTDROP_ASSERT; else nothing.
+    void ensure(bint invariant, const char* text) noexcept nogil
+
+
+cdef inline int itemsize(int dtype) noexcept nogil:
+    """The bytes of an element."""
+    return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2

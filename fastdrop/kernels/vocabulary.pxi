@@ -3,7 +3,7 @@
 # compiler.
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from fastdrop.kernels.kernel cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64

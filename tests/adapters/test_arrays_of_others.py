@@ -1,16 +1,25 @@
-"""Arrays of other libraries: taken as they lie in memory, through DLPack or the buffer protocol."""
+"""Arrays of other libraries: what their owner means is taken, or refused in a sentence."""
 
 from __future__ import annotations
 
 import array
+import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import fastdrop as fd
 from fastdrop import arguments
+from support import assert_identical
 
 X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+
+
+@pytest.fixture(params=[fd.reference, fd], ids=["reference", "compiled"])
+def library(request):
+    """One instruction set is enough: what is accepted is decided above the kernels."""
+    return request.param
 
 
 class OnlyDLPack:
@@ -26,36 +35,66 @@ class OnlyDLPack:
         return self.values.__dlpack_device__()
 
 
-def of_torch():
-    return pytest.importorskip("torch", reason="PyTorch is an optional dependency").from_numpy(X)
+class ConvertedAndShared(OnlyDLPack):
+    """A library whose memory is not what it means: it holds the values times two."""
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values / 2
+
+
+class OnADevice(ConvertedAndShared):
+    """A library that would copy from another device in silence."""
+
+    def __dlpack_device__(self):
+        return 2, 1
+
+
+def of_torch(values=X):
+    return pytest.importorskip("torch", reason="PyTorch is an optional dependency").from_numpy(values)
 
 
 def of_jax():
     return pytest.importorskip("jax.numpy", reason="JAX is an optional dependency").asarray(X)
 
 
+def lazily_negative():
+    """The imaginary part of a conjugate: PyTorch negates it when it is read."""
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+    tensor = torch.complex(torch.zeros(5, 7), -of_torch()).conj().imag
+    assert tensor.is_neg()
+    return tensor
+
+
 SOURCES = {
     "a class with DLPack alone": lambda: OnlyDLPack(X),
+    "its own conversion before its memory": lambda: ConvertedAndShared(X * 2),
     "a memoryview": lambda: memoryview(X),
+    "a matrix": lambda: X.view(np.matrix),
+    "a list of arrays": lambda: list(X),
+    "nested sequences of scalars": lambda: [tuple(row) for row in X],
     "PyTorch": of_torch,
+    "PyTorch, transposed": lambda: of_torch(np.ascontiguousarray(X.T)).T,
+    "PyTorch, lazily negative": lazily_negative,
+    "a list of PyTorch's": lambda: list(lazily_negative()),
     "JAX": of_jax,
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_result_is_that_for_numpys_own(isa, source):
+def test_the_result_is_that_for_numpys_own(library, source):
     value = SOURCES[source]()
-    expected, expected_mask = fd.relu_dropout(X, 0.7, rng=1)
-    y, mask = fd.relu_dropout(value, 0.7, rng=1)
-    assert type(y) is np.ndarray
-    assert np.array_equal(y, expected)
+    expected, expected_mask = fd.reference.relu_dropout(X, 0.7, rng=1)
+    y, mask = library.relu_dropout(value, 0.7, rng=1)
+    assert_identical(y, expected)
     assert mask == expected_mask
-    assert np.array_equal(fd.relu_dropout_backward(value, mask), fd.relu_dropout_backward(X, mask))
+    assert_identical(library.relu_dropout_backward(value, mask), fd.reference.relu_dropout_backward(X, mask))
 
 
-@pytest.mark.parametrize("source", ["a class with DLPack alone", "a memoryview", "PyTorch"])
+@pytest.mark.parametrize("source", ["a class with DLPack alone", "a memoryview", "a matrix", "PyTorch"])
 def test_nothing_is_copied(source):
-    assert np.shares_memory(arguments.elements("x", SOURCES[source]()), X)
+    taken = arguments.elements("x", SOURCES[source]())
+    assert type(taken) is np.ndarray
+    assert np.shares_memory(taken, X)
 
 
 def test_an_array_of_the_standard_library():
@@ -63,11 +102,184 @@ def test_an_array_of_the_standard_library():
     assert np.array_equal(fd.relu_dropout_predict(values, 0.5), [1.0, 0.0, 3.0])
 
 
-def test_what_cannot_be_shared_is_said(library):
+def bfloat16_of_torch(values):
     torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
-    with pytest.raises(TypeError, match=r"x must lie in memory that NumPy can share, got Tensor: .*grad"):
-        library.dropout(torch.ones(3, requires_grad=True), 0.5)
-    with pytest.raises(TypeError, match="x must lie in memory that NumPy can share, got Tensor"):
-        library.dropout(torch.ones(3, device="meta"), 0.5)
-    with pytest.raises(TypeError, match=r"x must have dtype .*, got int64"):
-        library.dropout(torch.ones(3, dtype=torch.int64), 0.5)
+    return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+
+
+def bfloat16_of_jax(values):
+    return pytest.importorskip("jax.numpy", reason="JAX is an optional dependency").asarray(values)
+
+
+@pytest.mark.parametrize("of_library", [bfloat16_of_torch, bfloat16_of_jax])
+def test_bfloat16_keeps_every_bit(library, of_library):
+    x = np.append(X, [np.nan, -np.inf, -0.0, 1e-40, 3e38]).astype(ml_dtypes.bfloat16)
+    wanted, wanted_mask = fd.reference.dropout(x, 0.7, rng=1)
+    for value in (of_library(x), list(of_library(x))):
+        assert_identical(arguments.elements("x", value), x)
+        y, mask = library.dropout(value, 0.7, rng=1)
+        assert_identical(y, wanted)
+        assert mask == wanted_mask
+
+
+# --- refused ----------------------------------------------------------------------------------
+
+
+def masked():
+    return np.ma.masked_array(X, X > 0)
+
+
+class WithUnits(np.ndarray):
+    """As astropy's and unyt's arrays do: the memory holds numbers whose unit lies elsewhere."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        return NotImplemented
+
+
+class ReturnsMasked:
+    """As netCDF4's variables do."""
+
+    def __array__(self, dtype=None, copy=None):
+        return masked()
+
+
+NOT_NUMBERS = {
+    "masked": (masked, "{} must not be a masked array, because its mask would be lost"),
+    "nothing masked": (lambda: np.ma.masked_array(X), "{} must not be a masked array"),
+    "a list of masked": (lambda: [masked(), masked()], "{} must not be a masked array"),
+    "one masked number in a list": (lambda: [1.0, np.ma.masked], "{} must not be a masked array"),
+    "converts to masked": (ReturnsMasked, "{} must not be a masked array"),
+    "with units": (lambda: X.view(WithUnits), "{} must be an array with NumPy's own arithmetic, got W"),
+    "on a device": (lambda: OnADevice(X), "{} must lie on the CPU, got OnADevice on CUDA device 1"),
+    "on a device, in a list": (lambda: [OnADevice(X)], "{} must lie on the CPU, got OnADevice on CUDA"),
+    "long double": (lambda: X.astype(np.longdouble), "{} must have dtype float32"),
+    "a record": (lambda: np.zeros((5, 7), [("value", np.float32)]), "{} must have dtype float32"),
+}
+CALLS = {
+    "x": lambda library, value: library.dropout(value, 0.5, rng=1),
+    "bias": lambda library, value: library.dropout(X, 0.5, rng=1, bias=value),
+    "residual": lambda library, value: library.dropout_add(X, value, 0.5, rng=1),
+    "dy": lambda library, value: library.dropout_backward(value, fd.keep_mask((5, 7), 0.5)),
+    "saved": lambda library, value: library.relu_dropout_backward(X, value, keep_prob=0.5, mode="vanilla"),
+}
+
+
+@pytest.mark.parametrize("argument", CALLS)
+@pytest.mark.parametrize("what", NOT_NUMBERS)
+def test_what_is_more_than_its_numbers_is_refused(library, what, argument):
+    make, expected = NOT_NUMBERS[what]
+    with pytest.raises(TypeError) as raised:
+        CALLS[argument](library, make())
+    assert str(raised.value).startswith(expected.format(argument))
+
+
+@pytest.mark.parametrize("out", [masked(), X.copy().view(WithUnits)], ids=["masked", "with units"])
+def test_nothing_is_written_to_what_is_more_than_its_numbers(library, out):
+    for call in (library.dropout, library.gaussian_dropout, library.dropout_predict):
+        with pytest.raises(TypeError, match=r"out must (not be a masked|be an array with NumPy's own)"):
+            call(X, 0.5, out=out)
+    assert_identical(np.array(out), X)
+
+
+def fake(torch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return torch.ones(3)
+
+
+def of_masked(torch):
+    from torch.masked import masked_tensor
+
+    return masked_tensor(torch.ones(3), torch.tensor([True, False, True]))
+
+
+def resized(torch):
+    """As sharded training does with the parameters that it does not need at the moment."""
+    tensor = torch.ones(3)
+    tensor.untyped_storage().resize_(8)
+    return tensor
+
+
+def quantized(torch):
+    return torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+
+
+TENSORS = {
+    "a gradient": (lambda torch: torch.ones(3, requires_grad=True), "requires a gradient"),
+    "no device": (lambda torch: torch.ones(3, device="meta"), "lies on meta"),
+    "sparse": (lambda torch: torch.ones(3).to_sparse(), "has the layout torch.sparse_coo"),
+    "quantized": (quantized, "is quantized"),
+    "nested": (lambda torch: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "is nested"),
+    "masked": (of_masked, "is a MaskedTensor, a subclass with operators of its own"),
+    "fake": (fake, "is a FakeTensor, a subclass with operators of its own"),
+    "zero": (lambda torch: torch._efficientzerotensor((3,)), "is a zero without memory"),
+    "functional": (lambda torch: torch._to_functional_tensor(torch.ones(3)), "a transformation such as vmap"),
+    "resized": (resized, "has a storage that was resized to fewer bytes"),
+}
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_a_tensor_whose_memory_is_not_its_values_is_refused(library, what):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch says of prototypes and of what it will remove
+        tensor = TENSORS[what][0](torch)
+    start = "x must be a tensor whose memory holds its values, got one that "
+    for value in (tensor, [tensor]):
+        with pytest.raises(TypeError) as raised:
+            library.dropout(value, 0.5)
+        assert str(raised.value).startswith(start + TENSORS[what][1])
+
+
+def test_a_tensor_inside_a_transformation_is_refused(library):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+
+    def call(x):
+        return torch.from_numpy(library.dropout(x, 0.5)[0])
+
+    for transformed in (torch.vmap(call), torch.func.grad(call)):
+        with pytest.raises(TypeError, match="got one that a transformation such as vmap has wrapped"):
+            transformed(torch.ones(3))
+
+
+def test_a_tangent_is_not_lost(library):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+    forward_ad = torch.autograd.forward_ad
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch uses what it deprecates
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones(3), torch.ones(3))
+            with pytest.raises(TypeError, match="got one that has a tangent"):
+                library.dropout(dual, 0.5)
+
+
+def test_a_tensor_of_another_dtype_is_refused(library):
+    torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
+    for dtype in (torch.int64, torch.complex64):
+        with pytest.raises(TypeError, match=f"x must have dtype .*, got {str(dtype).removeprefix('torch.')}"):
+            library.dropout(torch.ones(3, dtype=dtype), 0.5)
+
+
+def test_jax_in_a_transformation_is_refused(library):
+    jax = pytest.importorskip("jax", reason="JAX is an optional dependency")
+    for transformed in (jax.jit, jax.vmap, jax.grad):
+        with pytest.raises(TypeError, match=r"x must be an array that NumPy can read, got .*Tracer"):
+            transformed(lambda x: library.dropout(x, 0.5)[0])(jax.numpy.ones(3))
+
+
+def test_a_jax_array_that_was_given_away_is_refused(library):
+    jax = pytest.importorskip("jax", reason="JAX is an optional dependency")
+    gone = jax.numpy.ones(3)
+    gone.delete()
+    with pytest.raises(TypeError, match=r"x must be an array that NumPy can read, got .*: .*deleted"):
+        library.dropout(gone, 0.5)
+
+
+def test_memory_that_runs_out_is_no_wrong_type(library):
+    class Large:
+        def __array__(self, dtype=None, copy=None):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        library.dropout(Large(), 0.5)

@@ -47,7 +47,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 typedef struct {
     uint64_t position, jump, threshold, seed[2], values;
-    uint16_t size, split, row, period, first_bit, saved_bit;
+    uint16_t size, split, stretch, period, saved_bit;
     uint8_t dtype, decision, scale, dropped, shift, x_at, y_at, saved_at;
     uint8_t relu : 1, streaming : 1, masked : 1, biased : 1, residual : 1, bits_alone : 1;
     uint8_t place; /* of the result: apart, on x, on the residual */
@@ -112,9 +112,9 @@ static dropout_pass pass_of(choices *c)
 {
     dropout_pass pass = {
         .dtype = c->dtype % 4, .decision = c->decision % 6, .relu = c->relu, .scale = NUMBER(c->scale),
-        .dropped = NUMBER(c->dropped), .shift = NUMBER(c->shift), .first_bit = c->first_bit % 600,
+        .dropped = NUMBER(c->dropped), .shift = NUMBER(c->shift),
         .saved_bit = c->saved_bit % 600, .seed = {c->seed[0], c->seed[1]}, .position = c->position,
-        .row = c->row % 6000, .jump = c->jump, .threshold = c->threshold,
+        .stretch = c->stretch % 6000, .jump = c->jump, .threshold = c->threshold,
     };
     c->size %= MOST;
     c->bits_alone = c->bits_alone && (pass.decision == DRAWN || pass.decision == ALL_KEPT || pass.decision == NONE_KEPT);
@@ -133,7 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
     memcpy(&c, bytes, header);
     dropout_pass pass = pass_of(&c);
     size_t itemsize = pass.dtype == FLOAT64 ? 8 : pass.dtype == FLOAT32 ? 4 : 2;
-    size_t size = c.size, bytes_of_bits = (pass.first_bit + size + 7) / 8;
+    size_t size = c.size, bytes_of_bits = (size + 7) / 8;
     int wide = pass.dtype == FLOAT64 ? FLOAT64 : FLOAT32;
     size_t period = 16 + c.period % 5000, bias_size = wide == FLOAT64 ? 8 : 4;
 
@@ -160,7 +160,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
             task.residual = own_residual.start;
         if (c.masked) task.mask = (unsigned char *)own_bits.start;
         ptrdiff_t split = size ? c.split % (ptrdiff_t)size : 0;
-        split -= (ptrdiff_t)((pass.first_bit + (uint64_t)split) % 8);
+        split -= split % 8;
         if (split > 0) kernels[i]->run(&task, 0, split);
         if (size) kernels[i]->run(&task, split > 0 ? split : 0, (ptrdiff_t)size);
         kernels[i]->finish();

@@ -1,0 +1,146 @@
+"""Arrays of other libraries as NumPy's own: what their owner means, not what their memory says.
+
+Nothing is imported to find out whose a value is: whoever has such an array has loaded its library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CPU = 1  # the number that DLPack's header gives it
+DEVICES = {
+    2: "CUDA", 3: "CUDA host", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 9: "VPI", 10: "ROCm",
+    11: "ROCm host", 13: "CUDA managed", 14: "oneAPI", 15: "WebGPU", 16: "Hexagon", 17: "MAIA",
+}  # fmt: skip
+
+
+def base_array(name: str, value: Any) -> NDArray[Any]:
+    """`value` as an exact ndarray of any dtype, not copied where its memory holds its values.
+
+    The attributes of a subclass can lie; those of its base-class view cannot.
+    """
+    if type(value) is np.ndarray:
+        return value
+    array = value if isinstance(value, np.ndarray) else converted(name, value)
+    refuse_other_arithmetic(name, array)
+    return np.asarray(array)
+
+
+def refuse_other_arithmetic(name: str, array: NDArray[Any]) -> None:
+    """Refuse a subclass whose elements are more than the numbers in its memory."""
+    if isinstance(array, loaded("numpy.ma", "MaskedArray")):
+        raise TypeError(
+            f"{name} must not be a masked array, because its mask would be lost: "
+            "pass what its filled() or its data gives"
+        )
+    if type(array).__array_ufunc__ is not np.ndarray.__array_ufunc__:
+        raise TypeError(
+            f"{name} must be an array with NumPy's own arithmetic, got {type(array).__name__}, which "
+            "overrides __array_ufunc__ (as arrays with units do): pass what numpy.asarray gives"
+        )
+
+
+def converted(name: str, value: Any) -> NDArray[Any]:
+    """`value` by its owner's own conversion, and by DLPack where there is no other."""
+    if isinstance(value, loaded("torch", "Tensor")):
+        return of_torch(name, value)
+    refuse_device(name, value)
+    if isinstance(value, (list, tuple)):  # of which NumPy would take the memory, unasked
+        value = [
+            item if isinstance(item, (float, int, np.generic)) else base_array(name, item) for item in value
+        ]
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return asked(name, value, np.from_dlpack)
+    return asked(name, value, np.asanyarray)
+
+
+def loaded(module: str, name: str) -> Any:
+    """A class of a library, for `isinstance`; where the library is not loaded, nothing is one."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def asked(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+    """What a conversion gives, or an error that names the argument."""
+    try:
+        return convert(value)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever that library raises
+        raise TypeError(
+            f"{name} must be an array that NumPy can read, got {type(value).__name__}: {error}"
+        ) from error
+
+
+def refuse_device(name: str, value: Any) -> None:
+    """Refuse what DLPack says lies elsewhere, even if its owner would copy it to the CPU in silence."""
+    try:
+        kind, number = value.__dlpack_device__()
+    except Exception:  # it has no such method, or no one device: then its own conversion says more
+        return
+    if kind != CPU:
+        device = DEVICES.get(int(kind), f"DLPack's device type {int(kind)},")
+        raise TypeError(f"{name} must lie on the CPU, got {type(value).__name__} on {device} device {number}")
+
+
+# --- PyTorch ----------------------------------------------------------------------------------
+
+
+def of_torch(name: str, tensor: Any) -> NDArray[Any]:
+    """A tensor's memory, where that holds its values; a lazy negation or conjugation is carried out."""
+    torch = sys.modules["torch"]
+    why = asked(name, tensor, lambda tensor: not_in_memory(torch, tensor))
+    if why:
+        raise TypeError(f"{name} must be a tensor whose memory holds its values, got one that {why}")
+    array: NDArray[Any] = asked(name, tensor, lambda tensor: memory(torch, tensor))
+    return array
+
+
+def memory(torch: Any, tensor: Any) -> NDArray[Any]:
+    """What `Tensor.numpy` gives, and bfloat16 too, by its bytes."""
+    tensor = tensor.resolve_conj().resolve_neg()
+    array: NDArray[Any]
+    if tensor.dtype == torch.bfloat16:
+        from ml_dtypes import bfloat16
+
+        array = tensor.view(torch.int16).numpy().view(bfloat16)
+    else:
+        array = tensor.numpy()
+    return array
+
+
+def not_in_memory(torch: Any, tensor: Any) -> str:
+    """Why a tensor's values are not, or not all, what lies in its memory; empty if they are."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch._is_functional_tensor(tensor):
+        return "a transformation such as vmap has wrapped"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return f"is a {type(tensor).__name__}, a subclass with operators of its own"
+    if tensor.device.type != "cpu":
+        return f"lies on {tensor.device}: pass its cpu()"
+    if tensor.is_nested:
+        return "is nested"
+    if tensor.is_quantized:
+        return "is quantized: pass its dequantize()"
+    if tensor.layout != torch.strided:
+        return f"has the layout {tensor.layout}: pass its to_dense()"
+    if tensor.requires_grad:
+        return "requires a gradient: pass its detach(), or call fastdrop.torch"
+    if torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+        return "has a tangent of forward-mode differentiation"
+    if tensor._is_zerotensor():
+        return "is a zero without memory: pass its clone()"
+    if tensor.untyped_storage().nbytes() < reach(tensor):
+        return "has a storage that was resized to fewer bytes"
+    return ""
+
+
+def reach(tensor: Any) -> int:
+    """How many bytes from its storage's begin a tensor's last element ends."""
+    if not tensor.numel():
+        return 0
+    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride()))
+    return int((tensor.storage_offset() + last + 1) * tensor.element_size())

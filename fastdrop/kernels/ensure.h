@@ -1,0 +1,23 @@
+/* Invariants: a build with -DFASTDROP_ASSERT, as the sanitizers' is, ends where one does not hold. */
+#ifndef FASTDROP_ENSURE_H
+#define FASTDROP_ENSURE_H
+
+#ifdef FASTDROP_ASSERT
+#include <stdio.h>
+#include <stdlib.h>
+static inline void ensure(int invariant, const char *text)
+{
+    if (!invariant) {
+        fprintf(stderr, "fastdrop: an invariant does not hold: %s\n", text);
+        abort();
+    }
+}
+#else
+static inline void ensure(int invariant, const char *text)
+{
+    (void)invariant;
+    (void)text;
+}
+#endif
+
+#endif
