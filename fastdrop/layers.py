@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments, functional, gaussian
 from fastdrop.arguments import Axes, Mode
+from fastdrop.foreign import base_array
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise, noise_probability
 from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
@@ -522,7 +523,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         -------
         ndarray, shape (..., outputs)
         """
-        x = np.asarray(x)
+        x = base_array("x", x)
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
         y = self._result(x, out)  # what can fail comes before weights are drawn
@@ -566,7 +567,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
             If the layer has not been called yet, or was last called in evaluation.
         """
         dropped = super().backward(self.weights)  # a mask and a scale, as for a gradient
-        dy, x = np.asarray(dy), self._x
+        dy, x = base_array("dy", dy), self._x
         assert x is not None
         if dy.shape != (*x.shape[:-1], dropped.shape[1]):
             raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop.arguments import integer
+from fastdrop.foreign import base_array
 from fastdrop.stream import POSITIONS, RNG, Stream, StreamRows, as_stream, sample_stream
 
 STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
@@ -138,7 +139,7 @@ def mc_predict(
     """
     if not callable(predict):
         raise TypeError(f"predict must be callable, got {type(predict).__name__}")
-    x = unmasked("x", x)
+    x = base_array("x", x)
     samples, stretch = at_least_one("samples", samples), at_least_one("stretch", stretch)
     rows = rows_of_chunks(x, chunk)
     stream = as_stream(rng)
@@ -221,17 +222,10 @@ def one_part(
 
 def numbers(prediction: ArrayLike) -> NDArray[Any]:
     """A copy of a prediction, as `predict` may use the memory again."""
-    result = unmasked("the result of predict", prediction).copy()
+    result = base_array("the result of predict", prediction).copy()
     if not np.can_cast(result.dtype, np.complex128, "same_kind"):
         raise TypeError(f"predict must give numbers, got {result.dtype.name}")
     return result
-
-
-def unmasked(name: str, value: ArrayLike) -> NDArray[Any]:
-    """`value` as an array of NumPy's own kind."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, as its mask would be lost: fill it first")
-    return np.asarray(value)
 
 
 def rows_of_chunks(x: NDArray[Any], chunk: int | None) -> list[slice]:
