@@ -460,6 +460,8 @@ def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def as_source(rng: Any) -> Stream | StreamRows | Tile:
     """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
+    if type(rng) is int:  # as often, without the cost of asking what else it is
+        return Stream(checked_seed("rng", rng))
     if isinstance(rng, Tile):
         return Tile._plain(rng)
     return as_lasting_source(rng)
