@@ -129,6 +129,8 @@ def lengths(name: str, value: Any) -> tuple[int, ...]:
 
 def integer(name: str, value: Any) -> int:
     """`value` as a Python int; a bool is none."""
+    if type(value) is int:
+        return value
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an int, got {value!r}")
     try:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastdrop import arguments, functional
 from fastdrop.arguments import Axes, Mode
-from fastdrop.stream import RNG, Tile, as_stream
+from fastdrop.stream import RNG, Stream, Tile, as_stream
 
 __all__ = [
     "Draws", "dropout", "dropout_backward", "dropout_predict", "keep_mask",
@@ -35,6 +35,16 @@ class Draws:
     seed: int
     offset: int
     shared: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        arguments.keep_probability(self.keep_prob)
+        arguments.dropout_mode(self.mode)
+        arguments.shared_axes(self.shared, len(self.shape))
+        Tile(self.shape, (0,) * len(self.shape), self.seed)
+        Stream(self.seed, self.offset)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Draws, (self.shape, self.keep_prob, self.mode, self.seed, self.offset, self.shared)
 
     @classmethod
     def reserve(

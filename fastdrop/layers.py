@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments, functional, gaussian
 from fastdrop.arguments import Axes, Mode
+from fastdrop.foreign import base_array
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise, noise_probability
 from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
@@ -172,7 +173,7 @@ class _WithMode:
 
     @mode.setter
     def mode(self, value: Mode) -> None:
-        self._mode = arguments.dropout_mode(value)
+        self._mode = arguments.dropout_mode(value)  # type: ignore[misc]  # a slot of the whole layer
 
 
 class _WithSharedAxes:
@@ -190,7 +191,7 @@ class _WithSharedAxes:
     def broadcast_dims(self, value: Axes) -> None:
         axes = tuple(value) if isinstance(value, Iterable) else value
         arguments.shared_axes(axes, arguments.MOST_AXES)  # those of an input are known at a call
-        self._broadcast_dims = axes
+        self._broadcast_dims = axes  # type: ignore[misc]  # a slot of the whole layer
 
 
 class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
@@ -522,15 +523,29 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         -------
         ndarray, shape (..., outputs)
         """
-        x = np.asarray(x)
+        x = base_array("x", x)
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
+        y = self._result(x, out)  # what can fail comes before weights are drawn
         weights = super().__call__(self.weights)
         self._x = x if self.training else None
-        y = np.matmul(x, weights, out=out)
+        np.matmul(x, weights, out=y)
         if self.bias is not None:
             y += self.bias
         return y
+
+    def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
+        """The array to write to, if the product and the bias can be written there."""
+        shape = (*x.shape[:-1], self.weights.shape[1])
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+        if out is not None and (out.shape != shape or not out.flags.writeable):
+            raise ValueError(f"out must be writable and have shape {shape}, got {out.shape}")
+        no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
+        no_rows = np.matmul(np.empty((0, x.shape[-1]), x.dtype), self.weights, out=no_rows)
+        if self.bias is not None:
+            no_rows += self.bias
+        return np.empty(shape, no_rows.dtype) if out is None else out
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The gradient with respect to the input; those of weights and bias become attributes.
@@ -552,7 +567,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
             If the layer has not been called yet, or was last called in evaluation.
         """
         dropped = super().backward(self.weights)  # a mask and a scale, as for a gradient
-        dy, x = np.asarray(dy), self._x
+        dy, x = base_array("dy", dy), self._x
         assert x is not None
         if dy.shape != (*x.shape[:-1], dropped.shape[1]):
             raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")

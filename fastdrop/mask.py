@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import arguments, values
 from fastdrop.arguments import MaskMode
+from fastdrop.foreign import base_array
 
 
 class Mask:
@@ -84,7 +85,7 @@ class Mask:
     @classmethod
     def from_array(cls, array: ArrayLike, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
         """The mask whose set bits are the true elements of a bool array."""
-        flags = np.asarray(array)
+        flags = base_array("array", array)
         if flags.dtype != np.bool_:
             raise TypeError(f"array must have dtype bool, got {flags.dtype.name}")
         return cls(np.packbits(flags, axis=None, bitorder="little"), flags.shape, keep_prob, mode)
@@ -156,10 +157,12 @@ class Mask:
 
 def checked_bits(bits: Any, size: int) -> bytes:
     """A copy of `bits`, which is what was checked."""
-    if not isinstance(bits, np.ndarray) or np.asarray(bits).dtype != np.uint8:
-        kind = np.asarray(bits).dtype if isinstance(bits, np.ndarray) else type(bits).__name__
-        raise TypeError(f"bits must be an array of dtype uint8, got {kind}")
-    own, shape = np.asarray(bits).tobytes(), np.asarray(bits).shape
+    if not isinstance(bits, np.ndarray):
+        raise TypeError(f"bits must be an array of dtype uint8, got {type(bits).__name__}")
+    array = base_array("bits", bits)
+    if array.dtype != np.uint8:
+        raise TypeError(f"bits must be an array of dtype uint8, got {array.dtype}")
+    own, shape = array.tobytes(), array.shape
     if shape != (packed(size),) or len(own) != packed(size):
         raise ValueError(f"bits must have shape {(packed(size),)} for {size} elements, got {shape}")
     if size % 8 and own[-1] >> (size % 8):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop.arguments import integer
+from fastdrop.foreign import base_array
 from fastdrop.stream import POSITIONS, RNG, Stream, StreamRows, as_stream, sample_stream
 
 STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
@@ -81,7 +82,8 @@ def mc_predict(
         back, and may spawn others, which differ from sample to sample. The result is copied, so
         `predict` may write each into the same array.
     x : array_like
-        The inputs, of which the first axis counts the examples.
+        The inputs, of which the first axis counts the examples. Each sample gets a copy, which `predict`
+        may write to.
     samples : int
         How many predictions to make; at least 1.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
@@ -137,7 +139,7 @@ def mc_predict(
     """
     if not callable(predict):
         raise TypeError(f"predict must be callable, got {type(predict).__name__}")
-    x = np.asarray(x)
+    x = base_array("x", x)
     samples, stretch = at_least_one("samples", samples), at_least_one("stretch", stretch)
     rows = rows_of_chunks(x, chunk)
     stream = as_stream(rng)
@@ -211,7 +213,7 @@ def one_part(
     predict: Callable[[Any, Any], ArrayLike], x: NDArray[Any], stream: Stream | StreamRows, stretch: int
 ) -> NDArray[Any]:
     start = stream.offset
-    result = numbers(predict(x, stream))
+    result = numbers(predict(x.copy("K"), stream))
     used = stream.offset - start
     if used > stretch:
         raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
@@ -220,7 +222,7 @@ def one_part(
 
 def numbers(prediction: ArrayLike) -> NDArray[Any]:
     """A copy of a prediction, as `predict` may use the memory again."""
-    result = np.array(prediction)
+    result = base_array("the result of predict", prediction).copy()
     if not np.can_cast(result.dtype, np.complex128, "same_kind"):
         raise TypeError(f"predict must give numbers, got {result.dtype.name}")
     return result

@@ -88,6 +88,11 @@ class GaussianNoise:
         self._known()
         return self._seed, self._offset, self._shape, self._keep_prob, self._strides
 
+    def _plain(self) -> GaussianNoise:
+        """The same, of no subclass."""
+        fields = GaussianNoise._fields(self)
+        return self if type(self) is GaussianNoise else GaussianNoise(*fields)
+
     @property
     def seed(self) -> int:
         """The seed of the stream."""
@@ -194,7 +199,7 @@ def noise_for_backward(noise: Any, dy: NDArray[Any]) -> GaussianNoise:
     """`noise`, if it is one for a gradient like `dy`."""
     if not isinstance(noise, GaussianNoise):
         raise TypeError(f"noise must be a GaussianNoise, got {type(noise).__name__}")
-    own = noise if type(noise) is GaussianNoise else GaussianNoise(*GaussianNoise._fields(noise))
+    own = GaussianNoise._plain(noise)
     if own.shape != dy.shape:
         raise ValueError(f"noise must have dy's shape {dy.shape}, got {own.shape}")
     return own

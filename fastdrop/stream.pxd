@@ -1,10 +1,11 @@
-# The compiled classes: their attributes are those of C structures, which no Python code reaches, and
-# `reserve` is a C call. Made once: `_made` says whether the fields have their values, `_known` raises
-# where they have not.
+# The compiled classes: their attributes are those of C structures, which no Python code reaches. `_take`
+# is `reserve` as a C call that no subclass replaces. `_made` says whether the fields have their values,
+# `_known` raises where they have not.
 
 cdef class Stream:
     cdef object _seed, _offset, _children, _prefix
     cpdef reserve(self, count)
+    cdef _take(self, count)
     cdef bint _made(self)
     cdef int _known(self) except -1
     cdef int _begin(self, seed, offset, children, prefix) except -1
@@ -20,6 +21,7 @@ cdef class Tile:
 cdef class StreamRows:
     cdef Stream _stream
     cdef object _first, _rows, _total
+    cdef _take(self, count)
     cdef bint _made(self)
     cdef int _known(self) except -1
     cdef int _begin(self, stream, first, rows, total) except -1

@@ -24,7 +24,7 @@ SEED_BITS = 128
 SEED_WORDS = SEED_BITS // 32
 POSITIONS = 2**64
 MOST_CHILDREN = 2**32  # a key of one word for each
-RELIED_ON = ("__getattribute__", "offset", "place", "reserve", "seed")  # what a subclass may not change
+RELIED_ON = ("__getattribute__", "offset", "reserve", "seed")  # what a subclass may not change
 
 RNG: TypeAlias = (
     "Stream | StreamRows | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
@@ -124,6 +124,10 @@ class Stream:
         ValueError
             If fewer than `count` positions are left; the stream is then where it was.
         """
+        return self._take(count)
+
+    def _take(self, count: int) -> int:
+        """`reserve` itself, which nothing in a subclass replaces where it is compiled."""
         if type(count) is not int:
             count = integer("count", count)
         self._known()
@@ -240,6 +244,11 @@ class Tile:
         self._known()
         return self._shape, self._origin, self._seed, self._offset
 
+    def _plain(self) -> Tile:
+        """The same, of no subclass."""
+        fields = Tile._fields(self)
+        return self if type(self) is Tile else Tile(*fields)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the whole array."""
@@ -351,6 +360,13 @@ class StreamRows:
         self._known()
         return (*Stream._fields(self._stream), self._first, self._rows, self._total)
 
+    def _plain(self) -> StreamRows:
+        """The same on the same stream, of no subclass."""
+        self._known()
+        if type(self) is StreamRows:
+            return self
+        return StreamRows(self._stream, self._first, self._rows, self._total)
+
     @property
     def seed(self) -> int:
         """The key of the generator."""
@@ -370,8 +386,11 @@ class StreamRows:
 
     def reserve(self, count: int) -> int:
         """Move on by `count` positions of the whole batch, and return the first of them."""
+        return self._take(count)
+
+    def _take(self, count: int) -> int:
         self._known()
-        return self._stream.reserve(count)
+        return self._stream._take(count)
 
     def place(
         self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
@@ -441,24 +460,27 @@ def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def as_source(rng: Any) -> Stream | StreamRows | Tile:
     """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
+    if type(rng) is int:  # as often, without the cost of asking what else it is
+        return Stream(checked_seed("rng", rng))
     if isinstance(rng, Tile):
-        return rng if type(rng) is Tile else Tile(*Tile._fields(rng))
-    if isinstance(rng, StreamRows):
-        StreamRows._fields(rng)
-        return as_made(rng, StreamRows)
-    return as_stream(rng)
+        return Tile._plain(rng)
+    return as_lasting_source(rng)
 
 
 def as_lasting_source(rng: Any) -> Stream | StreamRows:
     """What an argument ``rng=`` draws from, if it goes on from call to call."""
-    return as_source(rng) if isinstance(rng, StreamRows) else as_stream(rng)
+    if isinstance(rng, StreamRows):
+        return StreamRows._plain(rng)
+    return as_stream(rng)
 
 
 def as_stream(rng: Any) -> Stream:
     """The stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
     if isinstance(rng, Stream):
         Stream._fields(rng)
-        return as_made(rng, Stream)
+        if type(rng) is not Stream:
+            refuse_replaced(rng)
+        return rng
     if isinstance(rng, Tile):
         raise TypeError(f"rng must be able to go on from call to call here, got {rng!r}")
     if isinstance(rng, StreamRows):
@@ -472,19 +494,16 @@ def as_stream(rng: Any) -> Stream:
     return Stream(checked_seed("rng", rng))
 
 
-def as_made(rng: Any, kind: Any) -> Any:
-    """`rng`, if it does what a Stream, or StreamRows, does where a call relies on it."""
-    cls = type(rng)
-    if cls is kind:
-        return rng
-    added = [*cls.__mro__[: cls.__mro__.index(kind)], *[rng] * hasattr(rng, "__dict__")]
+def refuse_replaced(stream: Stream) -> None:
+    """Refuse a kind of stream that does otherwise where a call relies on it."""
+    cls: Any = type(stream)
+    added = [*cls.__mro__[: cls.__mro__.index(Stream)], *[stream] * hasattr(stream, "__dict__")]
     for name in RELIED_ON:
         if any(name in vars(holder) for holder in added):
             raise TypeError(
-                f"rng must be a {kind.__name__} that keeps the {name} of its kind, as a call relies on it, "
+                f"rng must be a Stream that keeps the {name} of its kind, as a call relies on it, "
                 f"got a {cls.__name__} with its own"
             )
-    return rng
 
 
 def reserved(
@@ -539,6 +558,8 @@ def checked_children(value: Any) -> int:
 def checked_prefix(value: Any) -> tuple[int, ...]:
     """What a key of `spawn` begins with: a position, as two words of 32 bits, for each call of
     `mc_predict` around it."""
+    if type(value) is tuple and not value:  # as nearly always
+        return ()
     words = tuple([integer("prefix", word) for word in value])
     if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
         raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")

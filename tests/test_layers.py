@@ -255,6 +255,100 @@ def test_layers_are_the_calls(isa):
         assert np.array_equal(layer.backward(x), backward(x, mask))
 
 
+# --- settings that mean nothing do not exist --------------------------------------------------
+
+WEIGHTS = np.ones((3, 2))
+ALL_LAYERS = {
+    Dropout: (lambda **settings: Dropout(0.5, **settings), {"mode", "broadcast_dims"}),
+    ReLUDropout: (lambda **settings: ReLUDropout(0.5, **settings), {"mode", "broadcast_dims"}),
+    DropoutAdd: (lambda **settings: DropoutAdd(0.5, **settings), {"mode", "broadcast_dims"}),
+    AlphaDropout: (lambda **settings: AlphaDropout(0.5, **settings), {"broadcast_dims"}),
+    GaussianDropout: (lambda **settings: GaussianDropout(0.5, **settings), set()),
+    DropConnect: (lambda **settings: DropConnect(WEIGHTS, 0.5, **settings), {"mode", "bias"}),
+}
+every_layer = pytest.mark.parametrize("layer_type", ALL_LAYERS)
+SETTINGS = {"mode": "vanilla", "broadcast_dims": 1, "bias": np.ones(2), "rate": 0.5, "p": 0.5, "scale": 2}
+
+
+@every_layer
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_layer_has_the_settings_that_mean_something(layer_type, name):
+    make, settings = ALL_LAYERS[layer_type]
+    layer = make(rng=1)
+    if name in settings:
+        assert np.array_equal(getattr(make(**{name: SETTINGS[name]}), name), SETTINGS[name])
+        setattr(layer, name, SETTINGS[name])
+        return
+    with pytest.raises(TypeError, match=name):
+        make(**{name: SETTINGS[name]})
+    with pytest.raises(AttributeError):
+        setattr(layer, name, SETTINGS[name])
+    assert not hasattr(layer, name)
+
+
+@every_layer
+@pytest.mark.parametrize("protocol", [None, *range(6)])
+def test_every_layer_is_copied_with_its_settings(layer_type, protocol):
+    make, settings = ALL_LAYERS[layer_type]
+    layer = make(rng=3, **{name: SETTINGS[name] for name in settings})
+    x = (np.ones((4, 3)), np.ones((4, 3)))[: 2 if layer_type is DropoutAdd else 1]
+    dy = layer(*x)
+    other = copy.deepcopy(layer) if protocol is None else pickle.loads(pickle.dumps(layer, protocol))
+    assert repr(other) == repr(layer)
+    assert_identical(other.backward(dy), layer.backward(dy))
+    assert_identical(other(*x), layer(*x))
+    assert_identical(other.eval()(*x), layer.eval()(*x))
+
+
+def test_the_state_of_a_layer_is_checked():
+    layer = Dropout(0.5, rng=1)
+    for bad in ({"_keep_prob": 2.0}, {"_mode": "half"}, {"_rng": "x"}, {"_broadcast_dims": 0.5}):
+        with pytest.raises((TypeError, ValueError)):
+            layer.__setstate__({**layer.__getstate__(), **bad})
+    with pytest.raises(AttributeError):
+        AlphaDropout(0.5).__setstate__({"_mode": "vanilla"})
+    layer.__setstate__({"_mask": 3})
+    with pytest.raises(TypeError, match="mask must be a Mask"):
+        layer.backward(np.ones(3))
+
+
+@pytest.mark.parametrize("layer_type", [Dropout, ReLUDropout, DropoutAdd, AlphaDropout])
+def test_axes_that_no_array_has_are_refused(layer_type):
+    layer = layer_type(0.5, broadcast_dims=[1, 2])
+    axes = layer.broadcast_dims
+    for bad in (1.5, "1", (0, None), 64, (-65,)):
+        with pytest.raises((TypeError, ValueError), match="broadcast_dims"):
+            layer.broadcast_dims = bad
+        with pytest.raises((TypeError, ValueError), match="broadcast_dims"):
+            layer_type(0.5, broadcast_dims=bad)
+    assert layer.broadcast_dims == axes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"x": np.ones((4, 5))}, ValueError),
+        ({"x": np.full((4, 3), "a")}, TypeError),
+        ({"out": np.ones((3, 2))}, ValueError),
+        ({"out": np.ones((4, 2), int)}, TypeError),
+        ({"out": [0]}, TypeError),
+        ({"out": np.broadcast_to(1.0, (4, 2))}, ValueError),
+    ],
+)
+def test_a_call_of_dropconnect_that_raises_changes_nothing(values, error):
+    layer = DropConnect(WEIGHTS, 0.5, rng=1, bias=np.ones(2))
+    layer(np.ones((4, 3)))
+    mask, before = layer.mask, layer.backward(np.ones((4, 2)))
+    with pytest.raises(error):
+        layer(**{"x": np.full((4, 3), 2.0), **values})
+    layer.bias = np.ones(5)
+    with pytest.raises(ValueError):
+        layer(np.full((4, 3), 2.0))
+    assert layer.mask is mask
+    assert layer.rng.offset == 6
+    assert_identical(layer.backward(np.ones((4, 2))), before)
+
+
 def test_layers_at_prediction():
     x = np.random.default_rng(0).standard_normal(50)
     assert np.array_equal(AlphaDropout(0.3).eval()(x), x)

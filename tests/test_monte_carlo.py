@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import fastdrop as fd
+from fastdrop import layers
 from support import assert_identical
 
 RNG = np.random.default_rng(0)
@@ -159,3 +164,181 @@ def test_a_predict_that_breaks_its_word():
     shapes = iter([(2,), (3,)])
     with pytest.raises(ValueError, match="predict must give the same shape each time"):
         fd.mc_predict(lambda x, stream: np.ones(next(shapes)), X, 2, rng=1)
+
+
+# --- chunks, exactly --------------------------------------------------------------------------
+
+AXES = st.sampled_from([(), 0, (0,), 1, (1, 2), (0, 2), (0, 1, 2), -1])
+WITH_AXES = ["dropout", "relu_dropout", "alpha_dropout", "Dropout", "AlphaDropout"]
+ALONE = ["gaussian_dropout", "GaussianDropout", "bits", "reserve", "narrow"]
+AROUND = ["spawn", "copy", "pickle", "set back"]
+STEPS = st.deferred(
+    lambda: st.one_of(
+        st.tuples(st.sampled_from(WITH_AXES), AXES),
+        st.tuples(st.sampled_from(ALONE), st.none()),
+        st.tuples(st.sampled_from(AROUND), PROGRAMS),
+    )
+)
+PROGRAMS = st.lists(STEPS, max_size=3)
+EXAMPLES = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def run(program, calls, x, stream):
+    """A network without a sum, so that no rounding depends on the number of rows."""
+    for step, argument in program:
+        if step in ("dropout", "relu_dropout", "alpha_dropout"):
+            x, _ = getattr(calls, step)(x, 0.7, broadcast_dims=argument, rng=stream)
+        elif step in ("Dropout", "AlphaDropout"):
+            x = getattr(layers, step)(0.6, broadcast_dims=argument, rng=stream)(x)
+        elif step == "GaussianDropout":
+            x = layers.GaussianDropout(0.6, rng=stream)(x)
+        elif step == "gaussian_dropout":
+            x, _ = calls.gaussian_dropout(x, 0.7, rng=stream)
+        elif step == "bits":
+            x = x * calls.keep_mask(x.shape, 0.7, rng=stream).to_array()
+        elif step == "narrow":
+            x = x + calls.dropout(x[:, :1], 0.7, rng=stream)[0]
+        elif step == "reserve":
+            stream.reserve(37)
+        elif step == "set back":
+            start = stream.offset
+            x = run(argument, calls, x, stream)
+            stream.offset = start
+        elif step == "spawn":
+            for child in stream.spawn(2):
+                x = run([*argument, ("dropout", ())], calls, x, child)
+        else:
+            other = copy.copy(stream) if step == "copy" else pickle.loads(pickle.dumps(stream))
+            x = run(argument, calls, x, other)
+    return x
+
+
+@EXAMPLES
+@given(st.sampled_from([fd, fd.reference]), PROGRAMS, st.integers(1, 6), st.integers(1, 7))
+def test_chunks_change_nothing_whatever_predict_does(calls, program, chunk, rows):
+    x = np.random.default_rng(0).standard_normal((rows, 3, 5)).astype(np.float32)
+
+    def predict(x, stream):
+        return run(program, calls, x, stream)
+
+    whole, chunked = (
+        fd.mc_predict(predict, x, 2, rng=fd.Stream(2**100, 70), chunk=size, keep_samples=True)
+        for size in (None, chunk)
+    )
+    assert_identical(chunked.samples, whole.samples)
+    assert_identical(chunked.variance, whole.variance)
+    assert_identical(predict(x, whole.stream(1)), whole.samples[1])
+
+
+def test_what_rows_of_a_stream_cannot_do_is_refused():
+    def tiles(x, stream):
+        return fd.dropout(x, 0.5, rng=stream.tile(x.shape, (0, 0)))[0]
+
+    with pytest.raises(TypeError, match="chunk must be left out where predict makes tiles"):
+        fd.mc_predict(tiles, X, 2, rng=1, chunk=3)
+    with pytest.raises(TypeError, match="rng must be a stream of its own here, not some rows of a batch"):
+        fd.mc_predict(lambda x, stream: fd.mc_predict(predict, x, 2, rng=stream).mean, X, 2, rng=1, chunk=3)
+    for shape in ((), (2, 3), (6, 3), (1, 3)):
+
+        def elsewhere(x, stream, shape=shape):
+            return fd.keep_mask(shape, 0.5, rng=stream).to_array()
+
+        with pytest.raises(ValueError, match="chunk must be left out where dropout is not applied to 3 ex"):
+            fd.mc_predict(elsewhere, X, 2, rng=1, chunk=3)
+
+
+# --- streams of a sample's own ----------------------------------------------------------------
+
+
+def from_a_child(x, stream):
+    return fd.dropout(x, 0.5, rng=stream.spawn(1)[0])[0]
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_what_a_sample_spawns_is_its_own(chunk):
+    stream = fd.Stream(1)
+    results = [
+        fd.mc_predict(from_a_child, X, 20, rng=stream, keep_samples=True, chunk=chunk) for _ in range(2)
+    ]
+    samples = [sample.tobytes() for result in results for sample in result.samples]
+    assert len({*samples, from_a_child(X, fd.Stream(1)).tobytes()}) == 41
+    for result in results:
+        assert np.all(result.variance > 0)
+        for k in range(20):
+            assert_identical(from_a_child(X, result.stream(k)), result.samples[k])
+            assert_identical(from_a_child(X, copy.copy(result.stream(k))), result.samples[k])
+            assert_identical(from_a_child(X, pickle.loads(pickle.dumps(result)).stream(k)), result.samples[k])
+
+
+def test_a_stream_s_own_children_are_what_they_were():
+    seeds = [child.seed for child in fd.Stream(5).spawn(2)]
+    words = (np.random.SeedSequence(5, spawn_key=(child,)).generate_state(4, np.uint32) for child in range(2))
+    assert seeds == [sum(int(word) << 32 * i for i, word in enumerate(key)) for key in words]
+
+
+def test_samples_within_a_sample_spawn_their_own():
+    """Also where the inner samples begin at the position of the outer one."""
+    inner = []
+
+    def predict(x, stream):
+        result = fd.mc_predict(from_a_child, x, 2, rng=stream, keep_samples=True, stretch=1000)
+        inner.extend(sample.tobytes() for sample in result.samples)
+        inner.append(from_a_child(x, stream).tobytes())
+        return result.mean
+
+    fd.mc_predict(predict, X, 3, rng=1)
+    assert len(set(inner)) == 9
+
+
+# --- what predict gives -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_predict_may_use_one_buffer_and_write_to_its_input(chunk):
+    room = np.empty_like(X)
+    whole = fd.mc_predict(lambda x, stream: fd.dropout(x, 0.5, rng=stream)[0], X, 5, rng=1, keep_samples=True)
+
+    def reusing(x, stream):
+        return fd.dropout(x, 0.5, rng=stream, out=room[: len(x)])[0]
+
+    def in_place(x, stream):
+        return fd.dropout(x, 0.5, rng=stream, out=x)[0]
+
+    before = X.copy()
+    for predict in (reusing, in_place):
+        result = fd.mc_predict(predict, X, 5, rng=1, keep_samples=True, chunk=chunk)
+        assert_identical(result.samples, whole.samples)
+        assert_identical(result.variance, whole.variance)
+    assert_identical(X, before)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_the_variance_of_complex_predictions_is_real(dtype):
+    def predict(x, stream):
+        return (fd.dropout(x, 0.5, rng=stream)[0] + 1j * fd.dropout(x, 0.5, rng=stream)[0]).astype(dtype)
+
+    result = fd.mc_predict(predict, X, 50, rng=1, keep_samples=True)
+    assert result.mean.dtype == np.complex128
+    assert result.variance.dtype == np.float64
+    exact = result.samples.astype(np.complex128)
+    np.testing.assert_allclose(result.variance, np.var(exact, axis=0, ddof=1), rtol=1e-12)
+    one = fd.mc_predict(predict, X, 1, rng=1)
+    assert np.isnan(one.variance).all() and one.variance.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (["a", "b"], "predict must give numbers, got str"),
+        ([None], "predict must give numbers, got object"),
+        (np.zeros(3, "m8[s]"), "predict must give numbers, got timedelta64"),
+        (np.zeros(3, "M8[s]"), "predict must give numbers, got datetime64"),
+        (np.ma.ones(3), "the result of predict must not be a masked array"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_predictions_that_are_no_numbers_are_refused(prediction, message, chunk):
+    with pytest.raises(TypeError, match=message):
+        fd.mc_predict(lambda x, stream: prediction, X, 2, rng=1, chunk=chunk)
+    with pytest.raises(TypeError, match="x must not be a masked array"):
+        fd.mc_predict(predict, np.ma.ones((3, 6)), 2, rng=1, chunk=chunk)

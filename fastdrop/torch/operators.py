@@ -57,7 +57,7 @@ def forward(
     y, rng = result_like(x), seed_of_words(seed.numpy())
     call = getattr(functional, form)
     _, mask = call(view(x), keep_prob, broadcast_dims=tuple(shared), rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits)
+    return y, torch.from_numpy(mask.bits.copy())  # a mask keeps its own
 
 
 @forward.register_fake
@@ -70,7 +70,7 @@ def forward_add(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> 
     """``residual + dropout(x)`` in one pass, and the packed bits."""
     y, rng = result_like(x), seed_of_words(seed.numpy())
     _, mask = functional.dropout_add(view(x), view(residual), keep_prob, rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits)
+    return y, torch.from_numpy(mask.bits.copy())  # a mask keeps its own
 
 
 @forward_add.register_fake

@@ -85,7 +85,7 @@ def monte_carlo() -> None:
 
     result = fd.mc_predict(predict, x, 4, rng=1)
     assert_type(result, fd.MonteCarlo)
-    assert_type(result.mean, NDArray[np.float64])
+    assert_type(result.variance, NDArray[np.float64])
 
 
 def the_rest() -> None:
