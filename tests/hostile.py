@@ -1,9 +1,9 @@
 """Arguments that run code in the middle of a call, and arrays that lie: what a call makes of them.
 
-A door is an argument whose conversion runs Python code; a deed is what that code does to another argument of the
-same call. Whatever happens, a call gives the right result for what the arrays are when it computes, or a clear
-error, and then `out` and the stream are as the deed left them. `python tests/hostile.py FAMILY` tries all of a
-family; test_reentrancy.py runs it in a process of its own, because a fault may be a crash.
+A door is an argument whose conversion runs Python code; a deed is what that code does to another argument of
+the same call. Whatever happens, a call gives the right result for what the arrays are when it computes, or a
+clear error, and then `out` and the stream are as the deed left them. `python tests/hostile.py FAMILY` tries
+all of a family; test_reentrancy.py runs it in a process of its own, because a fault may be a crash.
 """
 
 from __future__ import annotations
@@ -342,8 +342,8 @@ class Attempt:
     def state(self) -> tuple[bytes, int]:
         return self.arrays["out"].tobytes(), self.stream.offset
 
-    def verdict(self, door: str, hostile: Any, hidden: Any) -> str | None:
-        """What is wrong with what the call did, or None. `hidden` is the array behind a door, if it is one."""
+    def verdict(self, door: str, hostile: Any) -> str | None:
+        """What is wrong with what the call did, or None."""
         given, options = dict(self.arrays), dict(self.options)
         (given if door in given else options)[door] = hostile
         if door == "rng" and isinstance(hostile, fd.Stream):
@@ -419,7 +419,7 @@ def doors(call: str) -> Iterator[tuple[str, str, Callable[[Any, Deed], Any]]]:
 def trial(call: str, name: str, door: Any, action: Callable[[Attempt], Any]) -> str | None:
     attempt = Attempt(call)
     right = attempt.arrays.get(name, attempt.options.get(name))
-    return attempt.verdict(name, door(right, attempt.deed(action)), right)
+    return attempt.verdict(name, door(right, attempt.deed(action)))
 
 
 def changed_arrays(call: str) -> Iterator[Trial]:
@@ -497,7 +497,7 @@ def finalized(call: str) -> Iterator[Trial]:
                     try:
                         gc.set_threshold(delay)
                         gc.enable()
-                        return attempt.verdict("x", attempt.arrays["x"], None)
+                        return attempt.verdict("x", attempt.arrays["x"])
                     finally:
                         gc.set_threshold(*thresholds)
                         gc.collect()
@@ -525,8 +525,10 @@ LIES: dict[str, Any] = {
     "T": (None,),
     "__class__": (int, fd.Mask),
 }
-LYING_METHODS = ("astype", "copy", "reshape", "view", "ravel", "any", "sum", "__array__", "__len__",
-                 "__getitem__", "__setitem__", "__array_wrap__", "newbyteorder", "tobytes", "fill")  # fmt: skip
+LYING_METHODS = (
+    "astype", "copy", "reshape", "view", "ravel", "any", "sum", "fill", "tobytes", "__array__", "__len__",
+    "__getitem__", "__setitem__", "__array_wrap__",
+)  # fmt: skip
 TRUTHS = ((SHAPE, "f4"), (SHAPE, "f2"), (SHAPE, "f8"), ((20, 250), "f4"))
 
 
@@ -569,7 +571,7 @@ def lied(call: str, name: str, kind: type[np.ndarray], shape: tuple[int, ...], d
     hostile, memory = guarded(shape, dtype, kind)
     attempt.arrays[name] = np.ndarray.view(hostile, np.ndarray)
     right = shape == (SHAPE[1:] if name == "bias" else SHAPE) and dtype == "f4"
-    found = attempt.verdict(name, hostile, None)
+    found = attempt.verdict(name, hostile)
     if not ((memory[:BEYOND] == 0xA5).all() and (memory[-BEYOND:] == 0xA5).all()):
         return "memory around the array has changed"
     if found is None and name == "out" and not right and attempt.done:

@@ -1,9 +1,10 @@
-"""Code that runs in the middle of a call, and arguments that lie: a right result or a clear error, never a crash."""
+"""Code that runs in the middle of a call, and arguments that lie: a right result or an error, no crash."""
 
 from __future__ import annotations
 
 import pytest
 from hostile import FAMILIES
+
 from support import ROOT, run_python
 
 # Blocks above this size go back to the system when they are freed, so that to read one then is a crash.

@@ -1,8 +1,8 @@
 """Every allocation of a call fails once: each time it raises MemoryError, and out and stream are as before.
 
-`python tests/without_memory.py LIBRARY` runs where LIBRARY, made of tests/data/failing_malloc.c, is preloaded;
-test_memory.py does that. Calls are announced on stderr, so that a crash has a name; `--first N` begins with that
-one.
+`python tests/without_memory.py LIBRARY` runs where LIBRARY, made of tests/data/failing_malloc.c, is
+preloaded; test_memory.py does that. Calls are announced on stderr, so that a crash has a name; `--first N`
+begins with that one.
 """
 
 from __future__ import annotations
