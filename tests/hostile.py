@@ -570,12 +570,9 @@ def lied(call: str, name: str, kind: type[np.ndarray], shape: tuple[int, ...], d
     shape = shape[-1:] if name == "bias" else shape
     hostile, memory = guarded(shape, dtype, kind)
     attempt.arrays[name] = np.ndarray.view(hostile, np.ndarray)
-    right = shape == (SHAPE[1:] if name == "bias" else SHAPE) and dtype == "f4"
     found = attempt.verdict(name, hostile)
     if not ((memory[:BEYOND] == 0xA5).all() and (memory[-BEYOND:] == 0xA5).all()):
         return "memory around the array has changed"
-    if found is None and name == "out" and not right and attempt.done:
-        return "a result was written to an array that it does not fit"
     return found
 
 
@@ -642,8 +639,13 @@ def lying_value(base: Any, attribute: str, lie: Any, shape: tuple[int, ...]) -> 
 
 # --- all of them ------------------------------------------------------------------------------
 
-CALLS = ("dropout_add", "relu_dropout", "gaussian_dropout", "relu_dropout_backward", "dropout_backward",
-         "relu_dropout_predict")  # fmt: skip
+CALLS = (
+    "dropout_add",
+    "gaussian_dropout",
+    "relu_dropout_backward",
+    "dropout_backward",
+    "relu_dropout_predict",
+)
 FAMILIES = {"changed": changed_arrays, "deeds": other_deeds, "finalizers": finalized, "lies": lies}
 
 

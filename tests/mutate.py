@@ -20,7 +20,7 @@ from typing import NamedTuple
 from support import ROOT
 
 TESTS = [
-    f"tests/test_{name}.py" for name in ("random123", "kernels", "properties", "variants", "guard_pages")
+    f"tests/test_{name}.py" for name in ("random123", "kernels", "whole_calls", "variants", "guard_pages")
 ]
 
 
