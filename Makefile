@@ -48,7 +48,7 @@ statistics: $(DONE)/build $(DONE)/test  ## 16 times the elements of the suite, t
 	    { echo "dieharder was not found: apt-get install dieharder" >&2; exit 1; }
 	$(RUN) tests/statistics/dieharder.py --seed $(SEED) --report docs/reports/dieharder.txt
 
-fuzz: $(DONE)/build $(DONE)/test  ## random arguments through the raw entry points (ARGS="--seconds 60"; 10 minutes)
+fuzz: $(DONE)/build $(DONE)/test  ## random whole calls, and the raw entry points (ARGS="--seconds 60"; 10 minutes)
 	$(RUN) tests/fuzz.py $(or $(ARGS),--seconds 600)
 
 guided: $(DONE)/build $(DONE)/test  ## coverage-guided passes through the kernels, by clang's libFuzzer (10 minutes)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import fastdrop as fd
-from support import assert_identical, printed_by
+from support import DATA, ROOT, assert_identical, printed_by, run_python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and figures of Linux")
 
@@ -44,6 +48,28 @@ assert stream.offset == 1000 and np.array_equal(y, kept)
 print("usable")
 """
     assert printed_by(code) == "usable"
+
+
+def why_no_failing_malloc() -> str | None:
+    if not shutil.which("gcc"):
+        return "no gcc"
+    if platform.libc_ver()[0] != "glibc":
+        return "the allocator's own names are glibc's"
+    return "another library is preloaded" if os.environ.get("LD_PRELOAD") else None
+
+
+@pytest.mark.skipif(why_no_failing_malloc() is not None, reason=str(why_no_failing_malloc()))
+def test_whichever_allocation_fails_a_call_loses_nothing(tmp_path):
+    library = tmp_path / "failing_malloc.so"
+    source = DATA / "failing_malloc.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
+    process = run_python(
+        ROOT / "tests" / "without_memory.py", str(library),
+        timeout=600, LD_PRELOAD=str(library), PYTHONMALLOC="malloc",
+    )  # fmt: skip
+    last = process.stderr[-300:].rpartition("\r")[2]
+    assert process.returncode == 0, f"{process.stdout[-2000:]}\nended by {process.returncode} at: {last}"
+    assert process.stdout.endswith(" 0 wrong\n"), process.stdout[-4000:]
 
 
 def test_calls_leave_no_memory_behind():

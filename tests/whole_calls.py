@@ -143,7 +143,7 @@ def drawn(rng: random.Random) -> Case:
             before=tuple(0 if deep else rng.choice((0, 1, rng.randrange(200))) for _ in shape),
             after=tuple(
                 n == 0
-                if deep and rng.random() < 0.98
+                if deep and rng.random() < 0.999
                 else rng.choices((0, 1, rng.randrange(200), -1, 10**30), (80, 40, 40, 2, 1))[0]
                 for n in shape
             ),
@@ -167,8 +167,8 @@ def drawn_shape(rng: random.Random, call: str) -> tuple[int, ...]:
     odd = (0, 1, 1, 2, 3, 5, 7, 8, 9, 16, 17, 31, 33)
     kind = rng.random()
     if call == "keep_mask" and kind < 0.2:  # more axes than an array can have
-        weights = (rng.choice((0, 1, 50)), 5, 0.1)
-        return tuple(rng.choices((0, 1, 2), weights, k=rng.choice((rng.randrange(7, 101), 64, 65, 100))))
+        weights = (rng.choice((0, 1, 90)), 5, 0.1)
+        return tuple(rng.choices((0, 1, 2), weights, k=rng.choice((rng.randrange(7, 101), 64, 65, 100, 100))))
     if kind < 0.5:
         shape = [rng.choice(odd) for _ in range(rng.randrange(7))]
         while math.prod(shape) > 3000:

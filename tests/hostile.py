@@ -1,0 +1,679 @@
+"""Arguments that run code in the middle of a call, and arrays that lie: what a call makes of them.
+
+A door is an argument whose conversion runs Python code; a deed is what that code does to another argument of
+the same call. Whatever happens, a call gives the right result for what the arrays are when it computes, or a
+clear error, and then `out` and the stream are as the deed left them. `python tests/hostile.py FAMILY` tries
+all of a family; test_reentrancy.py runs it in a process of its own, because a fault may be a crash.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+import fastdrop as fd
+from fastdrop import cpu
+
+SHAPE = (20, 500)  # large enough that the memory goes back to the system when it is freed
+BEYOND = 4096  # bytes around an array that lies
+CLEAR = (TypeError, ValueError, RuntimeError, BufferError)
+
+
+class Deliberate(Exception):
+    """What a deed raises."""
+
+
+# --- calls ------------------------------------------------------------------------------------
+
+
+def arrays_for(call: str) -> dict[str, Any]:
+    """Arrays of their own, by the names of arguments; `x` stands for `dy` too."""
+    generator = np.random.default_rng(5)
+    arrays = {"x": generator.standard_normal(SHAPE, np.float32), "out": np.full(SHAPE, 7, np.float32)}
+    if call.startswith("dropout_add") and not call.endswith("backward"):
+        arrays["residual"] = generator.standard_normal(SHAPE, np.float32)
+    if call in ("dropout", "relu_dropout", "dropout_add", "relu_dropout_predict"):
+        arrays["bias"] = generator.standard_normal(SHAPE[1], np.float32)
+    if call == "relu_dropout_backward":
+        arrays["y"] = np.maximum(generator.standard_normal(SHAPE, np.float32), 0)
+    return arrays
+
+
+def options_for(call: str, stream: fd.Stream) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if call != "dropout_backward":
+        options["keep_prob"] = 0.7
+    if call not in ("alpha_dropout", "gaussian_dropout", "dropout_backward"):
+        options["mode"] = "inverted"
+    if "backward" in call:
+        options["bias_grad"] = True
+    elif "predict" not in call:
+        options["rng"] = stream
+        if call != "gaussian_dropout":
+            options |= {"broadcast_dims": (), "return_mask": True}
+    return options
+
+
+def made(module: Any, call: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    positional = [given[name] for name in ("x", "residual", "y") if name in given]
+    if call == "dropout_backward":
+        positional.append(given.get("mask", MASK))
+    named = {name: given[name] for name in ("bias", "out") if name in given}
+    return getattr(module, call)(*positional, **options, **named)
+
+
+MASK = fd.keep_mask(SHAPE, 0.7, rng=3)
+
+# --- doors ------------------------------------------------------------------------------------
+
+Deed = Callable[[], None]
+
+
+class ByArray:
+    def __init__(self, array: Any, deed: Deed) -> None:
+        self.array, self.deed = array, deed
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        self.deed()
+        return self.array
+
+
+class ByInterface:
+    def __init__(self, array: Any, deed: Deed) -> None:
+        self.array, self.deed = array, deed
+
+    @property
+    def __array_interface__(self) -> Any:
+        interface = self.array.__array_interface__
+        self.deed()
+        return interface
+
+
+class ByDLPack:
+    def __init__(self, array: Any, deed: Deed) -> None:
+        self.array, self.deed = array, deed
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self.array.__dlpack__(**options)
+        self.deed()
+        return capsule
+
+
+class ByFinalize(np.ndarray):
+    """An array of which every view does the deed."""
+
+    deed: Deed | None = None
+
+    def __array_finalize__(self, source: Any) -> None:
+        if (deed := getattr(source, "deed", None)) is not None:
+            deed()
+
+
+def by_finalize(array: Any, deed: Deed) -> Any:
+    hostile = array.view(ByFinalize)
+    hostile.deed = deed
+    return hostile
+
+
+class HostileFloat(float):
+    def __new__(cls, value: float, deed: Deed) -> HostileFloat:
+        made = super().__new__(cls, value)
+        made.deed = deed
+        return made
+
+    def __float__(self) -> float:
+        self.deed()
+        return float.__float__(self)
+
+    def __le__(self, other: Any) -> bool:
+        self.deed()
+        return True
+
+    def __ge__(self, other: Any) -> bool:
+        self.deed()
+        return True
+
+
+class HostileReal:
+    """A real number by registration alone."""
+
+    def __init__(self, value: float, deed: Deed) -> None:
+        self.value, self.deed = value, deed
+
+    def __float__(self) -> float:
+        self.deed()
+        return self.value
+
+
+Real.register(HostileReal)
+
+
+class HostileString(str):
+    deed: Deed = staticmethod(lambda: None)
+
+    def __eq__(self, other: Any) -> bool:
+        self.deed()
+        return str.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        self.deed()
+        return str.__hash__(self)
+
+
+def hostile_string(value: str, deed: Deed) -> HostileString:
+    string = HostileString(value)
+    string.deed = deed
+    return string
+
+
+class HostileAxes:
+    def __init__(self, axes: Any, deed: Deed) -> None:
+        self.axes, self.deed = axes, deed
+
+    def __iter__(self) -> Iterator[int]:
+        self.deed()
+        return iter(self.axes)
+
+
+class HostileIndex:
+    def __init__(self, value: int, deed: Deed) -> None:
+        self.value, self.deed = value, deed
+
+    def __index__(self) -> int:
+        self.deed()
+        return self.value
+
+
+class HostileFlag:
+    def __init__(self, value: bool, deed: Deed) -> None:
+        self.value, self.deed = value, deed
+
+    def __bool__(self) -> bool:
+        self.deed()
+        return self.value
+
+
+class HostileGenerator(np.random.Generator):
+    deed: Deed = staticmethod(lambda: None)
+
+    def bytes(self, length: int) -> bytes:
+        self.deed()
+        return (11).to_bytes(length, "little")
+
+
+def hostile_generator(_: Any, deed: Deed) -> HostileGenerator:
+    generator = HostileGenerator(np.random.PCG64(1))
+    generator.deed = deed
+    return generator
+
+
+class HostileStream(fd.Stream):
+    deed: Deed = staticmethod(lambda: None)
+
+    def reserve(self, count: int) -> int:
+        self.deed()
+        return super().reserve(count)
+
+
+def hostile_stream(stream: fd.Stream, deed: Deed) -> HostileStream:
+    hostile = HostileStream(stream.seed, stream.offset)
+    hostile.deed = deed
+    return hostile
+
+
+class HostileTile(fd.Tile):
+    deed: Deed = staticmethod(lambda: None)
+
+    def place(self, *arguments: Any) -> Any:
+        self.deed()
+        return super().place(*arguments)
+
+
+def hostile_tile(_: Any, deed: Deed) -> HostileTile:
+    tile = HostileTile((30, 1200), (5, 100), 11)
+    tile.deed = deed
+    return tile
+
+
+ARRAY_DOORS = {"__array__": ByArray, "__array_interface__": ByInterface, "__dlpack__": ByDLPack,
+               "__array_finalize__": by_finalize}  # fmt: skip
+OPTION_DOORS = {
+    "keep_prob": {"float": HostileFloat, "Real": HostileReal},
+    "mode": {"str": hostile_string},
+    "broadcast_dims": {"__iter__": HostileAxes, "__index__": lambda _, deed: (HostileIndex(-1, deed),)},
+    "rng": {
+        "Generator.bytes": hostile_generator,
+        "__index__": lambda _, deed: HostileIndex(11, deed),
+        "Stream.reserve": hostile_stream,
+        "Tile.place": hostile_tile,
+    },
+    "return_mask": {"__bool__": HostileFlag},
+    "bias_grad": {"__bool__": HostileFlag},
+}
+
+# --- deeds ------------------------------------------------------------------------------------
+
+
+def set_shape(array: np.ndarray) -> None:
+    array.shape = array.shape[::-1]
+
+
+def set_dtype(array: np.ndarray) -> None:
+    array.dtype = np.dtype("i4") if array.dtype == np.float32 else np.dtype("f4")
+
+
+def halve(array: np.ndarray) -> None:
+    array.dtype = np.dtype("f2")
+
+
+def set_strides(array: np.ndarray) -> None:
+    array.strides = (0,) * array.ndim
+
+
+def lock(array: np.ndarray) -> None:
+    array.flags.writeable = False
+
+
+def refill(array: np.ndarray) -> None:
+    array[...] = 3
+
+
+DEEDS_TO_ARRAYS: dict[str, Callable[[np.ndarray], None]] = {
+    "resized to nothing": lambda array: array.resize((0,) * array.ndim, refcheck=False),
+    "resized to less": lambda array: array.resize(tuple(n // 4 for n in array.shape), refcheck=False),
+    "resized to more": lambda array: array.resize(tuple(4 * n for n in array.shape), refcheck=False),
+    "moved": lambda array: (
+        array.resize(tuple(64 * n for n in array.shape), refcheck=False),
+        array.resize(tuple(n // 64 for n in array.shape), refcheck=False),
+    ),
+    "given another shape": set_shape,
+    "given another dtype": set_dtype,
+    "given a shorter dtype": halve,
+    "given other strides": set_strides,
+    "made read-only": lock,
+    "given other values": refill,
+}
+
+
+def other_isa() -> str:
+    return next((name for name in cpu.available() if name != cpu.active()), cpu.active())
+
+
+# --- one attempt ------------------------------------------------------------------------------
+
+
+def natives(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.array(array, order="C") for name, array in given.items() if name != "out"}
+
+
+class Attempt:
+    """One call with one door and one deed."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        self.arrays = arrays_for(call)
+        self.stream = fd.Stream(11, 1000)
+        self.options = options_for(call, self.stream)
+        self.axes: tuple[int, ...] = ()
+        self.bias = self.arrays["bias"].copy() if "bias" in self.arrays else None
+        self.done = 0
+        self.after: tuple[bytes, int] | None = None  # out and the stream's position, as the deed leaves them
+
+    def deed(self, action: Callable[[Attempt], Any]) -> Deed:
+        def once() -> None:
+            if not self.done:
+                self.done = 1
+                try:
+                    action(self)
+                finally:
+                    self.after = self.state()
+
+        return once
+
+    def state(self) -> tuple[bytes, int]:
+        return self.arrays["out"].tobytes(), self.stream.offset
+
+    def verdict(self, door: str, hostile: Any) -> str | None:
+        """What is wrong with what the call did, or None."""
+        given, options = dict(self.arrays), dict(self.options)
+        (given if door in given else options)[door] = hostile
+        if door == "rng" and isinstance(hostile, fd.Stream):
+            self.stream = hostile
+        if door == "broadcast_dims":
+            self.axes = (-1,) if isinstance(hostile, tuple) else ()
+        self.after = self.state()
+        try:
+            result = made(fd, self.call, given, options)
+        except (*CLEAR, Deliberate) as error:
+            if self.state() == self.after:
+                return None
+            return f"out or the stream has changed although {type(error).__name__} was raised: {error}"
+        except Exception as error:
+            return f"{type(error).__name__} is no clear error: {error}"
+        return self.wrong(result, given)
+
+    def wrong(self, result: Any, given: dict[str, Any]) -> str | None:
+        """Whether a result is not that of the arrays as they are now; a bias counts as it was read, too."""
+        first = result[0] if isinstance(result, tuple) else result
+        if first is not given["out"]:
+            return "what is returned is not out"
+        rng = self.options.get("rng")
+        options = dict(self.options)
+        if "broadcast_dims" in options:
+            options["broadcast_dims"] = self.axes
+        sources: list[Any] = [None]
+        if rng is not None:
+            moved = self.stream.offset - self.after[1]
+            sources = [fd.Stream(11, self.after[1])] if moved else [11, fd.Tile((30, 1200), (5, 100), 11)]
+        found = np.array(np.asarray(first), order="C")
+        flaw = "the result is not that of the arrays as they are"
+        biases = [{}] if self.bias is None else [{}, {"bias": self.bias}]
+        for source, bias in ((source, bias) for source in sources for bias in biases):
+            if source is not None:
+                options["rng"] = source
+            try:
+                expected = made(fd.reference, self.call, natives(self.arrays) | bias, options)
+            except Exception as error:
+                flaw = f"a result where the reference says {type(error).__name__}: {error}"
+                continue
+            y = expected[0] if isinstance(expected, tuple) else expected
+            same = y.dtype == found.dtype and y.shape == found.shape and y.tobytes() == found.tobytes()
+            if same and (self.call == "gaussian_dropout" or same_rest(result, expected)):
+                return None
+        return flaw
+
+
+def same_rest(found: Any, expected: Any) -> bool:
+    if not isinstance(expected, tuple):
+        return True
+    if isinstance(expected[1], np.ndarray):
+        return found[1].tobytes() == expected[1].tobytes()
+    return found[1] == expected[1]
+
+
+# --- families of attempts ---------------------------------------------------------------------
+
+Trial = tuple[str, Callable[[], "str | None"]]
+
+
+def doors(call: str) -> Iterator[tuple[str, str, Callable[[Any, Deed], Any]]]:
+    """Which argument, by what, and what makes the hostile one of the right one."""
+    for name in arrays_for(call):
+        for kind, door in ARRAY_DOORS.items():
+            if name != "out" or kind == "__array_finalize__":
+                yield name, kind, door
+    for name in options_for(call, fd.Stream(1)):
+        for kind, door in OPTION_DOORS[name].items():
+            yield name, kind, door
+
+
+def trial(call: str, name: str, door: Any, action: Callable[[Attempt], Any]) -> str | None:
+    attempt = Attempt(call)
+    right = attempt.arrays.get(name, attempt.options.get(name))
+    return attempt.verdict(name, door(right, attempt.deed(action)))
+
+
+def changed_arrays(call: str) -> Iterator[Trial]:
+    """Every door, and everything that can be done to every array of the call."""
+    for name, kind, door in doors(call):
+        for target in arrays_for(call):
+            for what, change in DEEDS_TO_ARRAYS.items():
+                if kind in ("__array_finalize__", "__array_interface__", "__dlpack__") and target == name:
+                    continue  # NumPy itself then reads memory that is gone
+
+                def action(attempt: Attempt, target: str = target, change: Any = change) -> None:
+                    change(attempt.arrays[target])
+
+                yield (
+                    f"{call}, {name} by {kind}: {target} {what}",
+                    lambda name=name, door=door, action=action: trial(call, name, door, action),
+                )
+
+
+def raised(attempt: Attempt) -> None:
+    raise Deliberate
+
+
+def nested(attempt: Attempt) -> None:
+    made(fd, attempt.call, attempt.arrays, attempt.options)
+
+
+def collected(attempt: Attempt) -> None:
+    attempt.arrays["x"][0, 0] = 5
+    gc.collect()
+
+
+DEEDS: dict[str, Callable[[Attempt], Any]] = {
+    "an exception": raised,
+    "the same call": nested,
+    "a stream that is set back": lambda attempt: setattr(attempt.stream, "offset", 5),
+    "a stream near its end": lambda attempt: setattr(attempt.stream, "offset", 2**64 - 3),
+    "another number of threads": lambda attempt: fd.set_num_threads(3),
+    "another kernel": lambda attempt: cpu.activate(other_isa()),
+    "a collection": collected,
+}
+
+
+def other_deeds(call: str) -> Iterator[Trial]:
+    for name, kind, door in doors(call):
+        for what, action in DEEDS.items():
+            if kind == "Stream.reserve" and what != "an exception":
+                continue  # a stream whose reserve is another does as it likes
+            yield (
+                f"{call}, {name} by {kind}: {what}",
+                lambda name=name, door=door, action=action: trial(call, name, door, action),
+            )
+
+
+class Cycle:
+    def __init__(self, deed: Deed) -> None:
+        self.deed, self.self = deed, self
+
+    def __del__(self) -> None:
+        self.deed()
+
+
+def finalized(call: str) -> Iterator[Trial]:
+    """Garbage whose finalizer changes an array when the collector comes by in the call."""
+    for target in arrays_for(call):
+        for what in ("resized to nothing", "resized to more", "given a shorter dtype"):
+            change = DEEDS_TO_ARRAYS[what]
+            for delay in (1, 2, 3, 5, 8, 13):
+
+                def attempt(target: str = target, change: Any = change, delay: int = delay) -> str | None:
+                    attempt = Attempt(call)
+                    gc.disable()
+                    Cycle(attempt.deed(lambda attempt: change(attempt.arrays[target])))
+                    thresholds = gc.get_threshold()
+                    try:
+                        gc.set_threshold(delay)
+                        gc.enable()
+                        return attempt.verdict("x", attempt.arrays["x"])
+                    finally:
+                        gc.set_threshold(*thresholds)
+                        gc.collect()
+
+                yield f"{call}, a finalizer after {delay} allocations: {target} {what}", attempt
+
+
+# --- arrays that lie --------------------------------------------------------------------------
+
+LIES: dict[str, Any] = {
+    "dtype": (np.dtype("f4"), np.dtype("f8"), np.dtype("f2"), np.dtype("i4"), "f4", None),
+    "shape": (SHAPE, (20, 5000), (1,), (), None),
+    "strides": ((2000, 4), (0, 0), (-2000, -4), (1 << 40, 4), ()),
+    "size": (10_000, 1_000_000, 0, -1),
+    "ndim": (2, 0, 70),
+    "nbytes": (40_000, 0, -8),
+    "itemsize": (4, 8, 0),
+    "flags": (np.zeros(1).flags, np.zeros((2, 2)).T.flags, None),
+    "data": (memoryview(b""), None),
+    "base": (np.zeros(1), 3),
+    "ctypes": (np.zeros(1).ctypes, None),
+    "__array_interface__": ({"data": (8, False), "shape": SHAPE, "typestr": "<f4", "version": 3}, None),
+    "__array_struct__": (None,),
+    "flat": (None,),
+    "T": (None,),
+    "__class__": (int, fd.Mask),
+}
+LYING_METHODS = (
+    "astype", "copy", "reshape", "view", "ravel", "any", "sum", "fill", "tobytes", "__array__", "__len__",
+    "__getitem__", "__setitem__", "__array_wrap__",
+)  # fmt: skip
+TRUTHS = ((SHAPE, "f4"), (SHAPE, "f2"), (SHAPE, "f8"), ((20, 250), "f4"))
+
+
+def liar(attribute: str, lie: Any) -> type[np.ndarray]:
+    return type("Liar", (np.ndarray,), {attribute: property(lambda self: lie)})
+
+
+def guarded(shape: tuple[int, ...], dtype: str, kind: type[np.ndarray]) -> tuple[Any, np.ndarray]:
+    """An array of a lying class, and the memory around it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.full(size + 2 * BEYOND, 0xA5, np.uint8)
+    plain = memory[BEYOND : BEYOND + size].view(dtype).reshape(shape)
+    plain[...] = np.arange(plain.size).reshape(shape) % 7 - 3
+    return np.ndarray.view(plain, kind), memory
+
+
+def lies(call: str) -> Iterator[Trial]:
+    for name in arrays_for(call):
+        for attribute, answers in LIES.items():
+            for answer in answers:
+                kind = liar(attribute, answer)
+                for shape, dtype in TRUTHS:
+                    yield (
+                        f"{call}, {name} is {dtype} {shape} and says {attribute} {str(answer)[:40]}",
+                        lambda name=name, kind=kind, shape=shape, dtype=dtype: lied(
+                            call, name, kind, shape, dtype
+                        ),
+                    )
+        for method in LYING_METHODS:
+            kind = type("Liar", (np.ndarray,), {method: lambda self, *_, **__: np.zeros(3, np.float32)})
+            yield (
+                f"{call}, {name} has another {method}",
+                lambda name=name, kind=kind: lied(call, name, kind, SHAPE, "f4"),
+            )
+
+
+def lied(call: str, name: str, kind: type[np.ndarray], shape: tuple[int, ...], dtype: str) -> str | None:
+    attempt = Attempt(call)
+    shape = shape[-1:] if name == "bias" else shape
+    hostile, memory = guarded(shape, dtype, kind)
+    attempt.arrays[name] = np.ndarray.view(hostile, np.ndarray)
+    found = attempt.verdict(name, hostile)
+    if not ((memory[:BEYOND] == 0xA5).all() and (memory[-BEYOND:] == 0xA5).all()):
+        return "memory around the array has changed"
+    return found
+
+
+# --- masks and noise that lie -----------------------------------------------------------------
+
+
+def lying_values(call: str) -> Iterator[Trial]:
+    """Subclasses of Mask and GaussianNoise, which say one thing and hold another."""
+    answers = {
+        "shape": ((2000, 500), (20, 1), (), None, (20, 500, 1)),
+        "bits": (np.zeros(1, np.uint8), None, b""),
+        "size": (10**9, 0),
+        "keep_prob": (0.5, "a", None),
+        "mode": ("alpha", None),
+        "scale": (3.0, None, "a"),
+        "strides": ((0, 0), (2**62, 1), ()),
+        "seed": (-1, 2**200, None),
+        "offset": (2**64, -1, None),
+    }
+    for base in (fd.Mask, fd.GaussianNoise):
+        for attribute, lies in answers.items():
+            for lie in lies:
+                for shape in (SHAPE, (10, 10), (200, 500)):
+                    yield (
+                        f"{base.__name__} of shape {shape} that says {attribute} {str(lie)[:40]}",
+                        lambda base=base, attribute=attribute, lie=lie, shape=shape: lying_value(
+                            base, attribute, lie, shape
+                        ),
+                    )
+
+
+def lying_value(base: Any, attribute: str, lie: Any, shape: tuple[int, ...]) -> str | None:
+    kind = type("Liar", (base,), {attribute: property(lambda self: lie)})
+    dy, out = np.ones(SHAPE, np.float32), np.full(SHAPE, 7, np.float32)
+    try:
+        if base is fd.Mask:
+            honest = fd.keep_mask(shape, 0.7, rng=3)
+            value = kind(np.array(honest.bits), shape, 0.7)
+            calls = (fd.dropout_backward, fd.relu_dropout_backward, fd.dropout_add_backward)
+            expected = fd.reference.dropout_backward(dy, honest) if shape == SHAPE else None
+        else:
+            honest = fd.GaussianNoise(1, 5, shape, 0.7)
+            value = kind(1, 5, shape, 0.7)
+            calls = (fd.gaussian_dropout_backward,)
+            expected = fd.reference.gaussian_dropout_backward(dy, honest) if shape == SHAPE else None
+    except CLEAR:
+        return None  # a subclass may be refused
+    for call in calls:
+        try:
+            call(dy, value, out=out)
+        except CLEAR:
+            if not (out == 7).all():
+                return "out has changed although the call raised"
+            continue
+        except Exception as error:
+            return f"{type(error).__name__} is no clear error: {error}"
+        if expected is None:
+            return f"{call.__name__} gives a result for a shape that is another"
+        if out.tobytes() != expected.tobytes():
+            return f"{call.__name__} gives a result that is not the value's own"
+        out[...] = 7
+    return None
+
+
+# --- all of them ------------------------------------------------------------------------------
+
+CALLS = (
+    "dropout_add",
+    "gaussian_dropout",
+    "relu_dropout_backward",
+    "dropout_backward",
+    "relu_dropout_predict",
+)
+FAMILIES = {"changed": changed_arrays, "deeds": other_deeds, "finalizers": finalized, "lies": lies}
+
+
+def trials(family: str) -> Iterator[Trial]:
+    if family == "values":
+        return lying_values("")
+    return (trial for call in CALLS for trial in FAMILIES[family](call))
+
+
+def main() -> None:
+    """Try a family from a certain trial on; each is announced first, so that a crash has a name."""
+    warnings.simplefilter("ignore")  # of NumPy, about setting shapes and strides
+    family, first = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    isa, threads = cpu.active(), fd.get_num_threads()
+    count = faults = 0
+    for number, (name, trial) in enumerate(trials(family)):
+        if number < first:
+            continue
+        print(f"\r{number} {name}", end="", file=sys.stderr, flush=True)
+        found = trial()
+        cpu.activate(isa)
+        fd.set_num_threads(threads)
+        count += 1
+        if found:
+            faults += 1
+            print(f"{name}: {found}", flush=True)
+    print(f"{count} tried, {faults} wrong")
+
+
+if __name__ == "__main__":
+    main()
