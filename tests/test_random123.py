@@ -96,7 +96,7 @@ def test_stored_streams(ask):
         assert as_text(bytes.fromhex(answer), stream.count) == stream.bits, stream
 
 
-def test_random_streams(ask, library):
+def test_random_streams(ask, implementation):
     generator = np.random.default_rng(123)
     streams = [
         (random_integer(generator, 128), random_integer(generator, 63), keep_prob, 97 * k)
@@ -104,5 +104,5 @@ def test_random_streams(ask, library):
     ]
     for stream, answer in zip(streams, ask([question_kept(*stream) for stream in streams]), strict=True):
         seed, offset, keep_prob, count = stream
-        mask = library.keep_mask(count, keep_prob, rng=fd.Stream(seed, offset))
+        mask = implementation.keep_mask(count, keep_prob, rng=fd.Stream(seed, offset))
         assert mask.bits.tobytes().hex() == answer, stream
