@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before NumPy is imported, here and in every process that a test starts: where the threads of its BLAS wait
+# for each other on a machine with other work, a small network takes ten times the CPU time.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 from collections.abc import Iterator
 from types import ModuleType
 

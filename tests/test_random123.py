@@ -8,14 +8,13 @@ from __future__ import annotations
 import platform
 import runpy
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 import fastdrop as fd
 from fastdrop import reference
-from support import DATA, golden_streams, known_answers, words
+from support import DATA, golden_streams, known_answers, output_of, run, words
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 INCLUDE = "#include <Random123/ars.h>"
@@ -23,7 +22,7 @@ INCLUDE = "#include <Random123/ars.h>"
 
 def header_is_installed() -> bool:
     command = [COMPILER, "-maes", "-E", "-xc", "-"]
-    return subprocess.run(command, input=INCLUDE, capture_output=True, text=True).returncode == 0
+    return run(command, input=INCLUDE).returncode == 0
 
 
 def why_not() -> str | None:
@@ -46,13 +45,10 @@ def ask(tmp_path_factory):
     """A function that puts questions to the oracle, a line each, and returns its answers."""
     program = tmp_path_factory.mktemp("oracle") / "random123_oracle"
     command = [COMPILER, "-O2", "-maes", str(DATA / "random123_oracle.c"), "-o", str(program)]
-    subprocess.run(command, check=True, capture_output=True)
+    output_of(command)
 
     def answers(questions: list[str]) -> list[str]:
-        process = subprocess.run(
-            [program], input="\n".join(questions), capture_output=True, text=True, check=True, timeout=60
-        )
-        lines = process.stdout.splitlines()
+        lines = output_of([program], input="\n".join(questions)).splitlines()
         assert len(lines) == len(questions)
         return lines
 
