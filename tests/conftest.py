@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before NumPy is imported, here and in every process that a test starts: where the threads of its BLAS wait
+# for each other on a machine with other work, a small network takes ten times the CPU time.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -32,9 +38,19 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     cpu.activate(before)
 
 
+@pytest.fixture(params=["reference", "fastdrop"])
+def library(request: pytest.FixtureRequest) -> ModuleType:
+    """Whatever has the calls: the reference and the package.
+
+    For what is settled above the kernels, and for what follows from their equality with the reference,
+    which other tests hold on each of them.
+    """
+    return fd.reference if request.param == "reference" else fd
+
+
 @pytest.fixture(params=["reference", *cpu.available()])
-def library(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    """Whatever has the calls: the reference, and the package on each instruction set."""
+def implementation(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """As `library`, but the package on each instruction set."""
     if request.param == "reference":
         yield fd.reference
         return

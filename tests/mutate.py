@@ -39,7 +39,7 @@ BEST = cpu.available()[0]
 FILES = ("*.pyx", "*.pxi", "arguments.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # What finds most comes first.
-TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "properties", "arguments")
+TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "arguments")
 OWN_TESTS = pairs("arguments.py arguments, mask.py mask, stream.py stream")  # of a file, before these
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests

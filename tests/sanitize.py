@@ -22,7 +22,7 @@ from mutate import copy_tree, run
 
 from support import DATA
 
-TESTS = ("kernels", "variants", "arrays", "mask", "properties")
+TESTS = ("kernels", "variants", "arrays", "mask", "whole_calls")
 MALLOC = {"PYTHONMALLOC": "malloc"}  # every object is the system's, and watched
 ONE_THREAD = {"FASTDROP_NUM_THREADS": "1"}  # GNU OpenMP's own barriers look like races
 CHECKED = "-DFASTDROP_ASSERT -g1"  # what the code says of itself is checked as it runs

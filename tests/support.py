@@ -1,11 +1,11 @@
-"""What several test modules need: exact comparison, awkward arrays, known answers, fresh interpreters."""
+"""What several test modules need: exact comparison, awkward arrays, known answers, other processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ GOLDEN_STREAMS = DATA / "golden_streams.txt"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 MODES = ("inverted", "vanilla")
 AROUND, CANARY = 192, 0xA5  # bytes on either side of a guarded array, and what is in them
+HANGING = 1200  # seconds after which another process is ended: it hangs, however busy the machine is
 
 # --- comparison -------------------------------------------------------------------------------
 
@@ -139,26 +140,43 @@ def words(value: int) -> str:
     return " ".join(f"{(value >> 32 * i) & 0xFFFFFFFF:08x}" for i in range(4))
 
 
-# --- fresh interpreters -----------------------------------------------------------------------
+# --- other processes --------------------------------------------------------------------------
+
+OURS = ("FASTDROP_", "OMP_")  # how the names of the variables begin that change what the package does
+
+
+def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run `command`, and keep what it prints, as text unless ``text=False``.
+
+    It may take as long as it needs: there is one limit for all, which ends what hangs for ever.
+    """
+    return subprocess.run(command, **{"capture_output": True, "text": True, "timeout": HANGING} | options)
+
+
+def output_of(command: Sequence[str | Path], **options: Any) -> Any:
+    """What `command` prints; it has to succeed."""
+    process = run(command, **options)
+    assert process.returncode == 0, (process.stdout, process.stderr)
+    return process.stdout
+
+
+def python(code: str | Path, *arguments: str) -> list[str]:
+    """The command that runs `code`, a text or a file, in another interpreter."""
+    return [sys.executable, *(["-c", code] if isinstance(code, str) else [str(code)]), *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """For another interpreter: it finds this very package, and of `OURS` what is given alone."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return inherited | {"PYTHONPATH": str(PACKAGE.parent)} | variables
 
 
 def run_python(
-    code: str | Path, *arguments: str, timeout: float = 60, prefix: tuple[str, ...] = (), **environment: str
+    code: str | Path, *arguments: str, prefix: tuple[str, ...] = (), cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code`, a text or a file, in another interpreter, on this very package.
-
-    No FASTDROP_ variable is set there but those given.
-    """
-    program = ["-c", code] if isinstance(code, str) else [str(code)]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
-    return subprocess.run(
-        [*prefix, sys.executable, *program, *arguments],
-        cwd=Path(__file__).parent,
-        env=inherited | {"PYTHONPATH": str(PACKAGE.parent)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    """Run `code` in another interpreter, whose environment has `variables`."""
+    command = [*prefix, *python(code, *arguments)]
+    return run(command, cwd=cwd or Path(__file__).parent, env=environment(**variables))
 
 
 def printed_by(code: str | Path, *arguments: str, **options: Any) -> str:

@@ -45,7 +45,7 @@ def test_every_public_name_is_documented(name):
 
 
 @pytest.mark.parametrize("name", [*CALLS, "Mask", "Stream"])
-def test_every_call_has_an_example_that_runs(name, isa):
+def test_every_call_has_an_example_that_runs(name):
     tests = examples(name, getattr(fd, name))
     assert tests, f"{name} has no example"
     run(tests)

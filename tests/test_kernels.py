@@ -114,7 +114,8 @@ def expected(case: Case) -> tuple[Any, ...]:
 
 
 def assert_equal_to_reference(case: Case) -> None:
-    for actual, wanted in zip(called(fd, case), expected(case), strict=True):
+    anywhere = case._replace(address=0, out_address=0, place="a new array")
+    for actual, wanted in zip(called(fd, case), expected(anywhere), strict=True):
         assert_identical(actual, wanted, str(case))
 
 
@@ -130,36 +131,39 @@ def test_the_active_kernel_is_the_one_named(isa):
     assert fd.cpu.active() == isa
 
 
-@pytest.mark.parametrize("first", range(0, 301, 50))
-def test_every_length(isa, first):
+def test_every_length(isa):
     for case in CASES:
-        if first <= case.length < first + 50 and case.length in EVERY_LENGTH:
+        if case.length in EVERY_LENGTH:
             assert_equal_to_reference(case)
 
 
-@pytest.mark.parametrize("length", NEAR_BLOCKS)
-def test_lengths_near_multiples_of_a_block_and_of_a_group(isa, length):
+def test_lengths_near_multiples_of_a_block_and_of_a_group(isa):
     for case in CASES:
-        if case.length == length:
+        if case.length in NEAR_BLOCKS:
             assert_equal_to_reference(case)
 
 
-@pytest.mark.parametrize("keep_prob", KEEP_PROBS)
+@functools.cache
+def start_of_a_stream(keep_prob: float) -> np.ndarray:
+    return reference.keep_mask(512, keep_prob, rng=5).to_array()
+
+
 @pytest.mark.parametrize("operation", ["keep_mask", "relu_dropout", "dropout"])
-def test_every_offset_in_a_block(isa, operation, keep_prob):
+def test_every_offset_in_a_block(isa, operation):
     """128 starts of a run that crosses three blocks are slices of one stream."""
     x = sample(512)
-    whole = reference.keep_mask(512, keep_prob, rng=5).to_array()
-    for offset in range(128):
+    for keep_prob, offset in itertools.product(KEEP_PROBS, range(128)):
+        whole = start_of_a_stream(keep_prob)
         stream, part = fd.Stream(5, offset), x[offset : offset + 300]
         if operation == "keep_mask":
             mask, passed = fd.keep_mask(300, keep_prob, rng=stream), whole[offset : offset + 300]
         else:
             mask = getattr(fd, operation)(part, keep_prob, rng=stream)[1]
             passed = whole[offset : offset + 300] & (~(part <= 0) if operation == "relu_dropout" else True)
-        assert np.array_equal(mask.to_array(), passed), offset
+        assert np.array_equal(mask.to_array(), passed), (keep_prob, offset)
 
 
+@functools.cache
 def uniforms(seed: int, count: int) -> list[int]:
     """U of the first `count` elements, as integers."""
     blocks = np.arange(-(-count // reference.BLOCK), dtype=np.uint64)
@@ -175,22 +179,22 @@ def significant_bits(value: int) -> int:
 
 
 @pytest.mark.parametrize("seed", [1, 2**64 + 3])
-def test_an_element_whose_uniform_is_the_threshold_is_dropped(library, seed):
+def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, seed):
     """Ties down to the last plane: those uniforms of a stream that a float64 holds exactly."""
     count = 30_000
     tied = [(n, u) for n, u in enumerate(uniforms(seed, count)) if u and significant_bits(u) <= 53]
     assert len(tied) > 50
     assert any(u % 2 for _, u in tied), "no threshold whose last bit is set"
-    for n, u in tied:
+    for n, u in tied if implementation is fd else tied[::8]:  # the reference takes its time for each
         keep_prob = u / 2**64
-        dropped = library.keep_mask(1, keep_prob, rng=fd.Stream(seed, n))
+        dropped = implementation.keep_mask(1, keep_prob, rng=fd.Stream(seed, n))
         above = max(np.nextafter(keep_prob, 1.0), (u + 1) / 2**64)
-        kept = library.keep_mask(1, above, rng=fd.Stream(seed, n))
+        kept = implementation.keep_mask(1, above, rng=fd.Stream(seed, n))
         assert (dropped.to_array().item(), kept.to_array().item()) == (False, True), (n, hex(u))
 
 
-MILLION = [
-    Case(1_000_003, operation, dtype, mode, keep_prob, offset, address, 4, place, 42)
+LARGE = [
+    Case(300_007, operation, dtype, mode, keep_prob, offset, address, 4, place, 42)
     for operation, dtype, mode, keep_prob, offset, address, place in (
         ("relu_dropout", "float32", "inverted", 0.9, 0, 0, "a new array"),
         ("relu_dropout", "float64", "vanilla", 0.5, 2**32 - 5, 8, "in place"),
@@ -209,8 +213,8 @@ MILLION = [
 ]
 
 
-@pytest.mark.parametrize("case", MILLION, ids=lambda case: f"{case.operation}-{case.dtype}-{case.keep_prob}")
-def test_a_million_elements(isa, case):
+@pytest.mark.parametrize("case", LARGE, ids=lambda case: f"{case.operation}-{case.dtype}-{case.keep_prob}")
+def test_enough_elements_for_threads(isa, case):
     assert_equal_to_reference(case)
 
 
@@ -224,34 +228,36 @@ def bypassing() -> Iterator[None]:
 
 @pytest.mark.usefixtures("bypassing")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("address", [0, 4, 8, 16, 20, 32, 60, 63, 1])
-def test_results_that_bypass_the_cache(isa, dtype, address):
+def test_results_that_bypass_the_cache(isa, dtype):
     """Such stores are aligned, so that what comes before the first cache line is a case of its own."""
-    for offset, length in ((0, 1025), (1, 2047), (127, 5000), (2**32 - 5, 8192), (64, 20_003)):
-        for operation in ("relu_dropout", "dropout", "dropout_backward", "relu_dropout_predict"):
-            where = Case(length, operation, dtype, "inverted", 0.8, offset, 4, address, "out=", 3)
-            assert_equal_to_reference(where)
-            assert_equal_to_reference(where._replace(address=address, place="in place"))
+    stretches = ((0, 1025), (1, 2047), (127, 5000), (2**32 - 5, 8192), (64, 20_003))
+    operations = ("relu_dropout", "dropout", "dropout_backward", "relu_dropout_predict")
+    addresses = (0, 4, 8, 16, 20, 32, 60, 63, 1)
+    for (offset, length), operation, address in itertools.product(stretches, operations, addresses):
+        where = Case(length, operation, dtype, "inverted", 0.8, offset, 4, address, "out=", 3)
+        assert_equal_to_reference(where)
+        assert_equal_to_reference(where._replace(address=address, place="in place"))
 
 
 @pytest.mark.usefixtures("bypassing")
-@pytest.mark.parametrize("address", [0, 4, 60, 1])
-def test_zeros_that_bypass_the_cache(isa, address):
-    for length in (1025, 8192, 20_003):
+def test_zeros_that_bypass_the_cache(isa):
+    for length, address in itertools.product((1025, 8192, 20_003), (0, 4, 60, 1)):
         case = Case(length, "relu_dropout", "float32", "inverted", 0.0, 0, 4, address, "out=", 3)
         assert_equal_to_reference(case)
 
 
 # --- special values ---------------------------------------------------------------------------
 
+# Of the reference and of one kernel, as those above hold every kernel to the reference, on such values too.
+
 SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, -1.0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("keep_prob", [0.0, 0.3, 1.0])
-def test_a_dropped_element_is_plus_zero_whatever_it_was(library, dtype, keep_prob):
+def test_a_dropped_element_is_plus_zero_whatever_it_was(library, dtype):
     x = np.repeat(SPECIAL, 64).astype(dtype)
-    for y, mask in (library.relu_dropout(x, keep_prob, rng=1), library.dropout(x, keep_prob, rng=1)):
+    for keep_prob, call in itertools.product((0.0, 0.3, 1.0), (library.relu_dropout, library.dropout)):
+        y, mask = call(x, keep_prob, rng=1)
         assert np.all(bit_patterns(y[~mask.to_array()]) == 0)
         dx = library.relu_dropout_backward(x, mask)
         assert np.all(bit_patterns(dx[~mask.to_array()]) == 0)
@@ -285,15 +291,3 @@ def test_a_result_is_rounded_once(library, dtype):
         predicted = library.relu_dropout_predict(x, keep_prob, mode="vanilla")
         assert_identical(predicted, (x.astype(arithmetic) * arithmetic(keep_prob)).astype(dtype))
         assert_identical(library.relu_dropout_predict(x, keep_prob), x)
-
-
-def test_nothing_is_written_outside_the_result(library):
-    """Every length from 0 on, between guards on either side of the result and of the packed bits."""
-    for length in (*range(130), 255, 1023, 1025):
-        buffer = np.full(length + 64, 7.0, np.float32)
-        x = np.ones(length, np.float32)
-        _, mask = library.relu_dropout(x, 0.5, rng=1, out=buffer[32 : 32 + length])
-        library.relu_dropout_backward(x, mask, out=buffer[32 : 32 + length])
-        library.dropout_predict(x, 0.5, out=buffer[32 : 32 + length])
-        assert np.all(buffer[:32] == 7)
-        assert np.all(buffer[32 + length :] == 7)

@@ -26,7 +26,7 @@ layers = pytest.mark.parametrize("layer_type", CALLS)
 @layers
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_layer_is_the_reference_s_calls(layer_type, mode, dtype, isa):
+def test_a_layer_is_the_reference_s_calls(layer_type, mode, dtype):
     forward, backward, predict = CALLS[layer_type]
     layer, stream = layer_type(0.7, mode=mode, rng=5), fd.Stream(5)
     for step in range(3):
@@ -135,7 +135,7 @@ def test_repr_shows_what_is_dropped():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gaussian_dropout_is_the_reference_s_calls(dtype, isa):
+def test_gaussian_dropout_is_the_reference_s_calls(dtype):
     layer, stream = GaussianDropout(0.7, rng=5), fd.Stream(5)
     for step in range(3):
         x, dy = sample(999, dtype, seed=step), sample(999, dtype, seed=10 + step)
@@ -165,7 +165,7 @@ def test_gaussian_dropout_s_settings():
 
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 @pytest.mark.parametrize("shape", [(5, 30), (2, 4, 30), (30,)])
-def test_dropconnect_is_a_product_with_dropped_weights(mode, shape, isa):
+def test_dropconnect_is_a_product_with_dropped_weights(mode, shape):
     generator = np.random.default_rng(0)
     weights, bias, x = generator.normal(size=(30, 7)), generator.normal(size=7), generator.normal(size=shape)
     dy = generator.normal(size=(*shape[:-1], 7))
@@ -238,7 +238,7 @@ def test_dropconnect_wants_a_gradient_of_its_output():
 # --- other forms ------------------------------------------------------------------------------
 
 
-def test_layers_are_the_calls(isa):
+def test_layers_are_the_calls():
     """Each layer on the stream that its call is given."""
     x, residual = np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(np.float32)
     cases = (

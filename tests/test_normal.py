@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from test_vocabulary import HEADERS, MACHINE, VOCABULARY, flags_of, tools
 
 from fastdrop import cpu, reference_gaussian
-from support import DATA
+from support import DATA, output_of
 
 
 def words() -> np.ndarray:
@@ -21,21 +21,20 @@ def words() -> np.ndarray:
     return np.concatenate([powers.ravel(), ends, ~ends, random]).reshape(-1, 2, 16)
 
 
-def expected() -> np.ndarray:
+@functools.cache
+def expected() -> bytes:
     first, second = words()[:, 0].copy(), words()[:, 1].copy()
     radius, coordinates = reference_gaussian.radius(first), reference_gaussian.direction(second)
-    return np.float32(1) + np.stack([radius * coordinate for coordinate in coordinates], axis=1)
+    return (np.float32(1) + np.stack([radius * coordinate for coordinate in coordinates], axis=1)).tobytes()
 
 
 def assert_normals_of(compiler, emulator, flags, program):
     source = str(DATA / "normal_driver.c")
     command = [compiler, "-std=gnu11", "-static", *flags, f"-I{VOCABULARY.parent}", source, "-lm"]
     command += ["-o", str(program), "-Wall", "-Wextra", "-Werror"]
-    compiled = subprocess.run(command, capture_output=True, text=True)
-    assert compiled.returncode == 0, compiled.stderr
-    ran = subprocess.run([*emulator, program], input=words().tobytes(), capture_output=True, timeout=60)
-    assert ran.returncode == 0
-    assert ran.stdout == expected().tobytes()
+    output_of(command)
+    normals = output_of([*emulator, program], input=words().tobytes(), text=False)
+    assert normals == expected()
 
 
 @pytest.mark.parametrize(("name", "machine"), [("generic", MACHINE), *HEADERS.items()])
@@ -64,9 +63,9 @@ def test_accuracy_over_a_grid_of_words(tmp_path):
     compiler = shutil.which("gcc") or pytest.skip("no gcc")
     program = str(tmp_path / "grid")
     flags = ["-O2", "-ffp-contract=off", "-fno-math-errno", f"-I{VOCABULARY.parent}", "-Wall", "-Wextra"]
-    subprocess.run([compiler, *flags, str(DATA / "normal_grid.c"), "-lm", "-o", program], check=True)
-    printed = subprocess.run([program, "4099"], check=True, capture_output=True, text=True, timeout=60)
-    radius_error, largest, direction_error, mean, second, fourth = map(float, printed.stdout.split())
+    output_of([compiler, *flags, str(DATA / "normal_grid.c"), "-lm", "-o", program])
+    printed = output_of([program, "4099"])
+    radius_error, largest, direction_error, mean, second, fourth = map(float, printed.split())
     assert radius_error < 1.6e-7
     assert direction_error < 1.1e-7
     assert largest == pytest.approx(6.76370573)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import platform
 import runpy
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 import fastdrop as fd
 from fastdrop import reference
-from support import DATA, golden_streams, known_answers, words
+from support import DATA, golden_streams, known_answers, output_of, run, words
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 INCLUDE = "#include <Random123/ars.h>"
@@ -23,7 +22,7 @@ INCLUDE = "#include <Random123/ars.h>"
 
 def header_is_installed() -> bool:
     command = [COMPILER, "-maes", "-E", "-xc", "-"]
-    return subprocess.run(command, input=INCLUDE, capture_output=True, text=True).returncode == 0
+    return run(command, input=INCLUDE).returncode == 0
 
 
 def why_not() -> str | None:
@@ -46,13 +45,10 @@ def ask(tmp_path_factory):
     """A function that puts questions to the oracle, a line each, and returns its answers."""
     program = tmp_path_factory.mktemp("oracle") / "random123_oracle"
     command = [COMPILER, "-O2", "-maes", str(DATA / "random123_oracle.c"), "-o", str(program)]
-    subprocess.run(command, check=True, capture_output=True)
+    output_of(command)
 
     def answers(questions: list[str]) -> list[str]:
-        process = subprocess.run(
-            [program], input="\n".join(questions), capture_output=True, text=True, check=True, timeout=60
-        )
-        lines = process.stdout.splitlines()
+        lines = output_of([program], input="\n".join(questions)).splitlines()
         assert len(lines) == len(questions)
         return lines
 
@@ -96,7 +92,7 @@ def test_stored_streams(ask):
         assert as_text(bytes.fromhex(answer), stream.count) == stream.bits, stream
 
 
-def test_random_streams(ask, library):
+def test_random_streams(ask, implementation):
     generator = np.random.default_rng(123)
     streams = [
         (random_integer(generator, 128), random_integer(generator, 63), keep_prob, 97 * k)
@@ -104,5 +100,5 @@ def test_random_streams(ask, library):
     ]
     for stream, answer in zip(streams, ask([question_kept(*stream) for stream in streams]), strict=True):
         seed, offset, keep_prob, count = stream
-        mask = library.keep_mask(count, keep_prob, rng=fd.Stream(seed, offset))
+        mask = implementation.keep_mask(count, keep_prob, rng=fd.Stream(seed, offset))
         assert mask.bits.tobytes().hex() == answer, stream

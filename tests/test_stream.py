@@ -8,7 +8,6 @@ import pickle
 import re
 import runpy
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -75,13 +74,6 @@ def test_spawned_streams_differ_and_can_be_made_again():
     assert [child.seed for child in fd.Stream(5).spawn(5)] == seeds
     assert stream.offset == 0
     assert stream.spawn(0) == []
-
-
-def test_positions_are_reserved_by_one_thread_at_a_time():
-    stream = fd.Stream(1)
-    with ThreadPoolExecutor(8) as pool:
-        starts = list(pool.map(lambda _: stream.reserve(3), range(2000)))
-    assert sorted(starts) == list(range(0, 6000, 3))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ import fastdrop as fd
 from fastdrop.threads import cpu_quota, cpus, openmp
 from support import assert_identical, printed_by, run_python, sample
 
-LARGE = 3_000_017  # elements: well above the size from which threads are worth it
+LARGE = 300_017  # elements: well above the size from which threads are worth it
 COUNTS = (2, 3, 7)
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -49,7 +47,7 @@ def test_results_do_not_depend_on_the_number(isa, dtype):
 
 def test_strided_results_do_not_depend_on_the_number(isa):
     """Pieces of a strided array may start anywhere in a byte of the mask."""
-    x = sample(1_200_009, seed=4).reshape(3, -1)
+    x = sample(300_009, seed=4).reshape(3, -1)
     layouts = {"gaps": np.repeat(x, 2, axis=1)[:, ::2], "reversed": x[::-1, ::-1], "transposed": x.T}
     for layout, array in layouts.items():
         fd.set_num_threads(1)
@@ -57,72 +55,6 @@ def test_strided_results_do_not_depend_on_the_number(isa):
         fd.set_num_threads(3)
         for name, result in results(array).items():
             assert_identical(result, expected[name], f"{name}, {layout}")
-
-
-def test_threads_agree_with_the_reference(isa):
-    x = sample(1_500_001, seed=2)
-    fd.set_num_threads(3)
-    y, mask = fd.relu_dropout(x, 0.8, rng=4)
-    expected, expected_mask = fd.reference.relu_dropout(x, 0.8, rng=4)
-    assert_identical(y, expected)
-    assert mask == expected_mask
-
-
-@pytest.mark.parametrize("size", [100, 400_003])
-def test_calls_from_several_threads_at_once(isa, size):
-    x = sample(size, seed=3)
-    seeds = range(24)
-    expected = [fd.relu_dropout(x, 0.7, rng=seed) for seed in seeds]
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda seed: fd.relu_dropout(x, 0.7, rng=seed), seeds))
-    for (y, mask), (wanted, wanted_mask) in zip(together, expected, strict=True):
-        assert_identical(y, wanted)
-        assert mask == wanted_mask
-
-
-def test_threads_that_share_a_stream_never_share_a_position(isa):
-    stream, size, calls = fd.Stream(9), 1111, 64
-    with ThreadPoolExecutor(8) as pool:
-        masks = list(pool.map(lambda _: fd.keep_mask(size, 0.5, rng=stream), range(calls)))
-    whole = fd.keep_mask(size * calls, 0.5, rng=9).to_array().reshape(calls, size)
-    assert stream.offset == size * calls
-    assert sorted(m.to_array().tobytes() for m in masks) == sorted(row.tobytes() for row in whole)
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal on this system")
-def test_a_long_call_lets_other_threads_run_and_answers_signals():
-    """Another thread sends the signal, which it can only do once the call has released the GIL.
-
-    The switch interval is so long that nothing else hands the GIL over, and the call lasts many
-    seconds, so that however busy the machine is the signal arrives before the end.
-    """
-    code = """
-import os, signal, sys, threading
-import fastdrop as fd
-
-def interrupt(*_):
-    raise InterruptedError
-
-def send():
-    asleep.acquire()
-    os.kill(os.getpid(), signal.SIGUSR1)
-
-fd.keep_mask(8, 0.9, rng=1)  # the first call imports numpy.random, which lets other threads run
-signal.signal(signal.SIGUSR1, interrupt)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
-asleep = threading.Lock()
-asleep.acquire()
-sender = threading.Thread(target=send)
-sender.start()
-sys.setswitchinterval(1000)
-try:
-    asleep.release()
-    fd.keep_mask(2**33, 0.9, rng=1)
-except InterruptedError:
-    print("interrupted")
-sender.join()
-"""
-    assert printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1", timeout=600) == "interrupted"
 
 
 # --- how many ---------------------------------------------------------------------------------
@@ -309,26 +241,6 @@ print(tasks() - before)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_child_forked_after_threads_have_run_can_call():
-    """GNU OpenMP hangs in such a child: it has to run serially."""
-    code = f"""
-import os, warnings, numpy as np, fastdrop as fd
-warnings.simplefilter("ignore", DeprecationWarning)
-fd.set_num_threads(4)
-x = np.linspace(-1, 1, {LARGE}, dtype=np.float32)
-expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
-child = os.fork()
-y, mask = fd.relu_dropout(x, 0.9, rng=1)
-same = np.array_equal(y, expected) and mask == expected_mask
-if child == 0:
-    os._exit(0 if same else 3)
-_, status = os.waitpid(child, 0)
-print(same, os.waitstatus_to_exitcode(status))
-"""
-    assert printed_by(code, timeout=60) == "True 0"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_that_python_does_not_see_can_call():
     """C's own fork runs no handler of Python's. The child ends itself if it hangs."""
     code = f"""
@@ -346,28 +258,3 @@ _, status = os.waitpid(child, 0)
 print(os.waitstatus_to_exitcode(status))
 """
     assert printed_by(code, timeout=120) == "0"
-
-
-WORKERS = """
-import multiprocessing, sys
-import fastdrop as fd
-
-def work(_):
-    return fd.keep_mask(1000, 0.5).bits.tobytes(), fd.keep_mask(1000, 0.5, rng=3).bits.tobytes()
-
-if __name__ == "__main__":
-    fd.keep_mask(1000, 0.5)
-    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
-        fresh, seeded = zip(*pool.map(work, range(6), chunksize=1))
-    print(len(set(fresh)), len(set(seeded)))
-"""
-
-
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_workers_draw_masks_of_their_own(method, tmp_path):
-    """Workers that all draw the same masks are a bug that others had."""
-    if method == "fork" and not hasattr(os, "fork"):
-        pytest.skip("no fork on this system")
-    script = tmp_path / "workers.py"
-    script.write_text(WORKERS)
-    assert printed_by(script, method, timeout=60) == "6 1"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -45,7 +48,15 @@ def shared_axes(shape: tuple[int, ...], generator: np.random.Generator) -> tuple
     return tuple(int(axis) for axis in range(len(shape)) if generator.random() < 0.4)
 
 
-def cases():
+class Case(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str
+    options: dict[str, Any]
+    number: int
+
+
+def cases() -> Iterator[Case]:
     """Each shape with each dtype, twice; the rest as a fixed generator has it."""
     generator = np.random.default_rng(1958)
     for number, (shape, dtype, _) in enumerate(itertools.product(SHAPES, DTYPES, range(2))):
@@ -57,75 +68,86 @@ def cases():
             "keep_prob": float(generator.choice([0.0, 0.5, 0.9, 0.3179, 1.0])),
             "offset": int(generator.choice([0, 5, 127, 2**40])),
         }
-        yield pytest.param(shape, dtype, layout, options, number, id=f"{number}-{shape}-{dtype}-{layout}")
+        yield Case(shape, dtype, layout, options, number)
 
 
-expectations: dict[tuple[str, int], tuple] = {}  # the reference's, which all kernels share
+CASES = tuple(cases())
 CALLS = ("relu_dropout", "dropout", "dropout_add", "alpha_dropout")
 
 
-@pytest.mark.parametrize(("shape", "dtype", "layout", "options", "number"), list(cases()))
-@pytest.mark.parametrize("call", CALLS)
-def test_forward_and_backward_equal_the_reference(isa, call, shape, dtype, layout, options, number):
-    def returned(library):
-        stream = fd.Stream(number, options["offset"])
-        x = laid_out(numbers(shape, dtype, number), layout)
-        residual = laid_out(numbers(shape, dtype, number + 1), layout)
-        keywords = {"rng": stream, "broadcast_dims": options["shared"]}
-        if call != "alpha_dropout":
-            bias = numbers(shape[-1:], dtype, number + 2)
-            keywords |= {"bias": bias if options["bias"] else None, "mode": options["mode"]}
-        arrays = (x, residual) if call == "dropout_add" else (x,)
-        if layout == "in place":
-            keywords["out"] = arrays[-1]
-        y, mask = getattr(library, call)(*arrays, options["keep_prob"], **keywords)
-        dy = laid_out(sample(math.prod(shape), dtype, number + 3).reshape(shape), layout)
-        gradients = {}
-        if shape and call != "alpha_dropout":
-            gradients["bias_grad"] = True
-        dx = getattr(library, f"{call}_backward")(dy, mask, **gradients)
-        return y, mask, stream.offset, *(dx if gradients else (dx,))
+def returned(library: Any, call: str, case: Case) -> tuple[Any, ...]:
+    """All that a call and its backward call return, and where the stream is then."""
+    shape, dtype, layout, options, number = case
+    stream = fd.Stream(number, options["offset"])
+    x = laid_out(numbers(shape, dtype, number), layout)
+    residual = laid_out(numbers(shape, dtype, number + 1), layout)
+    keywords = {"rng": stream, "broadcast_dims": options["shared"]}
+    if call != "alpha_dropout":
+        bias = numbers(shape[-1:], dtype, number + 2)
+        keywords |= {"bias": bias if options["bias"] else None, "mode": options["mode"]}
+    arrays = (x, residual) if call == "dropout_add" else (x,)
+    if layout == "in place":
+        keywords["out"] = arrays[-1]
+    y, mask = getattr(library, call)(*arrays, options["keep_prob"], **keywords)
+    dy = laid_out(numbers(shape, dtype, number + 3), layout)
+    gradients = {}
+    if shape and call != "alpha_dropout":
+        gradients["bias_grad"] = True
+    dx = getattr(library, f"{call}_backward")(dy, mask, **gradients)
+    return y, mask, stream.offset, *(dx if gradients else (dx,))
 
-    if (call, number) not in expectations:
-        expectations[call, number] = returned(reference)
-    for actual, expected in zip(returned(fd), expectations[call, number], strict=True):
-        assert_identical(with_one_nan(actual), with_one_nan(expected))
+
+@functools.cache
+def expected_of(call: str, number: int) -> tuple[Any, ...]:
+    """The reference's answer, which all kernels share."""
+    return returned(reference, call, CASES[number])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("call", CALLS)
+def test_forward_and_backward_equal_the_reference(isa, call, shape):
+    for case in CASES:
+        if case.shape == shape:
+            results = zip(returned(fd, call, case), expected_of(call, case.number), strict=True)
+            for actual, expected in results:
+                assert_identical(with_one_nan(actual), with_one_nan(expected), str(case))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_predictions_equal_the_reference(isa, dtype, mode):
+def test_predictions_equal_the_reference(isa, dtype):
     x, residual, bias = numbers((9, 70), dtype, 1), numbers((9, 70), dtype, 2), numbers((70,), dtype, 3)
-    for name, arrays in (("relu_dropout", (x,)), ("dropout", (x,)), ("dropout_add", (x, residual))):
+    calls = (("relu_dropout", (x,)), ("dropout", (x,)), ("dropout_add", (x, residual)))
+    for (name, arrays), mode in itertools.product(calls, MODES):
         actual, expected = (
-            getattr(calls, f"{name}_predict")(*arrays, 0.7, bias=bias, mode=mode) for calls in (fd, reference)
+            getattr(library, f"{name}_predict")(*arrays, 0.7, bias=bias, mode=mode)
+            for library in (fd, reference)
         )
-        assert_identical(with_one_nan(actual), with_one_nan(expected), name)
+        assert_identical(with_one_nan(actual), with_one_nan(expected), f"{name}, {mode}")
 
 
 # --- bias and residual ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [1, 2, 15, 16, 17, 31, 64, 1000, 5000])
-def test_a_bias_is_the_sum_taken_before(isa, columns):
-    x, bias = numbers((7, columns), "float32", 1), numbers((columns,), "float32", 2)
-    y, mask = fd.relu_dropout(x, 0.6, bias=bias, rng=3)
-    with np.errstate(all="ignore"):
-        expected, expected_mask = fd.relu_dropout(x + bias, 0.6, rng=3)
-    assert_identical(with_one_nan(y), with_one_nan(expected))
-    assert mask == expected_mask
+def test_a_bias_is_the_sum_taken_before(isa):
+    for columns in (1, 2, 15, 16, 17, 31, 64, 1000, 5000):
+        x, bias = numbers((7, columns), "float32", 1), numbers((columns,), "float32", 2)
+        y, mask = fd.relu_dropout(x, 0.6, bias=bias, rng=3)
+        with np.errstate(all="ignore"):
+            expected, expected_mask = fd.relu_dropout(x + bias, 0.6, rng=3)
+        assert_identical(with_one_nan(y), with_one_nan(expected), f"{columns} columns")
+        assert mask == expected_mask, columns
 
 
-@pytest.mark.parametrize("threads_used", [1, 2, 5])
-@pytest.mark.parametrize("shape", [(3000, 100), (30_000, 7), (2, 300_000), (70, 3, 1000)])
-def test_column_sums_do_not_depend_on_threads(isa, threads, shape, threads_used):
+@pytest.mark.parametrize("shape", [(1500, 100), (15_000, 7), (2, 150_000), (50, 3, 1000)])
+def test_column_sums_do_not_depend_on_threads(isa, threads, shape):
     dy = np.random.default_rng(0).standard_normal(shape, np.float32)
     mask = fd.keep_mask(shape, 0.5, rng=1)
     _, expected = reference.dropout_backward(dy, mask, bias_grad=True)
-    fd.set_num_threads(threads_used)
-    dx, dbias = fd.dropout_backward(dy, mask, bias_grad=True)
-    assert_identical(dbias, expected)
-    np.testing.assert_allclose(dbias, dx.reshape(-1, shape[-1]).sum(0, np.float64), rtol=1e-6, atol=1e-5)
+    for count in (1, 2, 5):
+        fd.set_num_threads(count)
+        dx, dbias = fd.dropout_backward(dy, mask, bias_grad=True)
+        assert_identical(dbias, expected, f"{count} threads")
+        np.testing.assert_allclose(dbias, dx.reshape(-1, shape[-1]).sum(0, np.float64), rtol=1e-6, atol=1e-5)
 
 
 def test_a_residual_may_be_the_result(isa):
@@ -164,17 +186,15 @@ def test_a_shared_draw_reserves_one_position(isa):
 
 
 @pytest.mark.parametrize("columns", [3, 511, 512, 5000])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_shared_draws_do_not_depend_on_threads(isa, threads, columns, axis):
-    x = numbers((300_000 // columns, columns), "float32", 1)
-    results = []
-    for count in (1, 2, 3):
-        fd.set_num_threads(count)
-        results.append(fd.relu_dropout(x, 0.5, broadcast_dims=axis, rng=2))
-    expected = reference.relu_dropout(x, 0.5, broadcast_dims=axis, rng=2)
-    for y, mask in results:
-        assert_identical(y, expected[0])
-        assert mask == expected[1]
+def test_shared_draws_do_not_depend_on_threads(isa, threads, columns):
+    x = numbers((150_000 // columns, columns), "float32", 1)
+    for axis in (0, 1):
+        expected, expected_mask = reference.relu_dropout(x, 0.5, broadcast_dims=axis, rng=2)
+        for count in (1, 2, 3):
+            fd.set_num_threads(count)
+            y, mask = fd.relu_dropout(x, 0.5, broadcast_dims=axis, rng=2)
+            assert_identical(y, expected, f"axis {axis}, {count} threads")
+            assert mask == expected_mask, (axis, count)
 
 
 def test_a_dropped_row_is_not_read(isa):
@@ -219,19 +239,21 @@ WHOLES = (
 
 
 @pytest.mark.parametrize(("whole", "origin", "shape"), WHOLES)
-@pytest.mark.parametrize("shared", [(), (0,), (-1,)])
-@pytest.mark.parametrize("keep_prob", [0.0, 0.3179, 1.0])
-def test_a_tile_has_the_bits_of_the_whole(library, whole, origin, shape, shared, keep_prob):
-    x = sample(math.prod(whole), "float32", 1).reshape(whole)
+def test_a_tile_has_the_bits_of_the_whole(implementation, whole, origin, shape):
+    x = numbers(whole, "float32", 1)
     place = tuple(slice(start, start + length) for start, length in zip(origin, shape, strict=True))
     tile = fd.Tile(whole, origin, seed=12, offset=1000)
-    y, mask = library.relu_dropout(x, keep_prob, broadcast_dims=shared, rng=fd.Stream(12, 1000))
-    part, part_mask = library.relu_dropout(x[place], keep_prob, broadcast_dims=shared, rng=tile)
-    assert_identical(part, y[place])
-    assert_identical(part_mask.to_array(), mask.to_array()[place])
-    if not shared:
-        bits = library.keep_mask(shape, keep_prob, rng=tile).to_array()
-        assert_identical(bits, library.keep_mask(whole, keep_prob, rng=fd.Stream(12, 1000)).to_array()[place])
+
+    for keep_prob, shared in itertools.product((0.0, 77 / 256, 1.0), ((), (0,), (-1,))):
+        what, options = f"{keep_prob}, {shared}", {"broadcast_dims": shared}
+        y, mask = implementation.relu_dropout(x, keep_prob, rng=fd.Stream(12, 1000), **options)
+        part, part_mask = implementation.relu_dropout(x[place], keep_prob, rng=tile, **options)
+        assert_identical(part, y[place], what)
+        assert_identical(part_mask.to_array(), mask.to_array()[place], what)
+        if not shared:
+            bits = implementation.keep_mask(shape, keep_prob, rng=tile).to_array()
+            every = implementation.keep_mask(whole, keep_prob, rng=fd.Stream(12, 1000)).to_array()
+            assert_identical(bits, every[place], what)
 
 
 def test_large_tiles_do_not_depend_on_threads(isa, threads):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import platform
 import re
 import runpy
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from fastdrop import cpu
-from support import DATA, KNOWN_ANSWERS, PACKAGE, ROOT, content, known_answers
+from support import DATA, KNOWN_ANSWERS, PACKAGE, ROOT, content, known_answers, output_of
 
 X86 = ("avx2", "avx2_vaes", "avx512")
 HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
@@ -80,24 +80,31 @@ def text_of(
         *("-I", str(VOCABULARY.parent), f'-DVOCABULARY_HEADER="simd/{name}.h"'),
         *(str(DATA / "vocabulary_driver.c"), "-lm", "-o", str(program)),
     ]
-    compiled = subprocess.run(command, capture_output=True, text=True)
-    assert compiled.returncode == 0, compiled.stderr
+    output_of(command)
     if not emulator and needs not in cpu.available():
         pytest.skip(f"compiled, but this CPU does not have {needs}")
-    run = subprocess.run(
-        [*emulator, str(program)],
-        input="\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS)),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    questions = "\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS))
+    return output_of([*emulator, str(program)], input=questions)
+
+
+@pytest.fixture(scope="module")
+def plain_loops(tmp_path_factory):
+    """What the driver prints on plain loops, by machine."""
+
+    @functools.cache
+    def text(machine: str) -> str:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            folder = tmp_path_factory.mktemp(machine)
+            return text_of("generic", machine, folder, monkeypatch, "-DFASTDROP_PLAIN")
+
+    return text
 
 
 @pytest.mark.parametrize("name", ["generic", *HEADERS])
-def test_functions_equal_plain_loops(name, tmp_path, monkeypatch):
+def test_functions_equal_plain_loops(name, plain_loops, tmp_path, monkeypatch):
     machine = HEADERS.get(name, MACHINE)
     lines = text_of(name, machine, tmp_path, monkeypatch).splitlines()
-    generic = text_of("generic", machine, tmp_path, monkeypatch, "-DFASTDROP_PLAIN").splitlines()
+    generic = plain_loops(machine).splitlines()
     answers = [line.split("->")[1].strip() for line in content(KNOWN_ANSWERS)]
     assert [line for line in lines if line.startswith("ars")] == [f"ars {answer}" for answer in answers]
     assert "which 0, of one bit 1024, the lowest 1024" in lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import capi
+from support import output_of, printed_by
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cython_package"
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
@@ -102,11 +102,8 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(changed, says):
 def test_the_example_package_builds_and_runs(tmp_path):
     folder = shutil.copytree(EXAMPLE, tmp_path / "rows")
     root = str(Path(fd.__file__).parents[1])
-    build = subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--inplace"],
-        cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root}, capture_output=True, text=True,
-    )
-    assert build.returncode == 0, build.stderr
+    build = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    output_of(build, cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": root, "CFLAGS": "-O0"})
     program = (
         "import numpy as np, fastdrop as fd, rows\n"
         "x = np.random.default_rng(0).standard_normal((37, 100), dtype=np.float32)\n"
@@ -115,7 +112,4 @@ def test_the_example_package_builds_and_runs(tmp_path):
         "assert y.tobytes() == fd.relu_dropout(x, 0.9, rng=3)[0].tobytes()\n"
         "print('equal')\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env={"PYTHONPATH": root}, capture_output=True, text=True
-    )
-    assert run.stdout == "equal\n", run.stderr
+    assert printed_by(program, cwd=folder) == "equal"

@@ -17,6 +17,7 @@ from dask.base import tokenize  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.dask as fdask  # noqa: E402
+from support import HANGING  # noqa: E402
 
 CHUNKINGS = [
     ((50,), (7,)), ((50,), ((1, 0, 49),)), ((6, 300), (4, 129)), ((6, 300), (6, 300)),
@@ -171,17 +172,21 @@ def test_a_task_that_fails_is_run_again_to_the_same_bits(tmp_path):
     with cluster, distributed.Client(cluster) as client:
         y, _ = fdask.relu_dropout(da.from_array(x, chunks=(32, 250)), 0.8, rng=11)
         flaky = y.map_blocks(at_second_sight, folder=tmp_path, dtype=y.dtype, meta=y._meta)
-        again = client.compute(flaky, retries=1).result(timeout=60)
+        again = client.compute(flaky, retries=1).result(timeout=HANGING)
     assert len(list(tmp_path.iterdir())) == y.npartitions, "every block has failed once"
     assert np.array_equal(again, fd.relu_dropout(x, 0.8, rng=11)[0])
 
 
-def slowly(block):
-    time.sleep(0.1)  # 4 seconds on two workers, so that one can be killed long before the end
+def held(block, folder):
+    """The block, once there is a file `go`; until then a file says which process holds one."""
+    (folder / f"held by {os.getpid()}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
     return block
 
 
-def test_processes_one_of_which_is_killed():
+def test_processes_one_of_which_is_killed(tmp_path):
+    """In the middle of its work, which another then does once more."""
     distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
     x = values((64, 500))
     expected = fd.relu_dropout(x, 0.8, rng=11)[0]
@@ -189,10 +194,11 @@ def test_processes_one_of_which_is_killed():
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster) as client:
-        y, _ = fdask.relu_dropout(da.from_array(x, chunks=(4, 100)).map_blocks(slowly), 0.8, rng=11)
+        blocks = da.from_array(x, chunks=(16, 250)).map_blocks(held, folder=tmp_path, meta=x[:0])
+        y, _ = fdask.relu_dropout(blocks, 0.8, rng=11)
         future = client.compute(y)
-        time.sleep(0.5)
-        victim = next(iter(client.run(os.getpid).values()))
-        assert not future.done()
-        os.kill(victim, signal.SIGKILL)
-        assert np.array_equal(future.result(timeout=60), expected)
+        while not (holding := list(tmp_path.iterdir())):
+            time.sleep(0.01)
+        os.kill(int(holding[0].name.split()[-1]), signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert np.array_equal(future.result(timeout=HANGING), expected)

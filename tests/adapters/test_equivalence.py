@@ -47,7 +47,7 @@ def formulas(decided: torch.Tensor):
 @pytest.mark.parametrize("dtype", RELATIVE)
 @pytest.mark.parametrize("shared", [(), (2, 3), (0,), (1, 2, 3)])
 @pytest.mark.parametrize("call", ["relu_dropout", "dropout", "dropout_add", "alpha_dropout"])
-def test_the_same_as_pytorch_forward_and_backward(isa, call, shared, dtype):
+def test_the_same_as_pytorch_forward_and_backward(call, shared, dtype):
     x, residual, bias = numbers(0, dtype), numbers(1, dtype), numbers(2, dtype, SHAPE[-1:])
     dy = numbers(3, dtype)
     decisions = fd.keep_mask(SHAPE, KEEP_PROB, broadcast_dims=shared, rng=5).to_array()
@@ -80,7 +80,7 @@ def test_alpha_is_pytorchs():
 
 
 @pytest.mark.parametrize("dtype", RELATIVE)
-def test_gaussian_noise_multiplies(isa, dtype):
+def test_gaussian_noise_multiplies(dtype):
     """Keras: inputs * N(1, sqrt(rate / (1 - rate)))."""
     x, dy = numbers(0, dtype), numbers(1, dtype)
     y, noise = fd.gaussian_dropout(x, KEEP_PROB, rng=5)

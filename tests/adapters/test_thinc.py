@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -17,7 +16,7 @@ from thinc.util import fix_random_seed  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.thinc as ft  # noqa: E402
-from support import DATA, PACKAGE  # noqa: E402
+from support import DATA, PACKAGE, environment, output_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thinc's own dependencies
 
@@ -115,12 +114,9 @@ def test_thincs_own_tests_pass_with_our_dropout():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "thinc_with_fastdrop", "-p", "no:cacheprovider"]
     command += ["--pyargs", *(f"thinc.tests.{name}" for name in names)]
     paths = os.pathsep.join([str(DATA), str(PACKAGE.parent)])
-    ran = subprocess.run(
-        command, capture_output=True, text=True, cwd=DATA, timeout=120,
-        env=os.environ | {"PYTHONPATH": paths, "PYTEST_ADDOPTS": "-c /dev/null"},
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout
-    assert int(re.search(r"(\d+) passed", ran.stdout)[1]) > 100
+    variables = environment(PYTHONPATH=paths, PYTEST_ADDOPTS="-c /dev/null")
+    printed = output_of(command, cwd=DATA, env=variables)
+    assert int(re.search(r"(\d+) passed", printed)[1]) > 100
 
 
 CONFIG = """

@@ -182,16 +182,16 @@ def test_a_gradient_keeps_one_bit_an_element():
     assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 128)]
 
 
-INDUCTOR = pytest.param(
-    "inductor",  # the default
-    marks=pytest.mark.skipif(
+def backends():
+    """PyTorch's compiler of programs takes its time: of it, one form."""
+    inductor = pytest.mark.skipif(
         shutil.which(os.environ.get("CXX", "g++")) is None, reason="the default backend needs a C++ compiler"
-    ),
-)
+    )
+    yield from ((form, "aot_eager") for form in FORMS)
+    yield pytest.param("relu_dropout", "inductor", marks=inductor)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", INDUCTOR])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "backend"), backends())
 def test_compiled_without_a_graph_break_to_the_same_bits(form, backend):
     def step(x):  # arithmetic that a compiler cannot round otherwise, before, between and after two draws
         return ft.dropout_add(getattr(ft, form)(2 * x, 0.3, True), x, 0.25) / 4

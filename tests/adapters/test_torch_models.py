@@ -90,16 +90,17 @@ def test_contexts_that_overlap_are_undone_by_the_last():
 def test_a_child_forked_while_another_thread_patches_can_patch():
     """The fork waits for that thread, so the child finds all replaced, and no lock held."""
     code = """
-import os, threading, time, warnings
+import os, threading, warnings
 import fastdrop.torch as ft
 from torch.nn import functional as F
 warnings.simplefilter("ignore", DeprecationWarning)
-inside = threading.Event()
+inside, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)  # the last to be registered is called first
 
 class Slow(dict):
     def items(self):
         inside.set()
-        time.sleep(0.2)
+        forking.wait()
         return super().items()
 
 patches = ft.patches.PATCHES
@@ -112,7 +113,7 @@ if child == 0:
         os._exit(0 if F.dropout is ft.dropout else 3)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert printed_by(code, timeout=60) == "0"
+    assert printed_by(code) == "0"
 
 
 @pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
@@ -157,7 +158,8 @@ def test_attention_is_pytorchs_but_for_the_draw(options):
         options["attn_mask"] = torch.ones(5, 5).tril().bool() if kind is bool else values(5, 5)
     expected = F.scaled_dot_product_attention(q, k, v, **options)
     torch.testing.assert_close(patches.attention(q, k, v, dropout_p=1e-12, **options), expected)
-    dropped = torch.stack([patches.attention(q, k, v, dropout_p=0.5, **options) for _ in range(4000)]).mean(0)
+    torch.manual_seed(1)
+    dropped = torch.stack([patches.attention(q, k, v, dropout_p=0.5, **options) for _ in range(1000)]).mean(0)
     assert (dropped - expected).abs().max() < 0.1 * expected.abs().max() + 0.2
 
 

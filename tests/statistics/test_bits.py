@@ -22,7 +22,7 @@ LAGS = (1, 2, 7, 8, 16, 31, 32, 64, 127, 128, 256, 511, 512, 1000, 1024, 4096, 6
 
 
 @pytest.mark.parametrize("keep_prob", KEEP_PROBS)
-def test_keep_rate(isa: str, keep_prob: float, seed: int, size: int) -> None:
+def test_keep_rate(keep_prob: float, seed: int, size: int) -> None:
     assert_binomial(np.count_nonzero(drawn(keep_prob, seed, size)), size, keep_prob)
 
 
