@@ -14,7 +14,7 @@ import numpy as np
 
 cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.stddef cimport ptrdiff_t
@@ -176,9 +176,8 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
             sums, dbias = prepared_columns(&call, dy, shape)
         dx = result(out, dy)
         if isinstance(saved, Mask):
-            mask = apart_mask(dx, saved)
+            mask, saved = saved, None
             take(&call, mask, shape)
-            saved = None
         else:
             call.task.decision = SAVED_OUTPUT
         dy, saved = apart_from(dx, dy), apart_from(dx, saved)
@@ -471,16 +470,6 @@ cdef inline apart_from(y, array):
     return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if array is not None and conflicts(array, y) else array
 
 
-cdef inline Mask apart_mask(y, Mask mask):
-    """The same for a mask, whose bytes nothing but a forged address can reach."""
-    cdef Mask copy
-    if not reaches(y, bits_of(mask), PyBytes_GET_SIZE(mask._bits)):
-        return mask
-    copy = new_mask(mask._shape, mask._keep_prob, mask._mode)
-    memcpy(bits_of(copy), bits_of(mask), PyBytes_GET_SIZE(mask._bits))
-    return copy
-
-
 cdef prepared_room(Call* call, x, y, saved, residual):
     """Room for the pieces of each thread, where an array is strided."""
     if is_plain(y) and is_plain(x) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
@@ -662,19 +651,13 @@ cdef inline bint has_lengths(array, const Call* call) noexcept:
 
 
 cdef inline bint conflicts(array, y) noexcept:
-    """Whether writing `y`, element by element, changes what is yet to be read of an array."""
-    cdef uintptr_t low = 0, high = 0
+    """Whether writing `y`, element by element, may change what is yet to be read of an array."""
+    cdef uintptr_t low = 0, high = 0, y_low = 0, y_high = 0
     if array is None:
         return False
     find_extent(array, &low, &high)
-    return reaches(y, <const void*> low, high - low) and not same_place(array, y)
-
-
-cdef inline bint reaches(y, const void* memory, ptrdiff_t size) noexcept:
-    """Whether elements of `y` may lie in `size` bytes of memory, told by the extents of both."""
-    cdef uintptr_t low = 0, high = 0, start = <uintptr_t> memory
-    find_extent(y, &low, &high)
-    return low < start + size and start < high and low < high
+    find_extent(y, &y_low, &y_high)
+    return low < y_high and y_low < high and low < high and not same_place(array, y)
 
 
 cdef inline void find_extent(array, uintptr_t* low, uintptr_t* high) noexcept:

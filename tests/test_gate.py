@@ -1,0 +1,113 @@
+"""The gate: what changes while a call is under way is refused, and what is refused has changed nothing."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+
+import fastdrop as fd
+from support import printed_by
+
+CHANGES = {
+    "resized": "x.resize(7, refcheck=False)",
+    "another shape": "x.shape = (4, 6)",
+    "another dtype": "x.dtype = np.int32",
+    "another float": "x.dtype = np.dtype('>f4')",
+    "not writable": "y.flags.writeable = False",
+    "a result resized": "y.resize(3, refcheck=False)",
+}
+
+
+class Late:
+    """An argument that runs code when the call asks what it is."""
+
+    def __init__(self, value, change):
+        self.value, self.change = value, change
+
+    def __array__(self, dtype=None, copy=None):
+        self.change()
+        return self.value
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("argument", ["bias", "residual"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy's setters, which such code may use
+def test_what_changed_after_it_was_measured_is_refused(name, argument):
+    x, y = np.ones(24, np.float32), np.full(24, 7, np.float32)
+    late = Late(x[:].copy() if argument == "residual" else np.ones(24, np.float32),
+                lambda: exec(CHANGES[name], {"np": np, "x": x, "y": y}))  # fmt: skip
+    stream = fd.Stream(1, 5)
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=r"must|swapped|out|x"):
+        if argument == "bias":
+            fd.relu_dropout(x, 0.5, bias=late, out=y, rng=stream)
+        else:
+            fd.dropout_add(x, late, 0.5, out=y, rng=stream)
+    assert stream.offset == 5
+    assert (y == 7).all()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal on this system")
+def test_a_signal_handler_cannot_take_memory_away():
+    """Between two slices handlers run; the arrays are compared again before the next one."""
+    code = """
+import os, signal, sys, threading
+import numpy as np, fastdrop as fd
+
+x, stream = np.ones(2**26, np.float16), fd.Stream(1)
+def resize(*_):
+    x.resize(8, refcheck=False)
+def send():
+    asleep.acquire()
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+fd.keep_mask(8, 0.5, rng=1)
+signal.signal(signal.SIGUSR1, resize)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+asleep = threading.Lock()
+asleep.acquire()
+sender = threading.Thread(target=send)
+sender.start()
+sys.setswitchinterval(1000)     # so that the signal is sent when the call releases the GIL
+try:
+    asleep.release()
+    fd.relu_dropout(x, 0.9, rng=stream, return_mask=False)
+except RuntimeError as error:
+    print(str(error).split(",")[0], stream.offset == 2**26)
+sender.join()
+"""
+    printed = printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1")
+    assert printed == "x must stay as it is while a call is under way True"
+
+
+def test_an_interrupted_call_leaves_what_it_has_not_reached():
+    """Overlapping input and result: what has not been computed is not written, nor is foreign memory."""
+    code = """
+import os, signal, sys, threading
+import numpy as np, fastdrop as fd
+
+memory = np.full(2**26 + 1, 3, np.float16)
+x, out = memory[:-1], memory[1:]
+def interrupt(*_):
+    raise InterruptedError
+def send():
+    asleep.acquire()
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+fd.keep_mask(8, 0.5, rng=1)
+signal.signal(signal.SIGUSR1, interrupt)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+asleep = threading.Lock()
+asleep.acquire()
+sender = threading.Thread(target=send)
+sender.start()
+sys.setswitchinterval(1000)
+try:
+    asleep.release()
+    fd.dropout(x, 0.5, rng=1, out=out, mode="vanilla", return_mask=False)
+except InterruptedError:
+    print(sorted(set(memory.tolist())), bool((memory[-2**24:] == 3).all()))
+sender.join()
+"""
+    assert printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1") == "[0.0, 3.0] True"
