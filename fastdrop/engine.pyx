@@ -405,7 +405,7 @@ cdef Source source_of(rng, tuple shape, tuple shared, tuple decided):
 cdef inline int reserve(Source source) except -1:
     """Move the stream on; the last that can raise. `start` is then where the decisions are."""
     if source.stream is not None:
-        source.start += PyLong_AsUnsignedLongLongMask(Stream.reserve(source.stream, source.count))
+        source.start += PyLong_AsUnsignedLongLongMask(source.stream._take(source.count))
     return 0
 
 
@@ -419,7 +419,7 @@ cdef noise_at(Source source, tuple shape, keep_prob):
     if source.stream is not None:
         offset = source.stream._offset
         if offset + source.count > POSITIONS:
-            Stream.reserve(source.stream, source.count)     # which says what is wrong
+            source.stream._take(source.count)     # which says what is wrong
     return GaussianNoise(source.key, offset + source.start, shape, keep_prob, source.strides)
 
 
@@ -429,7 +429,7 @@ cdef bint reserve_from(Source source, noise) except -1:
         return True
     if source.stream._offset + source.start != noise.offset:
         return False
-    Stream.reserve(source.stream, source.count)
+    source.stream._take(source.count)
     return True
 
 
