@@ -37,7 +37,9 @@ def run_suite(*arguments):
 
 
 def test_every_contender_computes_dropout():
-    assert " passed" in run_suite("benchmarks/test_peers.py", "--show-capture=no")
+    """But for those that compile first, for half a minute: `make bench` tries them before it measures."""
+    interpreted = "not compiled and not numba and not jax"
+    assert " passed" in run_suite("benchmarks/test_peers.py", "--show-capture=no", "-k", interpreted)
 
 
 @pytest.fixture(scope="module")

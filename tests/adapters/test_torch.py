@@ -191,7 +191,7 @@ def backends():
     yield pytest.param("relu_dropout", "inductor", marks=inductor)
 
 
-@pytest.mark.parametrize(("form", "backend"), backends())
+@pytest.mark.parametrize(("form", "backend"), list(backends()))
 def test_compiled_without_a_graph_break_to_the_same_bits(form, backend):
     def step(x):  # arithmetic that a compiler cannot round otherwise, before, between and after two draws
         return ft.dropout_add(getattr(ft, form)(2 * x, 0.3, True), x, 0.25) / 4
