@@ -23,6 +23,7 @@ from fastdrop import cpu
 from fastdrop.kernels import dispatch
 from support import CANARY, DTYPES, MODES, sample
 
+THREAD_WORK = 1 << 15  # elements that pay for waking a thread, where a case does not set it
 GUARD = 256  # bytes before the first array and after the last
 SPREAD = 8  # times its own size that an array may reach over
 SMALL = 600  # elements up to which the reference is also asked about the arrays as they lie
@@ -521,11 +522,11 @@ def settings(case: Case) -> Iterator[None]:
 
 
 def set_thread_work(elements: int) -> int:
-    """Set the fewest elements that a thread gets, where that can be set, and return what it was."""
+    """Set how many elements pay for waking a thread, where that can be set, and return what it was."""
     if not hasattr(dispatch, "set_thread_work"):
         return elements
     before = dispatch.set_thread_work(elements)
-    return 1 << 16 if before is None else before
+    return THREAD_WORK if before is None else before
 
 
 def fault(case: Case, isas: Sequence[str] = ()) -> str | None:
