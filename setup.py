@@ -149,14 +149,15 @@ TAGS = {
     "FASTDROP_KERNEL_TAG": f'"fastdrop.kernel {tag(SHARED_BY_KERNELS)}"',
     "FASTDROP_BUILD_TAG": f'"{tag(SHARED)}"',
 }
-INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *glob(f"{KERNEL_DIR}/**/*.h", recursive=True)]
+HEADERS = glob(f"{KERNEL_DIR}/*.h")
+INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *HEADERS, *glob(f"{KERNEL_DIR}/simd/*.h")]
 
 
 def compiled_into(name: str) -> list[str]:
     """The files that a module is compiled from beside its own."""
     if name.removeprefix("kernels.") in KERNELS:
         return [*INCLUDED, f"{KERNEL_DIR}/kernel.pxd"]
-    return [*SHARED, *(INCLUDED if name == "kernels.dispatch" else [CHECKS])]
+    return [*SHARED, *HEADERS, *([f"{KERNEL_DIR}/bits.pxi"] if name == "layout" else [])]
 
 
 def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: str) -> Extension:

@@ -65,7 +65,7 @@ def test_whichever_allocation_fails_a_call_loses_nothing(tmp_path):
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
     process = run_python(
         ROOT / "tests" / "without_memory.py", str(library),
-        timeout=600, LD_PRELOAD=str(library), PYTHONMALLOC="malloc",
+        LD_PRELOAD=str(library), PYTHONMALLOC="malloc",
     )  # fmt: skip
     last = process.stderr[-300:].rpartition("\r")[2]
     assert process.returncode == 0, f"{process.stdout[-2000:]}\nended by {process.returncode} at: {last}"
