@@ -8,6 +8,7 @@ all of a family; test_reentrancy.py runs it in a process of its own, because a f
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 import warnings
@@ -379,7 +380,7 @@ class Attempt:
         biases = [{}] if self.bias is None else [{}, {"bias": self.bias}]
         for source, bias in ((source, bias) for source in sources for bias in biases):
             if source is not None:
-                options["rng"] = source
+                options["rng"] = copy.copy(source)
             try:
                 expected = made(fd.reference, self.call, natives(self.arrays) | bias, options)
             except Exception as error:
