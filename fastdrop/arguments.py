@@ -66,7 +66,7 @@ def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an exact ndarray of a supported dtype, in any byte order, not copied if it is one."""
     array = base_array(name, value)
     if not is_supported(array.dtype):
-        accepted = f"{', '.join(dtype.name for dtype in DTYPES)} or bfloat16"
+        accepted = f"{', '.join(map(dtype_name, DTYPES))} or bfloat16"
         raise TypeError(f"{name} must have dtype {accepted}, got {dtype_name(array.dtype)}")
     return array
 
@@ -121,10 +121,18 @@ def lengths(name: str, value: Any) -> tuple[int, ...]:
         numbers = (value,)
     if len(numbers) > MOST_AXES:
         raise ValueError(f"{name} must have at most {MOST_AXES} axes, got more")
-    numbers = tuple([integer(name, number) for number in numbers])
+    numbers = integers(name, numbers)
     if any(number < 0 for number in numbers):
         raise ValueError(f"{name} must have no negative length, got {value!r}")
     return numbers
+
+
+def integers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
+    """Each of `values` as an int."""
+    numbers: list[int] = []
+    for value in values:
+        numbers.append(integer(name, value))
+    return tuple(numbers)
 
 
 def integer(name: str, value: Any) -> int:
@@ -143,7 +151,7 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     """The axes along which decisions are shared, counted from the first."""
     axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
     try:
-        numbers = [index(axis) for axis in axes]
+        numbers = list(map(index, axes))
     except TypeError:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
     if not all(-ndim <= axis < ndim for axis in numbers):
@@ -153,7 +161,10 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
 
 def decided_shape(shape: tuple[int, ...], shared: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the decisions on an array: at most 1 along the axes that share one."""
-    return tuple(min(length, 1) if axis in shared else length for axis, length in enumerate(shape))
+    decided = list(shape)
+    for axis in shared:
+        decided[axis] = min(shape[axis], 1)
+    return tuple(decided)
 
 
 def keep_probability(value: Any) -> float:

@@ -97,7 +97,8 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
             call.task.scale, call.task.dropped, call.task.shift = arguments.alpha_affine(keep_prob)
         else:
             call.task.scale = arguments.training_scale(keep_prob, mode)
-        bias = prepared_bias(&call, bias, x)
+        if bias is not None:
+            bias = arguments.bias_for(bias, x)
         if residual is not None:
             residual = arguments.residual_for(residual, x)
         masked = return_mask is True or bool(return_mask)
@@ -115,7 +116,7 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
             mask = mask if relu else decisions
         else:
             begin_draws(&call, source, shape, keep_prob)
-        x, residual = apart_from(y, x), apart_from(y, residual)
+        bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         room = prepared_room(&call, x, y, None, residual)
         returned = (y if out is None else out, mask if masked else None)
         # Gate.
@@ -145,11 +146,12 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
         call.task.relu = relu
         call.task.scale = arguments.prediction_scale(keep_prob, mode)
         call.task.decision = ALL_KEPT
-        bias = prepared_bias(&call, bias, x)
+        if bias is not None:
+            bias = arguments.bias_for(bias, x)
         if residual is not None:
             residual = arguments.residual_for(residual, x)
         y = result(out, x)
-        x, residual = apart_from(y, x), apart_from(y, residual)
+        bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         room = prepared_room(&call, x, y, None, residual)
         seal(&call, "x", x, y, None, residual)
         compute(&call, "x", x, y, None, residual)
@@ -335,13 +337,12 @@ cdef tuple strides_of(tuple shape):
     return tuple(reversed(strides))
 
 
-cdef prepared_bias(Call* call, bias, x):
+cdef prepared_bias(Call* call, bias):
     """A bias as a kernel wants it: in the dtype of the arithmetic, repeated to a period, and then its beginning."""
     cdef ptrdiff_t length, itemsize, n
     cdef char* data
     if bias is None:
         return None
-    bias = arguments.bias_for(bias, x)
     call.bias_type = element_type(bias)
     values = np.ascontiguousarray(bias, arguments.arithmetic(bias.dtype))
     length, itemsize = cnp.PyArray_SIZE(values), cnp.PyArray_ITEMSIZE(values)

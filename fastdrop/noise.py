@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,7 @@ class GaussianNoise:
         keep_prob = noise_probability(keep_prob)
         steps = c_strides(shape) if strides is None else arguments.lengths("strides", strides)
         check_strides(steps, shape, strides)
-        reach = sum([(length - 1) * step for length, step in zip(shape, steps)]) + 1
-        if math.prod(shape) and reach > POSITIONS - start:
+        if math.prod(shape) and reach(shape, steps) > POSITIONS - start:
             raise ValueError(f"offset must leave room for shape {shape} before 2**64, got {offset!r}")
         self._offset, self._shape, self._keep_prob, self._strides = start, shape, keep_prob, steps
         self._seed = seed
@@ -148,8 +148,8 @@ class GaussianNoise:
         if self._strides[-1] != 1:  # then every element is a run
             rows, length = [*rows, length], 1
         for number, index in enumerate(np.ndindex(*rows)):
-            start = sum([i * stride for i, stride in zip(index, self._strides)])
-            yield slice(number * length, (number + 1) * length), self._offset + start
+            start = self._offset + sum(map(mul, index, self._strides))
+            yield slice(number * length, (number + 1) * length), start
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GaussianNoise):
@@ -166,6 +166,14 @@ class GaussianNoise:
         seed, offset, shape, keep_prob, strides = GaussianNoise._fields(self)
         apart = "" if strides == c_strides(shape) else f", strides={strides}"
         return f"GaussianNoise(seed={seed}, offset={offset}, shape={shape}, keep_prob={keep_prob}{apart})"
+
+
+def reach(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:
+    """The positions from the first element to the last, both counted."""
+    positions = 1
+    for length, step in zip(shape, steps):
+        positions += (length - 1) * step
+    return positions
 
 
 def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastdrop import values
-from fastdrop.arguments import decided_shape, integer, lengths, shape_of
+from fastdrop.arguments import decided_shape, integer, integers, lengths, shape_of
 
 try:
     import cython
@@ -167,10 +167,11 @@ class Stream:
                 raise ValueError(f"n_children must be at most {MOST_CHILDREN - first}, got {n_children!r}")
             self._children = first + count
         # What a sample of `mc_predict` spawns has the key's prefix from the sample's position.
-        return [
-            Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=(*self._prefix, child))))
-            for child in range(first, first + count)
-        ]
+        children: list[Stream] = []
+        for child in range(first, first + count):
+            key = (*self._prefix, child)
+            children.append(Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=key))))
+        return children
 
     def __reduce__(self) -> tuple[Any, ...]:
         return values.reduced(self, Stream, Stream._fields(self))
@@ -409,14 +410,16 @@ class StreamRows:
             )
         whole = shape_of("shape of the whole batch", (self._total, *shape[1:]))
         count = math.prod(decided_shape(whole, shared))
-        start, strides = place_in(whole, (self._first, *[0 for _ in shape[1:]]), shape, shared)
+        start, strides = place_in(whole, (self._first, *(0,) * (len(shape) - 1)), shape, shared)
         return count, start, strides
 
     def spawn(self, n_children: int) -> list[StreamRows]:
         """The same rows of the `n_children` streams that the whole batch's stream spawns."""
         self._known()
-        children = self._stream.spawn(n_children)
-        return [StreamRows(child, self._first, self._rows, self._total) for child in children]
+        children: list[StreamRows] = []
+        for child in self._stream.spawn(n_children):
+            children.append(StreamRows(child, self._first, self._rows, self._total))
+        return children
 
     def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
         """Refused: a block of the rows is none of the whole batch."""
@@ -560,7 +563,7 @@ def checked_prefix(value: Any) -> tuple[int, ...]:
     `mc_predict` around it."""
     if type(value) is tuple and not value:  # as nearly always
         return ()
-    words = tuple([integer("prefix", word) for word in value])
+    words = integers("prefix", value)
     if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
         raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")
     return words
