@@ -12,6 +12,7 @@ from libc.string cimport memset
 
 from fastdrop.kernels cimport dispatch, kernel
 from fastdrop.kernels.dispatch cimport Sweep
+from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.kernels.kernel cimport BUILD_TAG, dropout_pass
 
 from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
@@ -164,10 +165,13 @@ cdef void run(dropout_pass* task, ptrdiff_t size) noexcept nogil:
     """The whole pass, which no signal interrupts."""
     cdef Sweep sweep
     cdef ptrdiff_t done = 0
+    cdef float_mode mode = enter_default_mode()
     memset(&sweep, 0, sizeof(sweep))
     sweep.task = task
     sweep.size = size
     sweep.threads = dispatch.threads_for(size)
-    dispatch.begin(&sweep)
-    while done < size:
-        done = dispatch.run_slice(&sweep, done)
+    if not dispatch.run_short(&sweep):
+        dispatch.begin(&sweep)
+        while done < size:
+            done = dispatch.run_slice(&sweep, done)
+    leave_default_mode(mode)

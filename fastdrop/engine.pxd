@@ -3,10 +3,10 @@
 from fastdrop.mask cimport Mask
 
 cdef forward(
-    x, keep_prob, mode, rng, out, return_mask, bint relu, bias=*, residual=*, broadcast_dims=*
+    x_like, keep_prob, mode, rng, out, return_mask, bint relu, bias=*, residual_like=*, broadcast_dims=*
 )
-cdef backward(dy, saved, keep_prob, mode, bias_grad, out)
-cdef predict(x, keep_prob, mode, out, bint relu, bias=*, residual=*)
-cdef gaussian_forward(x, keep_prob, rng, out)
-cdef gaussian_backward(dy, noise, out)
+cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out)
+cdef predict(x_like, keep_prob, mode, out, bint relu, bias=*, residual_like=*)
+cdef gaussian_forward(x_like, keep_prob, rng, out)
+cdef gaussian_backward(dy_like, noise, out)
 cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng)

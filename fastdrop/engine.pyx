@@ -65,6 +65,7 @@ cdef struct Call:
 
 
 @cython.final
+@cython.no_gc       # what it holds never refers back to it
 @cython.freelist(8)
 cdef class Source:
     """Where a call's decisions come from: how many positions of a stream it reserves, and where in them it draws."""
@@ -79,8 +80,11 @@ cdef class Source:
 # --- the calls --------------------------------------------------------------------------------
 
 
-cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, residual=None, broadcast_dims=()):
+cdef forward(
+    x_like, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, residual_like=None, broadcast_dims=()
+):
     cdef Call call, draws
+    cdef cnp.ndarray x, y, residual = None
     cdef Mask mask = None, decisions = None
     cdef Source source
     cdef tuple shape, decided, shared = ()
@@ -88,9 +92,9 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
     cdef float_mode mode_before = enter_default_mode()
     try:
         # Prepare.
-        x = elements("x", x)
+        x = elements("x", x_like)
         begin(&call, x)
-        shape = x.shape
+        shape = shape_of(x)
         keep_prob = arguments.keep_probability(keep_prob)
         call.task.relu = relu
         if mode == "alpha":
@@ -99,14 +103,14 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
             call.task.scale = arguments.training_scale(keep_prob, mode)
         if bias is not None:
             bias = arguments.bias_for(bias, x)
-        if residual is not None:
-            residual = arguments.residual_for(residual, x)
+        if residual_like is not None:
+            residual = arguments.residual_for(residual_like, x)
         masked = return_mask is True or bool(return_mask)
         if type(broadcast_dims) is not tuple or len(<tuple> broadcast_dims):
             shared = arguments.shared_axes(broadcast_dims, len(shape))
         y = result(out, x)
         decided = arguments.decided_shape(shape, shared) if shared else shape
-        source = source_of(rng, shape, shared, decided)
+        source = source_of(rng, shape, shared, size_of(decided) if shared else call.sweep.size)
         if masked and (relu or not shared):
             mask = new_mask(shape, keep_prob, mode)
             call.task.mask = bits_of(mask)
@@ -134,12 +138,12 @@ cdef forward(x, keep_prob, mode, rng, out, return_mask, bint relu, bias=None, re
         leave_default_mode(mode_before)
 
 
-cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
+cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=None):
     cdef Call call
-    cdef tuple shape
+    cdef cnp.ndarray x, y, residual = None
     cdef float_mode mode_before = enter_default_mode()
     try:
-        x = elements("x", x)
+        x = elements("x", x_like)
         begin(&call, x)
         keep_prob = arguments.keep_probability(keep_prob)
         mode = arguments.dropout_mode(mode)
@@ -148,8 +152,8 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
         call.task.decision = ALL_KEPT
         if bias is not None:
             bias = arguments.bias_for(bias, x)
-        if residual is not None:
-            residual = arguments.residual_for(residual, x)
+        if residual_like is not None:
+            residual = arguments.residual_for(residual_like, x)
         y = result(out, x)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         room = prepared_room(&call, x, y, None, residual)
@@ -160,15 +164,16 @@ cdef predict(x, keep_prob, mode, out, bint relu, bias=None, residual=None):
         leave_default_mode(mode_before)
 
 
-cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
+cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
     cdef Call call
+    cdef cnp.ndarray dy, dx, y = None
     cdef Mask mask = None
     cdef tuple shape
     cdef float_mode mode_before = enter_default_mode()
     try:
-        dy = elements("dy", dy)
+        dy = elements("dy", dy_like)
         begin(&call, dy)
-        shape = dy.shape
+        shape = shape_of(dy)
         if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
             call.task.scale = arguments.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
         else:
@@ -178,17 +183,18 @@ cdef backward(dy, saved, keep_prob, mode, bias_grad, out):
             sums, dbias = prepared_columns(&call, dy, shape)
         dx = result(out, dy)
         if isinstance(saved, Mask):
-            mask, saved = saved, None
+            mask = saved
             take(&call, mask, shape)
         else:
+            y = saved
             call.task.decision = SAVED_OUTPUT
-        dy, saved = apart_from(dx, dy), apart_from(dx, saved)
-        room = prepared_room(&call, dy, dx, saved, None)
+        dy, y = apart_from(dx, dy), apart_from(dx, y)
+        room = prepared_room(&call, dy, dx, y, None)
         returned = dx if out is None else out
         if sums is not None:
             returned = (returned, dbias)
-        seal(&call, "dy", dy, dx, saved, None)
-        compute(&call, "dy", dy, dx, saved, None)
+        seal(&call, "dy", dy, dx, y, None)
+        compute(&call, "dy", dy, dx, y, None)
         return returned
     finally:
         leave_default_mode(mode_before)
@@ -205,7 +211,7 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
         keep_prob = arguments.keep_probability(keep_prob)
         shared = arguments.shared_axes(broadcast_dims, len(lengths))
         decided = arguments.decided_shape(lengths, shared) if shared else lengths
-        source = source_of(rng, lengths, shared, decided)
+        source = source_of(rng, lengths, shared, size_of(decided))
         mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
         reserve(source)
         start_at(&draws, source)
@@ -215,18 +221,19 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
         leave_default_mode(mode_before)
 
 
-cdef gaussian_forward(x, keep_prob, rng, out):
+cdef gaussian_forward(x_like, keep_prob, rng, out):
     cdef Call call
+    cdef cnp.ndarray x, y
     cdef Source source
     cdef tuple shape
     cdef float_mode mode_before = enter_default_mode()
     try:
-        x = elements("x", x)
+        x = elements("x", x_like)
         begin(&call, x)
-        shape = x.shape
+        shape = shape_of(x)
         keep_prob = noise_probability(keep_prob)
         y = result(out, x)
-        source = source_of(rng, shape, (), shape)
+        source = source_of(rng, shape, (), call.sweep.size)
         x = apart_from(y, x)
         room = prepared_room(&call, x, y, None, None)
         while True:
@@ -242,12 +249,12 @@ cdef gaussian_forward(x, keep_prob, rng, out):
         leave_default_mode(mode_before)
 
 
-cdef gaussian_backward(dy, noise, out):
+cdef gaussian_backward(dy_like, noise, out):
     cdef Call call
-    cdef tuple shape
+    cdef cnp.ndarray dy, dx
     cdef float_mode mode_before = enter_default_mode()
     try:
-        dy = elements("dy", dy)
+        dy = elements("dy", dy_like)
         begin(&call, dy)
         noise = noise_for_backward(noise, dy)
         dx = result(out, dy)
@@ -264,11 +271,13 @@ cdef gaussian_backward(dy, noise, out):
 # --- prepare: the pass ------------------------------------------------------------------------
 
 
-cdef inline void begin(Call* call, x) noexcept:
+cdef inline void begin(Call* call, cnp.ndarray x) noexcept:
     """A pass over arrays like `x`, which keeps, reads and writes nothing yet."""
+    cdef int axis
     begin_size(call, cnp.PyArray_SIZE(x))
     call.axes = cnp.PyArray_NDIM(x)
-    memcpy(call.lengths, cnp.PyArray_DIMS(x), call.axes * sizeof(cnp.npy_intp))
+    for axis in range(call.axes):
+        call.lengths[axis] = cnp.PyArray_DIM(x, axis)
 
 
 cdef inline void begin_size(Call* call, ptrdiff_t size) noexcept:
@@ -380,14 +389,14 @@ cdef tuple prepared_columns(Call* call, dy, tuple shape):
 # --- prepare: where decisions come from -------------------------------------------------------
 
 
-cdef Source source_of(rng, tuple shape, tuple shared, tuple decided):
-    """What `rng` stands for in a call on a shape, of which `decided` is decided."""
+cdef Source source_of(rng, tuple shape, tuple shared, ptrdiff_t decisions):
+    """What `rng` stands for in a call on a shape that takes so many decisions."""
     cdef Source source = Source.__new__(Source)
     if type(rng) is not Stream:
         rng = as_source(rng)
     if isinstance(rng, Stream):
         source.stream = rng
-        source.count = size_of(decided)
+        source.count = decisions
         source.start = 0
     else:
         source.count, start, source.strides = rng.place(shape, shared)
@@ -437,28 +446,27 @@ cdef bint reserve_from(Source source, noise) except -1:
 # --- prepare: arrays --------------------------------------------------------------------------
 
 
-cdef inline elements(name, value):
+cdef inline cnp.ndarray elements(name, value):
     """`value` as an array of a dtype that kernels know."""
-    if type(value) is cnp.ndarray and element_type(value) >= 0:
-        return value
+    if type(value) is cnp.ndarray and element_type(<cnp.ndarray> value) >= 0:
+        return <cnp.ndarray> value
     return arguments.elements(name, value)
 
 
-cdef inline result(out, x):
+cdef inline cnp.ndarray result(out, cnp.ndarray x):
     """The array to write to, with nothing but NumPy's own type."""
     cdef int number = cnp.PyArray_TYPE(x)
     if out is None and number < NPY_USERDEF:
         return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), number, 0)
-    if fits(out, x):
+    if isinstance(out, cnp.ndarray) and fits(out, x):
         return out
     return arguments.result(out, x)
 
 
-cdef inline bint fits(out, x) noexcept:
+cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
     """Whether `out` is, at a glance, a result array for `x`."""
     return (
-        out is not None
-        and is_plain(x)
+        is_plain(x)
         and is_plain(out)
         and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
         and cnp.PyArray_ISWRITEABLE(out)
@@ -466,12 +474,12 @@ cdef inline bint fits(out, x) noexcept:
     )
 
 
-cdef inline apart_from(y, array):
+cdef inline cnp.ndarray apart_from(cnp.ndarray y, cnp.ndarray array):
     """`array`, copied where writing `y` would change what is yet to be read of it."""
     return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if array is not None and conflicts(array, y) else array
 
 
-cdef prepared_room(Call* call, x, y, saved, residual):
+cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual):
     """Room for the pieces of each thread, where an array is strided."""
     if is_plain(y) and is_plain(x) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
         return None
@@ -496,6 +504,10 @@ cdef inline unsigned char* bits_of(Mask mask) except NULL:
     return <unsigned char*> PyBytes_AS_STRING(mask._bits)
 
 
+cdef inline tuple shape_of(array):
+    return array.shape
+
+
 cdef inline ptrdiff_t size_of(tuple shape) noexcept:
     """The number of elements; a shape has been checked to have fewer than 2**63."""
     cdef ptrdiff_t size = 1
@@ -507,7 +519,9 @@ cdef inline ptrdiff_t size_of(tuple shape) noexcept:
 # --- the gate ---------------------------------------------------------------------------------
 
 
-cdef int seal(Call* call, name, x, y, saved, residual) except -1:
+cdef int seal(
+    Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
+) except -1:
     """Point the pass at its arrays, all of which have to be what it was prepared for. `x` is called `name`."""
     cdef int dtype = element_type(y)
     check_array(call, "out", y, dtype)
@@ -529,7 +543,9 @@ cdef int seal(Call* call, name, x, y, saved, residual) except -1:
     return 0
 
 
-cdef int check_seal(Call* call, name, x, y, saved, residual) except -1:
+cdef int check_seal(
+    Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
+) except -1:
     """The same after Python code had a chance to run: every array has to be where it was."""
     cdef dropout_pass task = call.task
     cdef Strided strided = call.strided
@@ -543,7 +559,7 @@ cdef int check_seal(Call* call, name, x, y, saved, residual) except -1:
     return 0
 
 
-cdef inline int check_array(const Call* call, name, array, int dtype) except -1:
+cdef inline int check_array(const Call* call, name, cnp.ndarray array, int dtype) except -1:
     if array is not None and not (
         type(array) is cnp.ndarray and dtype >= 0 and element_type(array) == dtype and has_lengths(array, call)
     ):
@@ -558,7 +574,9 @@ cdef changed(name):
     )
 
 
-cdef bint point(dropout_pass* task, Strided* strided, x, y, saved, residual) noexcept:
+cdef bint point(
+    dropout_pass* task, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
+) noexcept:
     """Whether some of the arrays are strided."""
     cdef bint some = False
     cdef int axis
@@ -581,7 +599,7 @@ cdef bint point(dropout_pass* task, Strided* strided, x, y, saved, residual) noe
     return True
 
 
-cdef void point_operand(Operand* operand, array) noexcept:
+cdef void point_operand(Operand* operand, cnp.ndarray array) noexcept:
     cdef int axis
     operand.data = NULL
     if array is None or is_plain(array):
@@ -595,21 +613,21 @@ cdef void point_operand(Operand* operand, array) noexcept:
 # --- compute ----------------------------------------------------------------------------------
 
 
-cdef int compute(Call* call, name, x, y, saved, residual) except -1:
+cdef int compute(
+    Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
+) except -1:
     """The pass, slice by slice; signals are looked at between two of them, never after the last."""
     cdef ptrdiff_t first = 0, size = call.sweep.size
+    if dispatch.run_short(&call.sweep):
+        return 0
     dispatch.begin(&call.sweep)
-    if dispatch.is_short(size):
-        if size:
-            dispatch.run_slice(&call.sweep, 0)
-    else:
-        while True:
-            with nogil:
-                first = dispatch.run_slice(&call.sweep, first)
-            if first == size:
-                break
-            PyErr_CheckSignals()
-            check_seal(call, name, x, y, saved, residual)
+    while True:
+        with nogil:
+            first = dispatch.run_slice(&call.sweep, first)
+        if first == size:
+            break
+        PyErr_CheckSignals()
+        check_seal(call, name, x, y, saved, residual)
     dispatch.finish(&call.sweep)
     return 0
 
@@ -617,7 +635,7 @@ cdef int compute(Call* call, name, x, y, saved, residual) except -1:
 # --- what an array is, by its C fields --------------------------------------------------------
 
 
-cdef inline int element_type(array) noexcept:
+cdef inline int element_type(cnp.ndarray array) noexcept:
     """The kernel's number for an array's dtype, or -1."""
     cdef int number = cnp.PyArray_TYPE(array)
     if number == cnp.NPY_FLOAT32:
@@ -629,14 +647,14 @@ cdef inline int element_type(array) noexcept:
     return user_element_type(array, number) if number >= NPY_USERDEF else -1
 
 
-cdef int user_element_type(array, int number) noexcept:
+cdef int user_element_type(cnp.ndarray array, int number) noexcept:
     global bfloat16_type
-    if bfloat16_type < 0 and arguments.is_bfloat16(array.dtype):
+    if bfloat16_type < 0 and arguments.is_bfloat16((<object> array).dtype):
         bfloat16_type = number
     return BFLOAT16 if number == bfloat16_type else -1
 
 
-cdef inline bint is_plain(array) noexcept:
+cdef inline bint is_plain(cnp.ndarray array) noexcept:
     """Whether the kernel can take an array as it is."""
     return (
         type(array) is cnp.ndarray
@@ -646,12 +664,17 @@ cdef inline bint is_plain(array) noexcept:
     )
 
 
-cdef inline bint has_lengths(array, const Call* call) noexcept:
-    return cnp.PyArray_NDIM(array) == call.axes and not memcmp(
-        cnp.PyArray_DIMS(array), call.lengths, call.axes * sizeof(cnp.npy_intp))
+cdef inline bint has_lengths(cnp.ndarray array, const Call* call) noexcept:
+    cdef int axis
+    if cnp.PyArray_NDIM(array) != call.axes:
+        return False
+    for axis in range(call.axes):
+        if cnp.PyArray_DIM(array, axis) != call.lengths[axis]:
+            return False
+    return True
 
 
-cdef inline bint conflicts(array, y) noexcept:
+cdef inline bint conflicts(cnp.ndarray array, cnp.ndarray y) noexcept:
     """Whether writing `y`, element by element, may change what is yet to be read of an array."""
     cdef uintptr_t low = 0, high = 0, y_low = 0, y_high = 0
     if array is None:
@@ -661,7 +684,7 @@ cdef inline bint conflicts(array, y) noexcept:
     return low < y_high and y_low < high and low < high and not same_place(array, y)
 
 
-cdef inline void find_extent(array, uintptr_t* low, uintptr_t* high) noexcept:
+cdef inline void find_extent(cnp.ndarray array, uintptr_t* low, uintptr_t* high) noexcept:
     """The first byte of an array's elements, and the one after the last."""
     cdef int axis
     cdef ptrdiff_t reach
@@ -678,7 +701,7 @@ cdef inline void find_extent(array, uintptr_t* low, uintptr_t* high) noexcept:
     high[0] += cnp.PyArray_ITEMSIZE(array)
 
 
-cdef inline bint same_place(array, y) noexcept:
+cdef inline bint same_place(cnp.ndarray array, cnp.ndarray y) noexcept:
     """Whether each element of an array lies where the element of `y` with its index does."""
     cdef int axis, ndim = cnp.PyArray_NDIM(y)
     if cnp.PyArray_BYTES(array) != cnp.PyArray_BYTES(y) or cnp.PyArray_NDIM(array) != ndim:
@@ -691,7 +714,7 @@ cdef inline bint same_place(array, y) noexcept:
     return True
 
 
-cdef bint overlaps_itself(array) noexcept:
+cdef bint overlaps_itself(cnp.ndarray array) noexcept:
     """Whether two elements may share memory: some axis steps within the reach of shorter steps."""
     cdef cnp.npy_intp stride[MAX_AXES]
     cdef cnp.npy_intp length[MAX_AXES]

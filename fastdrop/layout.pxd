@@ -26,8 +26,8 @@ ctypedef struct Layout:
 # which case a pass needs no layout.
 cdef bint lay_out(Layout* layout, tuple shape, tuple strides) except -1
 
-# Elements first, ..., last - 1 of a pass whose decisions lie as `layout` says; NULL: side by side. Where they are
-# drawn no stretch is uniform, as elements that share a decision draw it once, into a mask.
+# Elements first, ..., last - 1 of a pass whose decisions lie as `layout` says. Where they are drawn no stretch is
+# uniform, as elements that share a decision draw it once, into a mask.
 cdef void run_range(
     const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil

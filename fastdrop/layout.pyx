@@ -53,9 +53,7 @@ cdef list joined(tuple shape, tuple strides):
 cdef void run_range(
     const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    if layout == NULL:
-        kernel.run(task, first, last)
-    elif task.decision == DRAWN or task.decision == GAUSSIAN:
+    if task.decision == DRAWN or task.decision == GAUSSIAN:
         run_drawn(kernel, task, layout, first, last)
     elif layout.length >= LONG_STRETCH:
         run_long_stretches(kernel, task, layout, first, last)

@@ -25,13 +25,16 @@ ctypedef struct Sweep:
 # How many threads a sweep over so many elements is worth, and has.
 cdef int threads_for(ptrdiff_t size) noexcept nogil
 
-# Decides whether results bypass the cache. After it come the slices.
+# The whole of a sweep that is too short for threads, slices or letting go of the interpreter. False, and nothing
+# done, where it is longer: then begin, a slice after the other, finish. The calling thread is in the default
+# floating-point mode.
+cdef bint run_short(const Sweep* sweep) noexcept nogil
+
+# Decides whether results bypass the cache.
 cdef void begin(Sweep* sweep) noexcept nogil
 
 # Elements from `first` on, as many as may pass between two looks at pending signals; returns the element after them.
 cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil
 
-# After the last slice: the sums of columns become elements.
+# The sums of columns become elements.
 cdef void finish(const Sweep* sweep) noexcept nogil
-
-cdef bint is_short(ptrdiff_t size) noexcept nogil

@@ -55,19 +55,22 @@ cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cac
 # --- slices and threads -----------------------------------------------------------------------
 
 
-cdef bint is_short(ptrdiff_t size) noexcept nogil:
-    return size <= SHORT
-
-
 cdef int threads_for(ptrdiff_t size) noexcept nogil:
-    return max(min(num_threads(), size // thread_work), 1)
+    return 1 if size <= SHORT else max(min(num_threads(), size // thread_work), 1)
+
+
+cdef bint run_short(const Sweep* sweep) noexcept nogil:
+    if sweep.size > SHORT:
+        return False
+    if sweep.size:
+        run_on_thread(sweep, 0, 0, sweep.size)
+    finish(sweep)
+    return True
 
 
 cdef void begin(Sweep* sweep) noexcept nogil:
     ensure(sweep.columns == NULL or sweep.task.mask == NULL, "strips, which end anywhere in a byte, have no mask")
-    sweep.task.streaming = (
-        not is_short(sweep.size) and sweep.strided == NULL and sweep.columns == NULL and can_stream(sweep)
-    )
+    sweep.task.streaming = sweep.strided == NULL and sweep.columns == NULL and can_stream(sweep)
 
 
 cdef bint can_stream(const Sweep* sweep) noexcept nogil:
@@ -93,7 +96,7 @@ cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil:
         run_on_thread(sweep, 0, first, last)
         return last
     for thread in prange(threads, schedule="static", num_threads=threads):
-        run_on_thread(
+        run_by_default(
             sweep,
             thread,
             first + units * thread // threads * unit,
@@ -102,16 +105,23 @@ cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil:
     return last
 
 
-cdef void run_on_thread(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """What one thread does: elements from one unit's beginning to another's, in the default floating-point mode."""
+cdef void run_by_default(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """What one of several threads does, in the default floating-point mode."""
     cdef float_mode mode = enter_default_mode()
-    if sweep.strided == NULL and sweep.columns == NULL:
+    run_on_thread(sweep, thread, first, last)
+    leave_default_mode(mode)
+
+
+cdef void run_on_thread(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Elements from one unit's beginning to another's, or to the last."""
+    if sweep.strided != NULL or sweep.columns != NULL:
+        run_pieces(sweep, thread, first, last)
+    elif sweep.layout != NULL:
         run_range(kernel, sweep.task, sweep.layout, first, last)
     else:
-        run_pieces(sweep, thread, first, last)
+        kernel.run(sweep.task, first, last)
     if sweep.task.streaming:
         kernel.finish()
-    leave_default_mode(mode)
 
 
 cdef void run_pieces(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -125,7 +135,10 @@ cdef void run_pieces(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t 
         end = min(first + PIECE, last)
         if sweep.strided != NULL:
             gather(sweep.strided, &part, first, end, room)
-        run_range(kernel, &part, sweep.layout, first, end)
+        if sweep.layout != NULL:
+            run_range(kernel, &part, sweep.layout, first, end)
+        else:
+            kernel.run(&part, first, end)
         if sweep.columns != NULL:
             add_columns(sweep.columns, &part, first, end)
         if sweep.strided != NULL:
@@ -152,19 +165,16 @@ cdef void add_columns(const Columns* columns, const dropout_pass* part, ptrdiff_
 cdef void finish(const Sweep* sweep) noexcept nogil:
     """The strips are added up in order, which no thread changes."""
     cdef const Columns* columns = sweep.columns
-    cdef float_mode mode
     cdef ptrdiff_t strip, column
     cdef double total
     if columns == NULL:
         return
-    mode = enter_default_mode()
     for column in range(columns.row):
         total = 0
         for strip in range(columns.strips):
             total += columns.sums[strip * columns.row + column]
         columns.sums[column] = total
     kernel.round(sweep.task.dtype, columns.sums, columns.total, columns.row)
-    leave_default_mode(mode)
 
 
 # --- settings ---------------------------------------------------------------------------------
