@@ -96,6 +96,7 @@ cdef forward(
         begin(&call, x)
         shape = shape_of(x)
         keep_prob = arguments.keep_probability(keep_prob)
+        y = result(out, x)
         call.task.relu = relu
         if mode == "alpha":
             call.task.scale, call.task.dropped, call.task.shift = arguments.alpha_affine(keep_prob)
@@ -108,7 +109,6 @@ cdef forward(
         masked = return_mask is True or bool(return_mask)
         if type(broadcast_dims) is not tuple or len(<tuple> broadcast_dims):
             shared = arguments.shared_axes(broadcast_dims, len(shape))
-        y = result(out, x)
         decided = arguments.decided_shape(shape, shared) if shared else shape
         source = source_of(rng, shape, shared, size_of(decided) if shared else call.sweep.size)
         if masked and (relu or not shared):
@@ -121,7 +121,7 @@ cdef forward(
         else:
             begin_draws(&call, source, shape, keep_prob)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
-        room = prepared_room(&call, x, y, None, residual)
+        _room = prepared_room(&call, x, y, None, residual)
         returned = (y if out is None else out, mask if masked else None)
         # Gate.
         seal(&call, "x", x, y, None, residual)
@@ -147,6 +147,7 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
         begin(&call, x)
         keep_prob = arguments.keep_probability(keep_prob)
         mode = arguments.dropout_mode(mode)
+        y = result(out, x)
         call.task.relu = relu
         call.task.scale = arguments.prediction_scale(keep_prob, mode)
         call.task.decision = ALL_KEPT
@@ -154,9 +155,8 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
             bias = arguments.bias_for(bias, x)
         if residual_like is not None:
             residual = arguments.residual_for(residual_like, x)
-        y = result(out, x)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
-        room = prepared_room(&call, x, y, None, residual)
+        _room = prepared_room(&call, x, y, None, residual)
         seal(&call, "x", x, y, None, residual)
         compute(&call, "x", x, y, None, residual)
         return y if out is None else out
@@ -189,7 +189,7 @@ cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
             y = saved
             call.task.decision = SAVED_OUTPUT
         dy, y = apart_from(dx, dy), apart_from(dx, y)
-        room = prepared_room(&call, dy, dx, y, None)
+        _room = prepared_room(&call, dy, dx, y, None)
         returned = dx if out is None else out
         if sums is not None:
             returned = (returned, dbias)
@@ -235,7 +235,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
         y = result(out, x)
         source = source_of(rng, shape, (), call.sweep.size)
         x = apart_from(y, x)
-        room = prepared_room(&call, x, y, None, None)
+        _room = prepared_room(&call, x, y, None, None)
         while True:
             noise = noise_at(source, shape, keep_prob)
             begin_noise(&call, noise)
@@ -260,7 +260,7 @@ cdef gaussian_backward(dy_like, noise, out):
         dx = result(out, dy)
         begin_noise(&call, noise)
         dy = apart_from(dx, dy)
-        room = prepared_room(&call, dy, dx, None, None)
+        _room = prepared_room(&call, dy, dx, None, None)
         seal(&call, "dy", dy, dx, None, None)
         compute(&call, "dy", dy, dx, None, None)
         return dx if out is None else out
@@ -480,7 +480,7 @@ cdef inline cnp.ndarray apart_from(cnp.ndarray y, cnp.ndarray array):
 
 
 cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual):
-    """Room for the pieces of each thread, where an array is strided."""
+    """Room for the pieces of each thread, where an array is strided. It is in use while somebody holds it."""
     if is_plain(y) and is_plain(x) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
         return None
     room = PyBytes_FromStringAndSize(NULL, call.sweep.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.sweep.size)))
@@ -578,7 +578,6 @@ cdef bint point(
     dropout_pass* task, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
 ) noexcept:
     """Whether some of the arrays are strided."""
-    cdef bint some = False
     cdef int axis
     task.x = cnp.PyArray_BYTES(x)
     task.y = cnp.PyArray_BYTES(y)

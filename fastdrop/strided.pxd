@@ -27,9 +27,10 @@ ctypedef struct Strided:
 # As few axes as there can be: those of length 1 go, and what all the arrays step through as one becomes one.
 cdef void join_axes(Strided* arrays) noexcept nogil
 
-# The elements of a piece where there are `size` altogether, and the bytes that a thread needs for pieces.
-cdef ptrdiff_t piece_of(ptrdiff_t size) noexcept nogil
-cdef ptrdiff_t room_for(int itemsize, ptrdiff_t piece) noexcept nogil
+# The elements of a piece where there are `elements` altogether, and the bytes that a thread needs for pieces of
+# elements of `size` bytes.
+cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil
+cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil
 
 # Points a pass at elements first, ..., last - 1, at most a piece, copied to `room` where they are strided; and back.
 cdef void gather(const Strided* arrays, dropout_pass* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil

@@ -56,12 +56,12 @@ cdef void join_axes(Strided* arrays) noexcept nogil:
     arrays.axes = axes
 
 
-cdef ptrdiff_t piece_of(ptrdiff_t size) noexcept nogil:
-    return min(PIECE, size)
+cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil:
+    return min(PIECE, elements)
 
 
-cdef ptrdiff_t room_for(int itemsize, ptrdiff_t piece) noexcept nogil:
-    return OPERANDS * piece * itemsize
+cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil:
+    return OPERANDS * piece * size
 
 
 cdef void gather(const Strided* arrays, dropout_pass* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil:
@@ -93,7 +93,7 @@ cdef void copy(
     """Elements first, ..., last - 1 of an array, of `size` bytes each, to where they are side by side, or back."""
     cdef ptrdiff_t index[MAX_AXES]
     cdef char* data = operand.data
-    cdef ptrdiff_t rest = first, some, stride = size, length = last - first
+    cdef ptrdiff_t rest = first, some, stride = size
     cdef int axis = arrays.axes - 1, inner = arrays.axes - 1
     while axis >= 0:
         index[axis] = rest % arrays.count[axis]
