@@ -142,7 +142,7 @@ def integer(name: str, value: Any) -> int:
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an int, got {value!r}")
     try:
-        return index(value)
+        return int(index(value))  # `index` alone keeps a subclass, whose arithmetic may be anybody's
     except TypeError:
         raise TypeError(f"{name} must be an int, got {value!r}") from None
 
@@ -151,7 +151,7 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     """The axes along which decisions are shared, counted from the first."""
     axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
     try:
-        numbers = list(map(index, axes))
+        numbers = list(map(int, map(index, axes)))
     except TypeError:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
     if not all(-ndim <= axis < ndim for axis in numbers):

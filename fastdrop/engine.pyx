@@ -236,12 +236,13 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
         source = source_of(rng, shape, (), call.sweep.size)
         x = apart_from(y, x)
         _room = prepared_room(&call, x, y, None, None)
-        while True:
-            noise = noise_at(source, shape, keep_prob)
+        while True:     # until no other thread has moved the stream on while the noise was made
+            offset = 0 if source.stream is None else source.stream.offset
+            noise = noise_at(source, offset, shape, keep_prob)
             begin_noise(&call, noise)
             returned = (y if out is None else out, noise)
             seal(&call, "x", x, y, None, None)
-            if reserve_from(source, noise):
+            if source.stream is None or source.stream._take_at(offset, source.count):
                 break
         compute(&call, "x", x, y, None, None)
         return returned
@@ -423,24 +424,11 @@ cdef inline void start_at(Call* call, Source source) noexcept:
     call.task.position = source.start
 
 
-cdef noise_at(Source source, tuple shape, keep_prob):
-    """The noise of a call that reserved its positions now."""
-    offset = 0
-    if source.stream is not None:
-        offset = source.stream._offset
-        if offset + source.count > POSITIONS:
-            source.stream._take(source.count)     # which says what is wrong
+cdef noise_at(Source source, offset, tuple shape, keep_prob):
+    """The noise of a call whose stream is at `offset`."""
+    if source.stream is not None and offset + source.count > POSITIONS:
+        source.stream._take(source.count)   # which says what is wrong
     return GaussianNoise(source.key, offset + source.start, shape, keep_prob, source.strides)
-
-
-cdef bint reserve_from(Source source, noise) except -1:
-    """Move the stream on, unless another thread has done so since the noise was prepared."""
-    if source.stream is None:
-        return True
-    if source.stream._offset + source.start != noise.offset:
-        return False
-    source.stream._take(source.count)
-    return True
 
 
 # --- prepare: arrays --------------------------------------------------------------------------

@@ -6,6 +6,7 @@ cdef class Stream:
     cdef object _seed, _offset, _children, _prefix
     cpdef reserve(self, count)
     cdef _take(self, count)
+    cdef bint _take_at(self, offset, count) except -1
     cdef bint _made(self)
     cdef int _known(self) except -1
     cdef int _begin(self, seed, offset, children, prefix) except -1

@@ -143,6 +143,14 @@ class Stream:
             self._offset = start + count
         return start
 
+    def _take_at(self, offset: int, count: int) -> bool:
+        """Move on by `count` positions, for which there is room, unless the next one is not `offset` any more."""
+        with cython.critical_section(self):
+            if self._offset != offset:
+                return False
+            self._offset = offset + count
+        return True
+
     def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
         """The randomness of a block of an array whose first element has the next position.
 

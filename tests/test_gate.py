@@ -20,7 +20,7 @@ CHANGES = {
 }
 
 
-class Late:
+class LateArray:
     """An argument that runs code when the call asks what it is."""
 
     def __init__(self, value, change):
@@ -36,7 +36,7 @@ class Late:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy's setters, which such code may use
 def test_what_changed_after_it_was_measured_is_refused(name, argument):
     x, y = np.ones(24, np.float32), np.full(24, 7, np.float32)
-    late = Late(x[:].copy() if argument == "residual" else np.ones(24, np.float32),
+    late = LateArray(x[:].copy() if argument == "residual" else np.ones(24, np.float32),
                 lambda: exec(CHANGES[name], {"np": np, "x": x, "y": y}))  # fmt: skip
     stream = fd.Stream(1, 5)
     calls = {
@@ -112,3 +112,25 @@ except InterruptedError:
 sender.join()
 """
     assert printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1") == "[0.0, 3.0] True"
+
+
+class Late(int):
+    """An int whose arithmetic runs code."""
+
+    def act(self, *_):
+        raise AssertionError("arithmetic of an argument ran")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __rshift__ = __mod__ = __floordiv__ = act
+    __lt__ = __le__ = __gt__ = __ge__ = act
+
+
+def test_numbers_are_plain_before_anything_is_computed_with_them():
+    x, late = np.ones((4, 6), np.float32), Late(1)
+    stream = fd.Stream(Late(7), Late(5))
+    stream.offset = Late(5)
+    tile = fd.Tile((Late(9), Late(9)), (late, late), seed=Late(3), offset=Late(2))
+    for rng in (stream, tile, Late(7)):
+        fd.dropout(x, 0.5, rng=rng, broadcast_dims=late)
+        fd.gaussian_dropout(x, 0.5, rng=rng)
+        fd.keep_mask((Late(4), Late(6)), 0.5, rng=rng)
+    assert stream.offset == 5 + 4 + 24 + 24
