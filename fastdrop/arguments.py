@@ -27,6 +27,7 @@ MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 Axes: TypeAlias = "int | Sequence[int]"
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))  # and bfloat16
+ACCEPTED = "float32, float64, float16 or bfloat16"
 NUMBERS = tuple(dtype.num for dtype in DTYPES)
 
 # What alpha dropout puts in place of a dropped element, before the affine map: the negative limit
@@ -66,8 +67,7 @@ def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an exact ndarray of a supported dtype, in any byte order, not copied if it is one."""
     array = base_array(name, value)
     if not is_supported(array.dtype):
-        accepted = f"{', '.join(map(dtype_name, DTYPES))} or bfloat16"
-        raise TypeError(f"{name} must have dtype {accepted}, got {dtype_name(array.dtype)}")
+        raise TypeError(f"{name} must have dtype {ACCEPTED}, got {dtype_name(array.dtype)}")
     return array
 
 

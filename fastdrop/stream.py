@@ -144,7 +144,7 @@ class Stream:
         return start
 
     def _take_at(self, offset: int, count: int) -> bool:
-        """Move on by `count` positions, for which there is room, unless the next one is not `offset` any more."""
+        """Move on by `count` positions, for which there is room, if the next one is still `offset`."""
         with cython.critical_section(self):
             if self._offset != offset:
                 return False
