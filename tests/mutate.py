@@ -40,7 +40,10 @@ FILES = ("*.pyx", "*.pxi", "arguments.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # What finds most comes first.
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "arguments")
-OWN_TESTS = pairs("arguments.py arguments, mask.py mask, stream.py stream")  # of a file, before these
+OWN_TESTS = pairs(  # of a file, before these
+    "arguments.py arguments, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
+    "strided.pyx arrays, engine.pyx gate, dispatch.pyx threads"
+)
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests
 
@@ -48,9 +51,9 @@ MEMORY = 8 << 30  # bytes of address space for the tests
 SPEED = "It decides how fast, and nothing else."
 EQUIVALENT = {
     ("dispatch.pyx", "SLICE = 1 << 24"): "How often a call looks at signals is time, and tested as such.",
-    ("dispatch.pyx", "HOLD_GIL = 1 << 10"): SPEED,
-    ("dispatch.pyx", "ONE_THREAD = 1 << 16"): SPEED,
-    ("dispatch.pyx", "LONG_ROW = 512"): SPEED,
+    ("dispatch.pyx", "SHORT = 1 << 10"): SPEED,
+    ("dispatch.pyx", "cdef ptrdiff_t thread_work = 1 << 15"): SPEED,
+    ("layout.pyx", "LONG_STRETCH = 512"): SPEED,
     ("apply.pxi", "AHEAD = 4096"): SPEED,
     ("apply.pxi", "prefetch(x + 64 * i + AHEAD)"): SPEED,
 }
