@@ -155,7 +155,9 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     except TypeError:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
     if not all(-ndim <= axis < ndim for axis in numbers):
-        raise ValueError(f"broadcast_dims must be axes of an input with {ndim}, got {broadcast_dims!r}")
+        raise ValueError(
+            f"broadcast_dims must be axes of an array with {ndim} dimensions, got {broadcast_dims!r}"
+        )
     return tuple(sorted({axis % ndim for axis in numbers}))
 
 

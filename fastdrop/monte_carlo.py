@@ -92,9 +92,10 @@ def mc_predict(
         Whether to keep every prediction; else memory does not grow with `samples`.
     chunk : int, optional
         How many examples to predict at a time, so that the memory that `predict` takes stays
-        bounded; all by default. It changes no sample, on one condition: where dropout is applied,
-        the first axis counts the examples, as it does in `x`; else the call is refused. `stream` then
-        stands for the rows of the chunk, and makes no tiles.
+        bounded; all by default. It changes no mask: where dropout is applied and in the result, the
+        first axis has to count the examples, as it does in `x`; else the call is refused. (A matrix
+        product in `predict` may round fewer rows differently.) `stream` then stands for the rows of
+        the chunk, and makes no tiles.
     stretch : int, default 2**40
         The positions that a sample may use, over all chunks; using more is an error.
     progress : bool, default False
@@ -206,6 +207,11 @@ def one_sample(
     for part in rows:
         own = StreamRows(copy(stream), part.start, part.stop - part.start, len(x))
         parts.append(one_part(predict, x[part], own, stretch))
+        if parts[-1].shape[:1] != (part.stop - part.start,):
+            raise ValueError(
+                "predict must give a result for each example along the first axis where chunk is given, "
+                f"got shape {parts[-1].shape} for {part.stop - part.start} examples"
+            )
     return np.concatenate(parts)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
+from fastdrop import cpu
 from support import printed_by
 
 CHANGES = {
@@ -102,7 +103,7 @@ def call():
 print(str(hit(resize, prepare, call)).split(",")[0], stream.offset == 2**26)
 """
     )
-    printed = printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1")
+    printed = printed_by(code, FASTDROP_ISA=cpu.available()[-1], FASTDROP_NUM_THREADS="1")
     assert printed == "x must stay as it is while a call is under way True"
 
 
@@ -123,7 +124,7 @@ hit(interrupt, prepare, call)
 print(np.unique(memory).tolist(), bool((memory[-2**20:] == 3).all()))
 """
     )
-    assert printed_by(code, FASTDROP_ISA="generic", FASTDROP_NUM_THREADS="1") == "[0.0, 3.0] True"
+    assert printed_by(code, FASTDROP_ISA=cpu.available()[-1], FASTDROP_NUM_THREADS="1") == "[0.0, 3.0] True"
 
 
 class Late(int):

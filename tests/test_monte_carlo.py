@@ -254,6 +254,15 @@ def from_a_child(x, stream):
     return fd.dropout(x, 0.5, rng=stream.spawn(1)[0])[0]
 
 
+@pytest.mark.parametrize("reduce", [np.mean, lambda y: y.mean(0), lambda y: y.mean(0, keepdims=True)])
+def test_a_chunk_has_a_result_for_each_of_its_examples(reduce):
+    def predict(x, stream):
+        return reduce(fd.dropout(x, 0.5, rng=stream)[0])
+
+    with pytest.raises(ValueError, match="predict must give a result for each example"):
+        fd.mc_predict(predict, X, 2, rng=1, chunk=3)
+
+
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_what_a_sample_spawns_is_its_own(chunk):
     stream = fd.Stream(1)
