@@ -157,7 +157,8 @@ def compiled_into(name: str) -> list[str]:
     """The files that a module is compiled from beside its own."""
     if name.removeprefix("kernels.") in KERNELS:
         return [*INCLUDED, f"{KERNEL_DIR}/kernel.pxd"]
-    return [*SHARED, *HEADERS, *([f"{KERNEL_DIR}/bits.pxi"] if name == "layout" else [])]
+    own = {"engine": ["fastdrop/arrays.pxi"], "layout": [f"{KERNEL_DIR}/bits.pxi"]}
+    return [*SHARED, *HEADERS, *own.get(name, [])]
 
 
 def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: str) -> Extension:
