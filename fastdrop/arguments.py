@@ -151,9 +151,11 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     """The axes along which decisions are shared, counted from the first."""
     axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
     try:
-        numbers = list(map(int, map(index, axes)))
+        numbers = list(map(int, map(index, islice(axes, MOST_AXES + 1))))
     except TypeError:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
+    if len(numbers) > MOST_AXES:
+        raise ValueError(f"broadcast_dims must be at most {MOST_AXES} axes, got more")
     if not all(-ndim <= axis < ndim for axis in numbers):
         raise ValueError(
             f"broadcast_dims must be axes of an array with {ndim} dimensions, got {broadcast_dims!r}"
@@ -175,7 +177,10 @@ def keep_probability(value: Any) -> float:
         return value  # what is nearly always passed, without the cost of asking an abstract class
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"keep_prob must be a real number in [0, 1], got {value!r}")
-    keep_prob = float(value)
+    try:
+        keep_prob = float(value)
+    except OverflowError:  # an int or a fraction beyond every float
+        keep_prob = math.inf
     if not 0.0 <= keep_prob <= 1.0:
         raise ValueError(
             f"keep_prob must be in [0, 1], got {value!r}: it is the probability that an element "

@@ -6,6 +6,7 @@ Nothing is imported to find out whose a value is: whoever has such an array has 
 from __future__ import annotations
 
 import sys
+from collections import UserList, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ def converted(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, loaded("torch", "Tensor")):
         return of_torch(name, value)
     refuse_device(name, value)
-    if isinstance(value, (list, tuple)):  # of which NumPy would take the memory, unasked
+    if isinstance(value, (list, tuple, deque, UserList)):  # whose items NumPy would read, unasked
         value = [
             item if isinstance(item, (float, int, np.generic)) else base_array(name, item) for item in value
         ]

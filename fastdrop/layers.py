@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -527,11 +528,13 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
         y = self._result(x, out)  # what can fail comes before weights are drawn
+        bias = apart(y, self.bias)
+        kept = apart(y, x) if self.training else None
         weights = super().__call__(self.weights)
-        self._x = x if self.training else None
+        self._x = kept
         np.matmul(x, weights, out=y)
-        if self.bias is not None:
-            y += self.bias
+        if bias is not None:
+            y += bias
         return y
 
     def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
@@ -544,6 +547,8 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
         no_rows = np.matmul(np.empty((0, x.shape[-1]), x.dtype), self.weights, out=no_rows)
         if self.bias is not None:
+            if base_array("bias", self.bias).shape != shape[-1:]:
+                raise ValueError(f"bias must have shape {shape[-1:]}, got {np.shape(self.bias)}")
             no_rows += self.bias
         return np.empty(shape, no_rows.dtype) if out is None else out
 
@@ -571,8 +576,14 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         assert x is not None
         if dy.shape != (*x.shape[:-1], dropped.shape[1]):
             raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")
-        rows = dy.reshape(-1, dropped.shape[1])
-        full = x.reshape(-1, len(dropped)).T @ rows
+        count = math.prod(dy.shape[:-1])
+        rows = dy.reshape(count, dropped.shape[1])
+        full = x.reshape(count, len(dropped)).T @ rows
         self.weights_gradient = super().backward(full, out=full)
         self.bias_gradient = None if self.bias is None else rows.sum(axis=0)
         return np.matmul(dy, dropped.T, out=out)
+
+
+def apart(y: NDArray[Any], array: Any) -> Any:
+    """`array`, or a copy of it where writing `y` may change it."""
+    return np.copy(array) if array is not None and np.may_share_memory(y, array) else array

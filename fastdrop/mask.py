@@ -181,9 +181,10 @@ def saved_for_backward(
     """What a backward call reads its decisions from, the mask or the output, and its scale."""
     if isinstance(saved, Mask):
         _, shape, *known = Mask._fields(saved)  # and nothing that a subclass says of itself
-        for name, value, own in zip(("keep_prob", "mode"), (keep_prob, mode), known):
-            if value is not None and value != own:
-                raise ValueError(f"{name} must be left out or be the mask's {own!r}, got {value!r}")
+        if keep_prob is not None and arguments.keep_probability(keep_prob) != known[0]:
+            raise ValueError(f"keep_prob must be left out or be the mask's {known[0]!r}, got {keep_prob!r}")
+        if mode is not None and arguments.mask_mode(mode) != known[1]:
+            raise ValueError(f"mode must be left out or be the mask's {known[1]!r}, got {mode!r}")
         fits = shared_by(shape, dy.shape)
         scale = arguments.training_scale(*known)
     else:

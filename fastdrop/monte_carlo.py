@@ -94,8 +94,10 @@ def mc_predict(
         How many examples to predict at a time, so that the memory that `predict` takes stays
         bounded; all by default. It changes no mask: where dropout is applied and in the result, the
         first axis has to count the examples, as it does in `x`; else the call is refused. (A matrix
-        product in `predict` may round fewer rows differently.) `stream` then stands for the rows of
-        the chunk, and makes no tiles.
+        product in `predict` may round fewer rows differently. An array that happens to have as many
+        rows as a chunk, but counts something else, as weights do, cannot be told apart: leave `chunk`
+        out there.) `stream` then stands for the rows of the chunk: it has no seed to tell, and makes
+        no tiles.
     stretch : int, default 2**40
         The positions that a sample may use, over all chunks; using more is an error.
     progress : bool, default False
@@ -115,6 +117,8 @@ def mc_predict(
 
     Notes
     -----
+    The positions of all samples are reserved first. They stay so if `predict` raises.
+
     The mean and variance are updated sample by sample in float64 (B. P. Welford, "Note on a method
     for calculating corrected sums of squares and products", Technometrics 4, 1962).
 
@@ -221,7 +225,7 @@ def one_part(
     start = stream.offset
     result = numbers(predict(x.copy("K"), stream))
     used = stream.offset - start
-    if used > stretch:
+    if not 0 <= used <= stretch:
         raise ValueError(f"stretch must be at least the {used} that predict uses, got {stretch}")
     return result
 

@@ -182,8 +182,12 @@ def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) ->
         raise ValueError(f"strides must have a number for each axis of {shape}, got {given!r}")
     if max(steps, default=0) >= POSITIONS:
         raise ValueError(f"strides must be in [0, 2**64), got {given!r}")
-    if math.prod(shape) and any(length > 1 and not step for length, step in zip(shape, steps)):
-        raise ValueError(f"strides must be at least 1, as elements share no noise, got {given!r}")
+    covered = 1  # positions from the first element on, by the axes with shorter strides
+    for step, length in sorted(zip(steps, shape)):
+        if length > 1 and math.prod(shape):
+            if step < covered:
+                raise ValueError(f"strides must give each element noise of its own, got {given!r}")
+            covered += step * (length - 1)
 
 
 def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianNoise:

@@ -215,7 +215,7 @@ def _forward(
         if mode == "alpha":
             with np.errstate(all="ignore"):
                 values = values + values.dtype.type(shift)
-        y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
+        _flat(y)[part] = _rounded(_plus(residual, values, part), y.dtype)
     mask = Mask(passed_bits, x.shape if relu else decided, keep_prob, mode)
     return y if out is None else out, mask if return_mask else None
 
@@ -241,8 +241,8 @@ def relu_dropout_backward(
         if isinstance(saved, Mask):
             passed = _unpacked(known, decided, dy.shape, part)
         else:
-            passed = known.flat[part] != 0
-        dx.flat[part] = _rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
+            passed = _flat(known)[part] != 0
+        _flat(dx)[part] = _rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
     written = dx if out is None else out
     return (written, _column_sums(dx)) if bias_grad else written
 
@@ -338,7 +338,7 @@ def _predict(
         values = _biased(x, bias, part)
         passed = ~(values <= 0) if relu else np.True_
         values = _selected(values, passed, arguments.prediction_scale(keep_prob, mode))
-        y.flat[part] = _rounded(_plus(residual, values, part), y.dtype)
+        _flat(y)[part] = _rounded(_plus(residual, values, part), y.dtype)
     return y if out is None else out
 
 
@@ -363,9 +363,9 @@ def _operands(x: NDArray[Any], bias: Any, residual: Any, y: NDArray[Any]) -> tup
 
 def _biased(x: NDArray[Any], bias: NDArray[Any] | None, part: slice) -> NDArray[Any]:
     """``x + bias`` in the dtype of the arithmetic: that of the array, or float32 for shorter ones."""
-    values = x.flat[part].astype(arguments.arithmetic(x.dtype))
+    values = _flat(x)[part].astype(arguments.arithmetic(x.dtype))
     with np.errstate(all="ignore"):
-        return values if bias is None else values + np.broadcast_to(bias, x.shape).flat[part]
+        return values if bias is None else values + _flat(np.broadcast_to(bias, x.shape))[part]
 
 
 def _selected(values: NDArray[Any], passed: Any, scale: float, dropped: float = 0.0) -> NDArray[Any]:
@@ -380,7 +380,7 @@ def _plus(residual: NDArray[Any] | None, values: NDArray[Any], part: slice) -> N
     if residual is None:
         return values
     with np.errstate(all="ignore"):
-        return residual.flat[part].astype(values.dtype) + values
+        return _flat(residual)[part].astype(values.dtype) + values
 
 
 def _unpacked(
@@ -391,7 +391,12 @@ def _unpacked(
         flags = np.unpackbits(bits[_bytes(part)], count=part.stop - part.start, bitorder="little")
         return flags.view(np.bool_)
     flags = np.unpackbits(bits, count=math.prod(decided), bitorder="little").view(np.bool_)
-    return np.broadcast_to(flags.reshape(decided), shape).flat[part]
+    return _flat(np.broadcast_to(flags.reshape(decided), shape))[part]
+
+
+def _flat(array: NDArray[Any]) -> Any:
+    """Its elements in C order. NumPy's `flat` has at most 32 axes, and more are of length 1 or empty."""
+    return (array if array.ndim <= 32 else array.squeeze()).flat
 
 
 def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -378,9 +378,8 @@ class StreamRows:
 
     @property
     def seed(self) -> int:
-        """The key of the generator."""
-        self._known()
-        return self._stream.seed
+        """Refused: what is made of a seed draws what no rows of the whole batch draw."""
+        raise TypeError(f"chunk must be left out where predict asks for the seed of its stream, {self!r}")
 
     @property
     def offset(self) -> int:
@@ -394,8 +393,13 @@ class StreamRows:
         self._stream.offset = value
 
     def reserve(self, count: int) -> int:
-        """Move on by `count` positions of the whole batch, and return the first of them."""
-        return self._take(count)
+        """Refused: the whole batch would reserve more."""
+        raise TypeError(f"chunk must be left out where predict reserves positions of its own, {self!r}")
+
+    def _whole(self) -> Stream:
+        """The stream of the whole batch."""
+        self._known()
+        return self._stream
 
     def _take(self, count: int) -> int:
         self._known()
@@ -526,6 +530,8 @@ def reserved(
         decided = decided_shape(shape, shared)
         return source.seed, source.reserve(math.prod(decided)), c_strides(decided)
     count, start, strides = source.place(shape, shared)
+    if isinstance(source, StreamRows):
+        source = source._whole()
     return source.seed, source.reserve(count) + start, strides
 
 

@@ -298,6 +298,14 @@ def test_thirty_two_axes(library):
     )
 
 
+def test_more_axes_than_numpys_flat_has(library):
+    x = sample(10).reshape((1,) * 40 + (2, 5))
+    assert_all_identical(
+        {"dropout": library.dropout(x, KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
+        {"dropout": reference.dropout(x, KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
+    )
+
+
 def test_windows_that_share_elements_can_be_read(library):
     x = as_strided(sample(1000), (900, 100), (4, 4), writeable=False)
     y, mask = library.relu_dropout(x, KEEP_PROB, rng=3)

@@ -354,3 +354,37 @@ def test_layers_at_prediction():
     assert np.array_equal(AlphaDropout(0.3).eval()(x), x)
     assert np.array_equal(DropoutAdd(0.3).eval()(x, x), x + x)
     assert np.array_equal(DropoutAdd(0.5, mode="vanilla").eval()(x, x), x + x / 2)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_a_result_over_the_input_or_the_bias_of_dropconnect(shift):
+    """The gradient needs the input that the call got, and the result the bias that it had."""
+    weights, memory = sample(16, "float64", seed=1).reshape(4, 4), np.arange(40.0).reshape(10, 4)
+    weights = np.where(np.isfinite(weights), weights, 1.0)
+    layers = [fd.layers.DropConnect(weights, 0.5, rng=1, bias=bias) for bias in (np.ones(4), memory[9])]
+    apart = layers[0]
+    apart(memory[:6].copy())
+    apart.backward(np.ones((6, 4)))
+    over = fd.layers.DropConnect(weights, 0.5, rng=1)
+    over(memory[:6], out=memory[shift : 6 + shift])
+    over.backward(np.ones((6, 4)))
+    assert_identical(over.weights_gradient, apart.weights_gradient)
+    x, bias = np.ones((1, 4)), memory[9].copy()
+    expected = fd.layers.DropConnect(weights, 0.5, rng=1, bias=bias)(x)
+    assert_identical(layers[1](x, out=memory[9:10]), expected)
+
+
+@pytest.mark.parametrize("bias", [np.ones((0, 4)), np.ones(3), np.ma.ones(4)])
+def test_a_bias_of_dropconnect_that_does_not_fit_changes_nothing(bias):
+    layer, out = fd.layers.DropConnect(np.ones((4, 4)), 0.5, rng=1, bias=bias), np.zeros((3, 4))
+    with pytest.raises((TypeError, ValueError), match="bias must"):
+        layer(np.ones((3, 4)), out=out)
+    assert layer.rng.offset == 0
+    assert not out.any()
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (0, 4)])
+def test_dropconnect_without_inputs_or_outputs(shape):
+    layer = fd.layers.DropConnect(np.ones(shape), 0.5, rng=1)
+    y = layer(np.ones((3, shape[0])))
+    assert layer.backward(np.ones(y.shape)).shape == (3, shape[0])

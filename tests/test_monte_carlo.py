@@ -199,7 +199,7 @@ def run(program, calls, x, stream):
         elif step == "narrow":
             x = x + calls.dropout(x[:, :1], 0.7, rng=stream)[0]
         elif step == "reserve":
-            stream.reserve(37)
+            stream.offset += 37
         elif step == "set back":
             start = stream.offset
             x = run(argument, calls, x, stream)
@@ -252,6 +252,14 @@ def test_what_rows_of_a_stream_cannot_do_is_refused():
 
 def from_a_child(x, stream):
     return fd.dropout(x, 0.5, rng=stream.spawn(1)[0])[0]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda s: fd.Stream(s.seed), lambda s: s.reserve(6), lambda s: fd.Tile((3, 6), 0, s.seed)]
+)
+def test_rows_tell_nothing_that_other_rows_would_draw_from(ask):
+    with pytest.raises(TypeError, match="chunk must be left out where predict"):
+        fd.mc_predict(lambda x, stream: ask(stream) and x, X, 2, rng=1, chunk=3)
 
 
 @pytest.mark.parametrize("reduce", [np.mean, lambda y: y.mean(0), lambda y: y.mean(0, keepdims=True)])

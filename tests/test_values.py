@@ -499,3 +499,9 @@ def test_tiles_at_the_ends_of_the_largest_arrays(library, whole, origin, shape):
     alone = [fd.GaussianNoise(8, start, shape[1], 0.5).to_array() for start in starts]
     assert np.array_equal(noise.to_array(), np.reshape(np.float32(alone), shape))
     assert pickle.loads(pickle.dumps(noise)) == noise == eval(repr(noise), vars(fd))
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (0, 1), (3, 2)])
+def test_no_two_elements_share_noise(strides):
+    with pytest.raises(ValueError, match="strides must give each element noise of its own"):
+        fd.GaussianNoise(1, 0, (2, 3), 0.5, strides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import warnings
+from collections import UserList, deque
 
 import ml_dtypes
 import numpy as np
@@ -283,3 +284,9 @@ def test_memory_that_runs_out_is_no_wrong_type(library):
 
     with pytest.raises(MemoryError):
         library.dropout(Large(), 0.5)
+
+
+@pytest.mark.parametrize("sequence", [list, tuple, deque, UserList])
+def test_a_masked_array_in_a_sequence_is_refused(sequence):
+    with pytest.raises(TypeError, match="must not be a masked array"):
+        fd.dropout_predict(sequence([np.ma.array([1.0, 2.0], mask=[1, 0])]), 0.5)
