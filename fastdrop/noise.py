@@ -184,7 +184,7 @@ def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) ->
         raise ValueError(f"strides must be in [0, 2**64), got {given!r}")
     covered = 1  # positions from the first element on, by the axes with shorter strides
     for step, length in sorted(zip(steps, shape)):
-        if length > 1 and math.prod(shape):
+        if length > 1 and 0 not in shape:
             if step < covered:
                 raise ValueError(f"strides must give each element noise of its own, got {given!r}")
             covered += step * (length - 1)
