@@ -36,6 +36,16 @@ cdef inline bint is_plain(cnp.ndarray array) noexcept:
     )
 
 
+cdef inline bint all_plain(cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual) noexcept:
+    """Whether the kernel can take a call's arrays, of which the last two may be missing, as they are."""
+    return (
+        is_plain(x)
+        and is_plain(y)
+        and (saved is None or is_plain(saved))
+        and (residual is None or is_plain(residual))
+    )
+
+
 cdef inline bint conflicts(cnp.ndarray array, cnp.ndarray y) noexcept:
     """Whether writing `y`, element by element, may change what is yet to be read of an array."""
     cdef uintptr_t low = 0, high = 0, y_low = 0, y_high = 0

@@ -465,7 +465,7 @@ cdef inline cnp.ndarray apart_from(cnp.ndarray y, cnp.ndarray array):
 
 cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual):
     """Room for the pieces of each thread, where an array is strided. It is in use while somebody holds it."""
-    if is_plain(y) and is_plain(x) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
+    if all_plain(x, y, saved, residual):
         return None
     room = PyBytes_FromStringAndSize(NULL, call.sweep.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.sweep.size)))
     call.sweep.room = PyBytes_AS_STRING(room)
@@ -579,7 +579,7 @@ cdef bint point(
         task.saved = cnp.PyArray_BYTES(saved)
     if residual is not None:
         task.residual = cnp.PyArray_BYTES(residual)
-    if is_plain(x) and is_plain(y) and (saved is None or is_plain(saved)) and (residual is None or is_plain(residual)):
+    if all_plain(x, y, saved, residual):
         return False
     strided.axes = cnp.PyArray_NDIM(y)
     for axis in range(strided.axes):

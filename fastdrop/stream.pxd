@@ -22,7 +22,6 @@ cdef class Tile:
 cdef class StreamRows:
     cdef Stream _stream
     cdef object _first, _rows, _total
-    cdef _take(self, count)
     cdef bint _made(self)
     cdef int _known(self) except -1
     cdef int _begin(self, stream, first, rows, total) except -1

@@ -401,10 +401,6 @@ class StreamRows:
         self._known()
         return self._stream
 
-    def _take(self, count: int) -> int:
-        self._known()
-        return self._stream._take(count)
-
     def place(
         self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
     ) -> tuple[int, int, tuple[int, ...]]:
