@@ -16,7 +16,7 @@ REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr ,
 SOURCES := setup.py $(shell find fastdrop -name '*.py' -o -name '*.pyx' -o -name '*.px[di]' -o -name '*.h')
 
 # Whatever tests the calls, not interpreters, compilers and files beside them.
-PARALLEL := $(patsubst %,tests/test_%.py,stream mask arguments reference layers gaussian gradient monte_carlo kernels variants arrays)
+PARALLEL := $(patsubst %,tests/test_%.py,stream mask checks reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
@@ -95,7 +95,7 @@ wheel: dist  ## the tests on the installed wheel, without the source tree, by th
 clean:  ## remove what was built, and .venv
 	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find fastdrop tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
-	rm -f fastdrop/*.so fastdrop/*.c fastdrop/kernels/*.so fastdrop/kernels/*.c fastdrop/kernels/*.html
+	rm -f fastdrop/*.so fastdrop/*.c fastdrop/kernels/*.so fastdrop/core/*.c fastdrop/kernels/*.c fastdrop/kernels/*.html
 
 # --- what the targets stand on ---
 

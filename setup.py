@@ -18,7 +18,7 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 MACHINE = platform.machine().lower()
-KERNEL_DIR = "fastdrop/kernels"
+CORE, KERNEL_DIR = "fastdrop/core", "fastdrop/kernels"
 
 # Wide instructions only here: everything else is compiled for the baseline.
 KERNELS = {"generic": []}
@@ -36,7 +36,7 @@ elif MACHINE in ("aarch64", "arm64"):
 # These are the last of a command, so they win. A product and a sum are rounded apart, on every machine
 # alike. Without errno a square root is an instruction, with the same value. build_checks.h refuses
 # whatever arithmetic or layout is still not the platform's.
-CHECKS = str(Path(KERNEL_DIR, "build_checks.h").resolve())
+CHECKS = str(Path(CORE, "build_checks.h").resolve())
 if sys.platform == "win32":
     OPTIMISE = ["/O2", "/fp:precise", f"/FI{CHECKS}"]
 else:
@@ -143,21 +143,21 @@ def tag(files: list[str]) -> str:
 
 # What compiled modules must agree on: kernels and dispatch on SHARED_BY_KERNELS, all others on each
 # other's C structures too. A module says which it was compiled from, and is refused beside others.
-SHARED_BY_KERNELS = [f"{KERNEL_DIR}/kernel.h"]
+SHARED_BY_KERNELS = [f"{KERNEL_DIR}/sweep.h"]
 SHARED = [*SHARED_BY_KERNELS, *glob("fastdrop/**/*.pxd", recursive=True), "fastdrop/include/fastdrop.h"]
 TAGS = {
     "FASTDROP_KERNEL_TAG": f'"fastdrop.kernel {tag(SHARED_BY_KERNELS)}"',
     "FASTDROP_BUILD_TAG": f'"{tag(SHARED)}"',
 }
-HEADERS = glob(f"{KERNEL_DIR}/*.h")
-INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *HEADERS, *glob(f"{KERNEL_DIR}/simd/*.h")]
+HEADERS = [*glob(f"{CORE}/*.h"), *glob(f"{KERNEL_DIR}/*.h")]
+INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *glob(f"{KERNEL_DIR}/*.h"), *glob(f"{KERNEL_DIR}/simd/*.h")]
 
 
 def compiled_into(name: str) -> list[str]:
     """The files that a module is compiled from beside its own."""
     if name.removeprefix("kernels.") in KERNELS:
-        return [*INCLUDED, f"{KERNEL_DIR}/kernel.pxd"]
-    own = {"engine": ["fastdrop/arrays.pxi"], "layout": [f"{KERNEL_DIR}/bits.pxi"]}
+        return [*INCLUDED, f"{KERNEL_DIR}/sweep.pxd", CHECKS]
+    own = {"core.call": [f"{CORE}/arrays.pxi"], "core.layout": [f"{KERNEL_DIR}/bits.pxi"]}
     return [*SHARED, *HEADERS, *own.get(name, [])]
 
 
@@ -166,7 +166,7 @@ def extension(name: str, flags: list[str] = (), link: list[str] = (), **macros: 
     return Extension(
         f"fastdrop.{name}",
         [f"{path}.py" if Path(f"{path}.py").exists() else f"{path}.pyx"],
-        include_dirs=[KERNEL_DIR, "fastdrop/include", np.get_include()],
+        include_dirs=[CORE, KERNEL_DIR, "fastdrop/include", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *(TAGS | macros).items()],
         extra_compile_args=[*OPTIMISE, *flags],
         extra_link_args=list(link),
@@ -193,13 +193,12 @@ def made_before_setup(extension: Extension) -> bool:
 
 threads = openmp()
 extensions = [
-    # Plain Python, compiled only to make a call on a small array quicker.
-    *(extension(name) for name in ("arguments", "mask", "noise", "stream")),
-    *(extension(name) for name in ("engine", "layout", "strided")),
+    # These are plain Python, compiled only to make a call on a small array quicker.
+    *(extension(name) for name in ("checks", "formulas", "mask", "noise", "stream")),
+    *(extension(name) for name in ("core.call", "core.layout", "core.strided")),
     extension("functional"),
-    extension("gaussian"),
     extension("capi"),
-    extension("kernels.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
+    extension("core.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(extension(f"kernels.{isa}", [*flags, *APART], CYTHON_INLINE=INLINE) for isa, flags in KERNELS.items()),
 ]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import sizes
-from fastdrop.commands import timing
+from fastdrop.commands.bench import timing
 
 LIBRARIES = ("torch", "jax", "numba", "thinc", "pytest-benchmark")
 

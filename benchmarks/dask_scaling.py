@@ -20,7 +20,8 @@ import numpy as np
 import fastdrop as fd
 import fastdrop.dask as fdask
 from benchmarks import sizes
-from fastdrop.commands import show_table, timing
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
 
 SIZE = 2**24  # elements of float32: 64 MiB
 THREADS_CHUNKS = (2**14, 2**16, 2**18, 2**20, 2**22)

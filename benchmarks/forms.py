@@ -18,7 +18,8 @@ import fastdrop as fd
 from benchmarks import sizes
 from benchmarks.targets import as_line
 from fastdrop import cpu
-from fastdrop.commands import progress, timing
+from fastdrop.commands.bench import timing
+from fastdrop.progress import progress
 
 try:
     import torch

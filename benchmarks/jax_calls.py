@@ -12,7 +12,8 @@ from jax import numpy as jnp
 
 import fastdrop.jax as fjax
 from benchmarks import sizes
-from fastdrop.commands import show_table, timing
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
 
 KEEP_PROB = 0.9
 SIZES = (2**14, 2**18, 2**22)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdrop import cpu
-from fastdrop.commands.contenders import (
+from fastdrop.commands.bench.competitors import (
     SEED,
     BestNumpy,
     Copy,

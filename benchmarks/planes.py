@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import arguments, reference
+from fastdrop import formulas
+from fastdrop.reference import decisions
 
 PLANES = 64
 
@@ -22,13 +23,13 @@ def planes_that_matter(threshold: int) -> int:
 
 def expected(keep_prob: float, together: int) -> float:
     """The expected planes of `together` elements: the sum of P(one is undecided) over planes."""
-    planes = np.arange(planes_that_matter(arguments.threshold(keep_prob)))
+    planes = np.arange(planes_that_matter(formulas.threshold(keep_prob)))
     return float(np.sum(1 - (1 - 0.5**planes) ** together))
 
 
 def counted(keep_prob: float, together: int, blocks: int = 256, seed: int = 1) -> float:
     """The mean of the planes that each `together` of the first elements of a stream need."""
-    needed = planes_needed(arguments.threshold(keep_prob), blocks, seed)
+    needed = planes_needed(formulas.threshold(keep_prob), blocks, seed)
     return float(needed.reshape(-1, together).max(axis=1).mean())
 
 
@@ -36,10 +37,10 @@ def planes_needed(threshold: int, blocks: int, seed: int) -> NDArray[np.int64]:
     """For each element: the planes until its uniform differs from the threshold."""
     counters = np.arange(blocks, dtype=np.uint64)
     last = planes_that_matter(threshold)
-    needed = np.full(blocks * reference.BLOCK, last)
+    needed = np.full(blocks * decisions.BLOCK, last)
     undecided = np.ones(needed.size, np.bool_)
     for j in range(last):
-        bits = np.unpackbits(reference.plane(seed, counters, j), bitorder="little")
+        bits = np.unpackbits(decisions.plane(seed, counters, j), bitorder="little")
         decided = undecided & (bits != threshold >> (63 - j) & 1)
         needed[decided] = j + 1
         undecided &= ~decided

@@ -15,8 +15,10 @@ from typing import Any
 
 from benchmarks import peers, sizes
 from fastdrop import cpu
-from fastdrop.commands import progress, show_table, timing
-from fastdrop.commands.contenders import Case, Fastdrop, Peer, Task, present
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
+from fastdrop.commands.bench.competitors import Case, Fastdrop, Peer, Task, present
+from fastdrop.progress import progress
 
 SMALL, LARGE = (2**14, 2**18), 2**24  # in the caches; larger than most last-level caches
 COPY, MAXIMUM = peers.Copy(), peers.Maximum()

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import peers
 from fastdrop import cpu
-from fastdrop.commands.contenders import Case, Fastdrop, Task, as_array, entered
+from fastdrop.commands.bench.competitors import Case, Fastdrop, Task, as_array, entered
 
 SIZE = 2**14 + 77
 FALSE_ALARM = 1e-8

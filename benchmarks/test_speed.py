@@ -2,7 +2,7 @@
 
 pytest-benchmark runs one contender after the other, so its times compare runs of one machine
 over the weeks. What compares contenders is `extra_info`: there all contenders of a group
-alternate in one run (see `fastdrop.commands.timing`), and ratios are medians with quartiles.
+alternate in one run (see `fastdrop.commands.bench.timing`), and ratios are medians with quartiles.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks import peers, sizes
 from fastdrop import cpu
-from fastdrop.commands import timing
-from fastdrop.commands.contenders import OPERATIONS, Case, Fastdrop, Peer, Task, entered
+from fastdrop.commands.bench import timing
+from fastdrop.commands.bench.competitors import OPERATIONS, Case, Fastdrop, Peer, Task, entered
 
 OURS = tuple(peers.ours())
 BEST = OURS[0]

@@ -13,7 +13,8 @@ from thinc import api
 import fastdrop as fd
 import fastdrop.thinc as ft
 from benchmarks import sizes
-from fastdrop.commands import show_table, timing
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
 
 RATE = 0.1
 SIZES = (2**14, 2**18, 2**22)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 import fastdrop as fd
 import fastdrop.torch as ft
 from benchmarks import sizes
-from fastdrop.commands import show_table, timing
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
 
 P = 0.1
 SIZES = (2**14, 2**18, 2**22)

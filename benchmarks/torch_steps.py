@@ -18,7 +18,8 @@ from torch import nn
 
 import fastdrop as fd
 import fastdrop.torch as ft
-from fastdrop.commands import show_table, timing
+from fastdrop.commands import show_table
+from fastdrop.commands.bench import timing
 
 
 def mlp(p: float) -> tuple[nn.Module, torch.Tensor]:

@@ -15,12 +15,13 @@ from fastdrop.functional import (
     dropout_add_predict,
     dropout_backward,
     dropout_predict,
+    gaussian_dropout,
+    gaussian_dropout_backward,
     keep_mask,
     relu_dropout,
     relu_dropout_backward,
     relu_dropout_predict,
 )
-from fastdrop.gaussian import gaussian_dropout, gaussian_dropout_backward
 from fastdrop.mask import Mask
 from fastdrop.monte_carlo import MonteCarlo, mc_predict
 from fastdrop.noise import GaussianNoise

@@ -10,13 +10,14 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from fastdrop.kernels cimport dispatch, kernel
-from fastdrop.kernels.dispatch cimport Sweep
-from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.kernels.kernel cimport BUILD_TAG, dropout_pass
+from fastdrop.core cimport dispatch
+from fastdrop.core.dispatch cimport Plan
+from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.kernels cimport sweep as kernel
+from fastdrop.kernels.sweep cimport BUILD_TAG, dropout_sweep
 
 from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
-from fastdrop.kernels.dispatch import same_build
+from fastdrop.core.dispatch import same_build
 
 same_build(BUILD_TAG, __name__)
 
@@ -61,15 +62,15 @@ cdef const char* status_text(int status) noexcept nogil:
 cdef int fill_bits(
     unsigned char* bits, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil:
-    cdef dropout_pass task
-    cdef int status = begin(&task, FLOAT32, size, 1)
+    cdef dropout_sweep sweep
+    cdef int status = begin(&sweep, FLOAT32, size, 1)
     if status == OK:
-        status = draw(&task, size, keep_prob, stream)
+        status = draw(&sweep, size, keep_prob, stream)
     if status == OK and bits == NULL and size:
         status = BAD_POINTER
     if status == OK:
-        task.mask = bits
-        run(&task, size)
+        sweep.mask = bits
+        run(&sweep, size)
     return status
 
 
@@ -77,15 +78,15 @@ cdef int forward(
     int dtype, bint relu, const void* x, void* y, unsigned char* bits, ptrdiff_t size,
     double keep_prob, double scale, const fastdrop_stream* stream,
 ) noexcept nogil:
-    cdef dropout_pass task
-    cdef int status = begin(&task, dtype, size, scale)
+    cdef dropout_sweep sweep
+    cdef int status = begin(&sweep, dtype, size, scale)
     if status == OK:
-        status = draw(&task, size, keep_prob, stream)
+        status = draw(&sweep, size, keep_prob, stream)
     if status != OK:
         return status
-    task.relu = relu
-    task.mask = bits
-    return apply(&task, x, y, size)
+    sweep.relu = relu
+    sweep.mask = bits
+    return apply(&sweep, x, y, size)
 
 
 cdef int backward(
@@ -103,18 +104,18 @@ cdef int backward_from_output(
 cdef int backward_from(
     int decision, int dtype, const void* dy, const void* saved, void* dx, ptrdiff_t size, double scale
 ) noexcept nogil:
-    cdef dropout_pass task
-    cdef int status = begin(&task, dtype, size, scale)
+    cdef dropout_sweep sweep
+    cdef int status = begin(&sweep, dtype, size, scale)
     if status != OK:
         return status
     if saved == NULL and size:
         return BAD_POINTER
-    task.decision = decision
-    task.saved = <const char*> saved
-    return apply(&task, dy, dx, size)
+    sweep.decision = decision
+    sweep.saved = <const char*> saved
+    return apply(&sweep, dy, dx, size)
 
 
-cdef int begin(dropout_pass* task, int dtype, ptrdiff_t size, double scale) noexcept nogil:
+cdef int begin(dropout_sweep* sweep, int dtype, ptrdiff_t size, double scale) noexcept nogil:
     """A pass that neither reads nor writes anything yet."""
     cdef int kind
     if dtype == FLOAT32:
@@ -129,49 +130,49 @@ cdef int begin(dropout_pass* task, int dtype, ptrdiff_t size, double scale) noex
         return BAD_DTYPE
     if size < 0:
         return BAD_SIZE
-    memset(task, 0, sizeof(task[0]))
-    task.dtype = kind
-    task.scale = scale
+    memset(sweep, 0, sizeof(sweep[0]))
+    sweep.dtype = kind
+    sweep.scale = scale
     return OK
 
 
 cdef int draw(
-    dropout_pass* task, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
+    dropout_sweep* sweep, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil:
     """Decisions from the stream."""
-    task.decision = kernel.decision_for(keep_prob, &task.threshold)
-    if task.decision < 0:
+    sweep.decision = kernel.decision_for(keep_prob, &sweep.threshold)
+    if sweep.decision < 0:
         return BAD_KEEP_PROB
     if stream == NULL:
         return BAD_POINTER
     if size and <uint64_t> (size - 1) > ~stream.offset:
         return BAD_OFFSET
-    task.seed[0] = stream.seed[0]
-    task.seed[1] = stream.seed[1]
-    task.position = stream.offset
+    sweep.seed[0] = stream.seed[0]
+    sweep.seed[1] = stream.seed[1]
+    sweep.position = stream.offset
     return OK
 
 
-cdef int apply(dropout_pass* task, const void* x, void* y, ptrdiff_t size) noexcept nogil:
+cdef int apply(dropout_sweep* sweep, const void* x, void* y, ptrdiff_t size) noexcept nogil:
     if (x == NULL or y == NULL) and size:
         return BAD_POINTER
-    task.x = <const char*> x
-    task.y = <char*> y
-    run(task, size)
+    sweep.x = <const char*> x
+    sweep.y = <char*> y
+    run(sweep, size)
     return OK
 
 
-cdef void run(dropout_pass* task, ptrdiff_t size) noexcept nogil:
+cdef void run(dropout_sweep* sweep, ptrdiff_t size) noexcept nogil:
     """The whole pass, which no signal interrupts."""
-    cdef Sweep sweep
+    cdef Plan plan
     cdef ptrdiff_t done = 0
     cdef float_mode mode = enter_default_mode()
-    memset(&sweep, 0, sizeof(sweep))
-    sweep.task = task
-    sweep.size = size
-    sweep.threads = dispatch.threads_for(size)
-    if not dispatch.run_short(&sweep):
-        dispatch.begin(&sweep)
+    memset(&plan, 0, sizeof(plan))
+    plan.sweep = sweep
+    plan.size = size
+    plan.threads = dispatch.threads_for(size)
+    if not dispatch.run_short(&plan):
+        dispatch.begin(&plan)
         while done < size:
-            done = dispatch.run_slice(&sweep, done)
+            done = dispatch.run_slice(&plan, done)
     leave_default_mode(mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 
 KERNELS = ("avx512", "avx2_vaes", "avx2", "neon", "generic")  # best first
 FORCED = "FASTDROP_ISA"

@@ -15,8 +15,9 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from fastdrop import arguments, functional
-from fastdrop.arguments import Axes, Mode
+from fastdrop import checks, formulas, functional
+from fastdrop.checks import Axes
+from fastdrop.formulas import Mode
 from fastdrop.stream import RNG, Stream, Tile, as_stream
 
 __all__ = [
@@ -37,9 +38,9 @@ class Draws:
     shared: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        arguments.keep_probability(self.keep_prob)
-        arguments.dropout_mode(self.mode)
-        arguments.shared_axes(self.shared, len(self.shape))
+        checks.keep_probability(self.keep_prob)
+        checks.dropout_mode(self.mode)
+        checks.shared_axes(self.shared, len(self.shape))
         Tile(self.shape, (0,) * len(self.shape), self.seed)
         Stream(self.seed, self.offset)
 
@@ -50,10 +51,10 @@ class Draws:
     def reserve(
         cls, shape: tuple[int, ...], keep_prob: float, mode: Mode, rng: RNG, broadcast_dims: Axes = ()
     ) -> Draws:
-        keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
-        shared = arguments.shared_axes(broadcast_dims, len(shape))
+        keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
+        shared = checks.shared_axes(broadcast_dims, len(shape))
         stream = as_stream(rng)
-        offset = stream.reserve(math.prod(arguments.decided_shape(shape, shared)))
+        offset = stream.reserve(math.prod(formulas.decided_shape(shape, shared)))
         return cls(shape, keep_prob, mode, stream.seed, offset, shared)
 
     def tile(self, block_info: Any) -> Tile:
@@ -141,7 +142,7 @@ def keep_mask(
     shape: int | Sequence[int], keep_prob: float, *, chunks: Any = "auto", rng: RNG = None
 ) -> da.Array:
     """`fastdrop.keep_mask(...).to_array()` as a Dask array of bool."""
-    draws = Draws.reserve(arguments.shape_of("shape", shape), keep_prob, "inverted", rng)
+    draws = Draws.reserve(checks.shape_of("shape", shape), keep_prob, "inverted", rng)
     places = da.empty(draws.shape, chunks=chunks, dtype=bool)
     return da.map_blocks(kept, places, draws=draws, dtype=bool, meta=np.empty((0,) * places.ndim, bool))
 
@@ -179,7 +180,7 @@ def forward(
 
 def predicted(form: str, x: da.Array, keep_prob: float, bias: Any, mode: Mode) -> da.Array:
     x = of_floats("x", x)
-    keep_prob, mode = arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
+    keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
     return da.map_blocks(
         at_prediction, x, chunked_like(x, bias), form=form, keep_prob=keep_prob, mode=mode,
         dtype=x.dtype, meta=x._meta,
@@ -195,7 +196,7 @@ def chunked_like(x: da.Array, bias: Any) -> da.Array | None:
     if bias is None:
         return None
     bias = known("bias", da.asarray(bias))
-    arguments.bias_for(stand_in(bias), stand_in(x))
+    checks.bias_for(stand_in(bias), stand_in(x))
     return bias.rechunk(x.chunks[-1:])
 
 
@@ -218,7 +219,7 @@ def known(name: str, array: Any) -> da.Array:
 
 def of_floats(name: str, array: Any) -> da.Array:
     """`array`, known and of a dtype that the calls accept."""
-    arguments.elements(name, np.empty(0, known(name, array).dtype))
+    checks.elements(name, np.empty(0, known(name, array).dtype))
     return array
 
 

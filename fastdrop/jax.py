@@ -14,9 +14,10 @@ import numpy as np
 from jax import Array
 from jax import numpy as jnp
 
-from fastdrop import arguments, functional
+from fastdrop import checks, functional
+from fastdrop.formulas import SEED_WORDS
 from fastdrop.mask import Mask
-from fastdrop.stream import SEED_WORDS, seed_of_words
+from fastdrop.stream import seed_of_words
 
 __all__ = ["dropout", "relu_dropout"]
 
@@ -59,9 +60,9 @@ def dropout(x: Array, keep_prob: float, key: Array) -> Array:
 
 def drop(form: str, x: Array, keep_prob: float, key: Array) -> Array:
     x = jnp.asarray(x)
-    arguments.elements("x", np.empty(0, x.dtype))
+    checks.elements("x", np.empty(0, x.dtype))
     words = jax.random.bits(key, (SEED_WORDS,), "uint32")
-    return forward(form, arguments.keep_probability(keep_prob), x, words)[0]
+    return forward(form, checks.keep_probability(keep_prob), x, words)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

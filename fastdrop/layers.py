@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import arguments, functional, gaussian
-from fastdrop.arguments import Axes, Mode
+from fastdrop import checks, functional
+from fastdrop.checks import Axes
 from fastdrop.foreign import base_array
+from fastdrop.formulas import Mode
 from fastdrop.mask import Mask
-from fastdrop.noise import GaussianNoise, noise_probability
+from fastdrop.noise import GaussianNoise
 from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class _Layer:
 
     @keep_prob.setter
     def keep_prob(self, value: float) -> None:
-        self._keep_prob = arguments.keep_probability(value)
+        self._keep_prob = checks.keep_probability(value)
 
     @property
     def rng(self) -> Stream | StreamRows:
@@ -174,7 +175,7 @@ class _WithMode:
 
     @mode.setter
     def mode(self, value: Mode) -> None:
-        self._mode = arguments.dropout_mode(value)  # type: ignore[misc]  # a slot of the whole layer
+        self._mode = checks.dropout_mode(value)  # type: ignore[misc]  # a slot of the whole layer
 
 
 class _WithSharedAxes:
@@ -191,7 +192,7 @@ class _WithSharedAxes:
     @broadcast_dims.setter
     def broadcast_dims(self, value: Axes) -> None:
         axes = tuple(value) if isinstance(value, Iterable) else value
-        arguments.shared_axes(axes, arguments.MOST_AXES)  # those of an input are known at a call
+        checks.shared_axes(axes, checks.MOST_AXES)  # those of an input are known at a call
         self._broadcast_dims = axes  # type: ignore[misc]  # a slot of the whole layer
 
 
@@ -403,10 +404,10 @@ class GaussianDropout(_Layer):
 
     __slots__ = ()
 
-    _backward: ClassVar[Callable[..., Any]] = staticmethod(gaussian.gaussian_dropout_backward)
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.gaussian_dropout_backward)
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
-        return gaussian.gaussian_dropout(x, self.keep_prob, rng=self.rng, out=out)
+        return functional.gaussian_dropout(x, self.keep_prob, rng=self.rng, out=out)
 
     @property
     def keep_prob(self) -> float:
@@ -415,7 +416,7 @@ class GaussianDropout(_Layer):
 
     @keep_prob.setter
     def keep_prob(self, value: float) -> None:
-        self._keep_prob = noise_probability(value)
+        self._keep_prob = checks.noise_probability(value)
 
     @property
     def noise(self) -> GaussianNoise | None:
@@ -493,7 +494,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     ) -> None:
         super().__init__(keep_prob, rng=rng)
         self.mode = mode
-        self.weights = arguments.elements("weights", weights)
+        self.weights = checks.elements("weights", weights)
         if self.weights.ndim != 2:
             raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
         self.bias = bias

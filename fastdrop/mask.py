@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop import arguments, values
-from fastdrop.arguments import MaskMode
+from fastdrop import checks, formulas, values
 from fastdrop.foreign import base_array
+from fastdrop.formulas import MaskMode
 
 
 class Mask:
@@ -58,9 +58,9 @@ class Mask:
     def _begin(self, bits: Any, shape: Any, keep_prob: Any, mode: Any) -> None:
         if self._made():
             raise values.made_already("Mask")
-        shape = arguments.shape_of("shape", shape)
-        own = checked_bits(bits, math.prod(shape))
-        keep_prob, mode = arguments.keep_probability(keep_prob), arguments.mask_mode(mode)
+        shape = checks.shape_of("shape", shape)
+        own = checks.packed_bits(bits, math.prod(shape))
+        keep_prob, mode = checks.keep_probability(keep_prob), checks.mask_mode(mode)
         self._shape, self._keep_prob, self._mode, self._bits = shape, keep_prob, mode, own
 
     def _restore(self, bits: Any, shape: Any, keep_prob: Any, mode: Any) -> None:
@@ -124,7 +124,7 @@ class Mask:
     def scale(self) -> float:
         """What a passed element is multiplied by, before it is rounded to the array's dtype."""
         self._known()
-        return arguments.training_scale(self._keep_prob, self._mode)
+        return formulas.training_scale(self._keep_prob, self._mode)
 
     @property
     def nbytes(self) -> int:
@@ -155,24 +155,7 @@ class Mask:
         )
 
 
-def checked_bits(bits: Any, size: int) -> bytes:
-    """A copy of `bits`, which is what was checked."""
-    if not isinstance(bits, np.ndarray):
-        raise TypeError(f"bits must be an array of dtype uint8, got {type(bits).__name__}")
-    array = base_array("bits", bits)
-    if array.dtype != np.uint8:
-        raise TypeError(f"bits must be an array of dtype uint8, got {array.dtype}")
-    own, shape = array.tobytes(), array.shape
-    if shape != (packed(size),) or len(own) != packed(size):
-        raise ValueError(f"bits must have shape {(packed(size),)} for {size} elements, got {shape}")
-    if size % 8 and own[-1] >> (size % 8):
-        raise ValueError(f"bits past the last of {size} elements must be zero, got {own[-1]:#04x} last")
-    return own
-
-
-def packed(size: int) -> int:
-    """How many bytes have a bit for each of `size` elements."""
-    return (size + 7) // 8
+values.register(Mask)
 
 
 def saved_for_backward(
@@ -181,22 +164,22 @@ def saved_for_backward(
     """What a backward call reads its decisions from, the mask or the output, and its scale."""
     if isinstance(saved, Mask):
         _, shape, *known = Mask._fields(saved)  # and nothing that a subclass says of itself
-        if keep_prob is not None and arguments.keep_probability(keep_prob) != known[0]:
+        if keep_prob is not None and checks.keep_probability(keep_prob) != known[0]:
             raise ValueError(f"keep_prob must be left out or be the mask's {known[0]!r}, got {keep_prob!r}")
-        if mode is not None and arguments.mask_mode(mode) != known[1]:
+        if mode is not None and checks.mask_mode(mode) != known[1]:
             raise ValueError(f"mode must be left out or be the mask's {known[1]!r}, got {mode!r}")
         fits = shared_by(shape, dy.shape)
-        scale = arguments.training_scale(*known)
+        scale = formulas.training_scale(*known)
     else:
-        saved = arguments.elements("saved", saved)
+        saved = checks.elements("saved", saved)
         if saved.dtype.newbyteorder("=") != dy.dtype.newbyteorder("="):
             raise TypeError(f"saved must have dy's dtype {dy.dtype.name}, got {saved.dtype.name}")
         if keep_prob is None or mode is None:
             missing = "keep_prob" if keep_prob is None else "mode"
             raise TypeError(f"{missing} is needed where saved is the output y, not a Mask")
         shape, fits = saved.shape, saved.shape == dy.shape
-        scale = arguments.training_scale(
-            arguments.keep_probability(keep_prob), arguments.dropout_mode(mode)
+        scale = formulas.training_scale(
+            checks.keep_probability(keep_prob), checks.dropout_mode(mode)
         )
     if not fits:
         raise ValueError(f"saved must have dy's shape {dy.shape}, got {shape}")

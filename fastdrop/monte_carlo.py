@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop.arguments import integer
+from fastdrop.checks import at_least_one, integer
 from fastdrop.foreign import base_array
-from fastdrop.stream import POSITIONS, RNG, Stream, StreamRows, as_stream, sample_stream
+from fastdrop.formulas import POSITIONS
+from fastdrop.progress import progress as progress_bar
+from fastdrop.stream import RNG, Stream, StreamRows, as_stream, sample_stream
 
 STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
 
@@ -158,7 +160,7 @@ def mc_predict(
     offset = stream.reserve(samples * stretch)
     result = MonteCarlo(np.empty(0), np.empty(0), None, samples, seed, offset, stretch, prefix)
     moments, kept = Moments(), []
-    with shown(samples) if progress else nullcontext(lambda: None) as advance:
+    with progress_bar("predicting", samples) if progress else nullcontext(lambda: None) as advance:
         for number in range(samples):
             sample = one_sample(predict, x, rows, result.stream(number), stretch)
             moments.add(sample)
@@ -245,16 +247,3 @@ def rows_of_chunks(x: NDArray[Any], chunk: int | None) -> list[slice]:
     if x.ndim == 0:
         raise ValueError("x must have a first axis that counts examples where chunk is given, got a number")
     return [slice(i, min(i + chunk, len(x))) for i in range(0, len(x), chunk)] or [slice(None)]
-
-
-def at_least_one(name: str, value: Any) -> int:
-    number = integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
-    return number
-
-
-def shown(total: int) -> AbstractContextManager[Callable[[], None]]:
-    from fastdrop.commands import progress
-
-    return progress("predicting", total)

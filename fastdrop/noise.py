@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import arguments, values
-from fastdrop.stream import POSITIONS, RNG, c_strides, checked_position, checked_seed, reserved
-
-LEAST_KEEP_PROB = 2.0**-126  # below, the noise would leave the range of float32
+from fastdrop import checks, values
+from fastdrop.formulas import POSITIONS, c_strides
+from fastdrop.stream import RNG, reserved
 
 
 class GaussianNoise:
@@ -61,10 +60,10 @@ class GaussianNoise:
     def _begin(self, seed: Any, offset: Any, shape: Any, keep_prob: Any, strides: Any) -> None:
         if self._made():
             raise values.made_already("GaussianNoise")
-        seed, start = checked_seed("seed", seed), checked_position(offset)
-        shape = arguments.shape_of("shape", shape)
-        keep_prob = noise_probability(keep_prob)
-        steps = c_strides(shape) if strides is None else arguments.lengths("strides", strides)
+        seed, start = checks.seed("seed", seed), checks.position(offset)
+        shape = checks.shape_of("shape", shape)
+        keep_prob = checks.noise_probability(keep_prob)
+        steps = c_strides(shape) if strides is None else checks.lengths("strides", strides)
         check_strides(steps, shape, strides)
         if math.prod(shape) and reach(shape, steps) > POSITIONS - start:
             raise ValueError(f"offset must leave room for shape {shape} before 2**64, got {offset!r}")
@@ -131,7 +130,7 @@ class GaussianNoise:
 
     def to_array(self) -> NDArray[np.float32]:
         """The noise itself."""
-        from fastdrop.gaussian import gaussian_dropout_backward
+        from fastdrop.functional import gaussian_dropout_backward
 
         self._known()
         ones = np.ones(self._shape, np.float32)
@@ -168,6 +167,9 @@ class GaussianNoise:
         return f"GaussianNoise(seed={seed}, offset={offset}, shape={shape}, keep_prob={keep_prob}{apart})"
 
 
+values.register(GaussianNoise)
+
+
 def reach(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:
     """The positions from the first element to the last, both counted."""
     positions = 1
@@ -194,17 +196,6 @@ def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianN
     """The noise for an array, at positions that it reserves; `keep_prob` is one that was checked."""
     seed, start, strides = reserved(rng, shape)
     return GaussianNoise(seed, start, shape, keep_prob, strides)
-
-
-def noise_probability(value: Any) -> float:
-    """`value` as a keep probability that Gaussian noise has a variance for."""
-    keep_prob = arguments.keep_probability(value)
-    if keep_prob < LEAST_KEEP_PROB:
-        raise ValueError(
-            f"keep_prob must be in [2**-126, 1] for Gaussian noise, got {value!r}: "
-            "its variance is (1 - keep_prob) / keep_prob"
-        )
-    return keep_prob
 
 
 def noise_for_backward(noise: Any, dy: NDArray[Any]) -> GaussianNoise:

@@ -12,18 +12,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastdrop import values
-from fastdrop.arguments import decided_shape, integer, integers, lengths, shape_of
+from fastdrop import checks, values
+from fastdrop.checks import MOST_CHILDREN, integer, lengths, shape_of
+from fastdrop.formulas import POSITIONS, SEED_BITS, SEED_WORDS, c_strides, decided_shape
 
 try:
     import cython
 except ImportError:  # where this is not compiled: as a part of the reference, in plain Python
     cython = SimpleNamespace(critical_section=nullcontext)
 
-SEED_BITS = 128
-SEED_WORDS = SEED_BITS // 32
-POSITIONS = 2**64
-MOST_CHILDREN = 2**32  # a key of one word for each
 RELIED_ON = ("__getattribute__", "offset", "reserve", "seed")  # what a subclass may not change
 
 RNG: TypeAlias = (
@@ -74,8 +71,8 @@ class Stream:
     def _begin(self, seed: Any, offset: Any, children: Any, prefix: Any) -> None:
         if self._made():
             raise values.made_already("Stream")
-        seed, offset = checked_seed("seed", seed), checked_position(offset)
-        children, prefix = checked_children(children), checked_prefix(prefix)
+        seed, offset = checks.seed("seed", seed), checks.position(offset)
+        children, prefix = checks.children(children), checks.prefix(prefix)
         self._seed, self._offset, self._children, self._prefix = seed, offset, children, prefix
 
     def _restore(self, seed: Any, offset: Any, children: Any, prefix: Any) -> None:
@@ -112,7 +109,7 @@ class Stream:
     @offset.setter
     def offset(self, value: int) -> None:
         self._known()
-        offset = checked_position(value)
+        offset = checks.position(value)
         with cython.critical_section(self):
             self._offset = offset
 
@@ -189,6 +186,9 @@ class Stream:
         return f"Stream(seed={seed}, offset={offset})"
 
 
+values.register(Stream)
+
+
 class Tile:
     """The randomness of a block of a larger array, to compute it apart from the rest.
 
@@ -229,7 +229,7 @@ class Tile:
         whole, first = shape_of("shape", shape, POSITIONS), lengths("origin", origin)
         if len(first) != len(whole):
             raise ValueError(f"origin must have an index for each axis of shape {whole}, got {origin!r}")
-        seed, position, size = checked_seed("seed", seed), integer("offset", offset), math.prod(whole)
+        seed, position, size = checks.seed("seed", seed), integer("offset", offset), math.prod(whole)
         if not 0 <= position <= POSITIONS - size:
             raise ValueError(
                 f"offset must be in [0, 2**64 - {size}] for shape {whole}, got {offset!r}"
@@ -317,6 +317,9 @@ class Tile:
     def __repr__(self) -> str:
         shape, origin, seed, offset = Tile._fields(self)
         return f"Tile(shape={shape}, origin={origin}, seed={seed}, offset={offset})"
+
+
+values.register(Tile)
 
 
 class StreamRows:
@@ -444,6 +447,9 @@ class StreamRows:
         return f"StreamRows(seed={seed}, offset={offset}, rows {first} to {first + rows} of {total})"
 
 
+values.register(StreamRows)
+
+
 def place_in(
     whole: tuple[int, ...], origin: tuple[int, ...], shape: tuple[int, ...], shared: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...]]:
@@ -457,22 +463,13 @@ def place_in(
     return (start if math.prod(shape) else 0), tuple(strides[::-1])
 
 
-def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How many elements an index on each axis goes on by in C order."""
-    strides, stride = [], 1
-    for length in reversed(shape):
-        strides.append(stride)
-        stride *= length
-    return tuple(strides[::-1])
-
-
 # --- rng= -------------------------------------------------------------------------------------
 
 
 def as_source(rng: Any) -> Stream | StreamRows | Tile:
     """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
     if type(rng) is int:  # as often, without the cost of asking what else it is
-        return Stream(checked_seed("rng", rng))
+        return Stream(checks.seed("rng", rng))
     if isinstance(rng, Tile):
         return Tile._plain(rng)
     return as_lasting_source(rng)
@@ -502,7 +499,7 @@ def as_stream(rng: Any) -> Stream:
         return Stream(seed_of(rng))
     if isinstance(rng, np.random.Generator):
         return Stream(int.from_bytes(rng.bytes(SEED_BITS // 8), "little"))
-    return Stream(checked_seed("rng", rng))
+    return Stream(checks.seed("rng", rng))
 
 
 def refuse_replaced(stream: Stream) -> None:
@@ -539,44 +536,6 @@ def seed_of(sequence: np.random.SeedSequence) -> int:
 def seed_of_words(words: ArrayLike) -> int:
     """A seed of its words of 32 bits, least significant first."""
     return int.from_bytes(np.asarray(words).astype("<u4").tobytes(), "little")
-
-
-def checked_seed(name: str, value: Any) -> int:
-    try:
-        seed = integer(name, value)
-    except TypeError:
-        accepted = "an int" if name == "seed" else (
-            "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator, a Stream or a Tile"
-        )
-        raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
-    if not 0 <= seed < 2**SEED_BITS:
-        raise ValueError(f"{name} must be in [0, 2**128), got {value!r}")
-    return seed
-
-
-def checked_position(value: Any) -> int:
-    offset = integer("offset", value)
-    if not 0 <= offset <= POSITIONS:
-        raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
-    return offset
-
-
-def checked_children(value: Any) -> int:
-    count = integer("children", value)
-    if not 0 <= count <= MOST_CHILDREN:
-        raise ValueError(f"children must be in [0, 2**32], got {value!r}")
-    return count
-
-
-def checked_prefix(value: Any) -> tuple[int, ...]:
-    """What a key of `spawn` begins with: a position, as two words of 32 bits, for each call of
-    `mc_predict` around it."""
-    if type(value) is tuple and not value:  # as nearly always
-        return ()
-    words = integers("prefix", value)
-    if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
-        raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")
-    return words
 
 
 def sample_stream(seed: int, position: int, prefix: tuple[int, ...]) -> Stream:

@@ -14,7 +14,7 @@ from thinc.api import Model, NumpyOps, registry
 from thinc.types import Padded, Ragged
 
 from fastdrop import functional
-from fastdrop.stream import SEED_BITS
+from fastdrop.formulas import SEED_BITS
 
 __all__ = ["Dropout", "FastdropOps", "ReluDropout"]
 

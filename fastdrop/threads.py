@@ -6,8 +6,8 @@ import math
 import os
 from pathlib import Path
 
-from fastdrop.arguments import integer
-from fastdrop.kernels import dispatch
+from fastdrop.checks import integer
+from fastdrop.core import dispatch
 
 VARIABLE = "FASTDROP_NUM_THREADS"
 MOST_THREADS = 2**15

@@ -9,6 +9,13 @@ from __future__ import annotations
 import copyreg
 from typing import Any
 
+kinds: dict[str, type] = {}  # by the names that pickles give
+
+
+def register(kind: type) -> None:
+    """Let pickles and copies of this kind of value be restored."""
+    kinds[kind.__name__] = kind
+
 
 def unmade(kind: str) -> TypeError:
     """The error for a value that was never initialised."""
@@ -37,7 +44,6 @@ def added_state(value: Any, kind: Any) -> Any:
 
 def _restored(kind: str | type, *fields: Any) -> Any:
     """The value that a pickle or a copy describes, checked as a new one is."""
-    kinds = known_kinds()
     cls: Any = kinds.get(kind) if isinstance(kind, str) else kind
     bases: list[Any] = [base for base in kinds.values() if isinstance(cls, type) and issubclass(cls, base)]
     if not bases:
@@ -48,11 +54,3 @@ def _restored(kind: str | type, *fields: Any) -> Any:
 
 
 _restored.__module__ = "fastdrop"
-
-
-def known_kinds() -> dict[str, type]:
-    from fastdrop.mask import Mask
-    from fastdrop.noise import GaussianNoise
-    from fastdrop.stream import Stream, StreamRows, Tile
-
-    return {kind.__name__: kind for kind in (GaussianNoise, Mask, Stream, StreamRows, Tile)}

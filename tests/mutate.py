@@ -36,12 +36,12 @@ def pairs(text: str) -> dict[str, str]:
 
 
 BEST = cpu.available()[0]
-FILES = ("*.pyx", "*.pxi", "arguments.py", "mask.py", "noise.py", "stream.py")
+FILES = ("*.pyx", "*.pxi", "checks.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # What finds most comes first.
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "arguments")
 OWN_TESTS = pairs(  # of a file, before these
-    "arguments.py arguments, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
+    "checks.py arguments, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
     "strided.pyx arrays, engine.pyx gate, dispatch.pyx threads"
 )
 OWN_TESTS["capi.pyx"] = "cimport"

@@ -9,7 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import fastdrop as fd
-from fastdrop import arguments, reference
+from fastdrop import checks, reference
 from support import DTYPES, assert_identical, at_address, bit_patterns, sample
 
 KEEP_PROB = 0.7
@@ -406,14 +406,14 @@ def test_a_dtype_is_known_by_its_number():
         def __eq__(self, other):
             return other == np.float64
 
-    assert not arguments.is_supported(LongDouble())
+    assert not checks.is_supported(LongDouble())
     for dtype in DTYPES:
-        assert arguments.is_supported(np.dtype(dtype))
-        assert arguments.is_supported(np.dtype(dtype).newbyteorder())
+        assert checks.is_supported(np.dtype(dtype))
+        assert checks.is_supported(np.dtype(dtype).newbyteorder())
     with pytest.raises(TypeError, match="got longdouble"):
-        arguments.elements("x", np.ones(3, np.longdouble))
+        checks.elements("x", np.ones(3, np.longdouble))
     with pytest.raises(TypeError, match="out must have the input's dtype float64, got longdouble"):
-        arguments.result(np.ones(3, np.longdouble), np.ones(3))
+        checks.result(np.ones(3, np.longdouble), np.ones(3))
 
 
 def test_metadata_of_a_dtype_means_nothing(library):

@@ -10,7 +10,7 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.commands import timing
+from fastdrop.commands.bench import timing
 from support import ROOT, environment, output_of
 
 if str(ROOT) not in sys.path:

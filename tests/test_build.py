@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from fastdrop import cpu
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 from support import PACKAGE, ROOT
 
 CHECKS = ROOT / "fastdrop" / "kernels" / "build_checks.h"
@@ -225,7 +225,7 @@ def test_what_is_no_kernel_is_refused(isa, value):
 
 def test_a_module_of_another_build_is_refused():
     with pytest.raises(ImportError, match=r"fastdrop\.engine is of build '0123'.*build it anew"):
-        dispatch.same_build(b"0123", "fastdrop.engine")
+        dispatch.same_build(b"0123", "fastdrop.core.call")
 
 
 def test_what_is_loaded_was_compiled_from_these_sources(script):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 from support import DTYPES, assert_identical, specials
 
 # The word of C's fenv_t that holds rounding and the treatment of subnormals: its place, and what it may be.

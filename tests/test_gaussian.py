@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import reference, reference_gaussian
+from fastdrop import reference
+from fastdrop.reference import normals
 from support import DATA, assert_identical, at_address
 from support import sample as sample_of
 
@@ -219,27 +220,27 @@ def test_radius_and_direction_are_accurate():
     word = np.concatenate([ends, ~ends, random, powers.ravel(), root])
     below_one = (2.0**32 - 0.5 - word) / 2**32
     exact = np.sqrt(-2 * np.where(word >> 31, np.log1p(-below_one), np.log((word + 0.5) / 2**32)))
-    assert np.abs(reference_gaussian.radius(word) / exact - 1).max() < 1.6e-7
+    assert np.abs(normals.radius(word) / exact - 1).max() < 1.6e-7
 
     angle = (word << 2 | 2).view(np.int32) * (math.pi / 2**33)
     cosine = np.where(word >> 31, -1, 1) * np.cos(angle)
     exchanged = (word >> 30 & 1).astype(bool)
     expected = np.where(exchanged, (np.sin(angle), cosine), (cosine, np.sin(angle)))
-    assert np.abs(np.array(reference_gaussian.direction(word)) - expected).max() < 1.1e-7
+    assert np.abs(np.array(normals.direction(word)) - expected).max() < 1.1e-7
 
 
 def test_directions_come_in_opposite_pairs():
     """So the mean is exactly 0: what a word gives, another gives with the other sign."""
     word = np.random.default_rng(2).integers(0, 2**32, 10_000, np.uint32)
-    cosine, sine = reference_gaussian.direction(word)
+    cosine, sine = normals.direction(word)
     opposite = word ^ np.uint32(0x80000000) ^ np.uint32(0x3FFFFFFF)  # the other half, and -x for x
-    opposite_cosine, opposite_sine = reference_gaussian.direction(opposite)
+    opposite_cosine, opposite_sine = normals.direction(opposite)
     assert np.array_equal(opposite_cosine, -cosine)
     assert np.array_equal(opposite_sine, -sine)
 
 
 def test_the_tail_reaches_as_far_as_32_bits_do():
-    largest = reference_gaussian.radius(np.zeros(1, np.uint32))
+    largest = normals.radius(np.zeros(1, np.uint32))
     assert largest == np.float32(math.sqrt(2 * 33 * math.log(2)))
 
 

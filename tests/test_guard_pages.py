@@ -16,7 +16,7 @@ import ctypes, mmap
 import numpy as np
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)

@@ -18,7 +18,8 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import reference
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
+from fastdrop.reference import decisions
 from support import DTYPES, MODES, assert_identical, at_address, bit_patterns, sample
 
 OPERATIONS = (
@@ -166,10 +167,10 @@ def test_every_offset_in_a_block(isa, operation):
 @functools.cache
 def uniforms(seed: int, count: int) -> list[int]:
     """U of the first `count` elements, as integers."""
-    blocks = np.arange(-(-count // reference.BLOCK), dtype=np.uint64)
-    total = np.zeros(len(blocks) * reference.BLOCK, np.uint64)
+    blocks = np.arange(-(-count // decisions.BLOCK), dtype=np.uint64)
+    total = np.zeros(len(blocks) * decisions.BLOCK, np.uint64)
     for j in range(64):
-        bits = np.unpackbits(reference.plane(seed, blocks, j), bitorder="little")
+        bits = np.unpackbits(decisions.plane(seed, blocks, j), bitorder="little")
         total |= bits.astype(np.uint64) << np.uint64(63 - j)
     return [int(value) for value in total[:count]]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_vocabulary import HEADERS, MACHINE, VOCABULARY, flags_of, tools
 
-from fastdrop import cpu, reference_gaussian
+from fastdrop import cpu
+from fastdrop.reference import normals
 from support import DATA, output_of
 
 
@@ -24,7 +25,7 @@ def words() -> np.ndarray:
 @functools.cache
 def expected() -> bytes:
     first, second = words()[:, 0].copy(), words()[:, 1].copy()
-    radius, coordinates = reference_gaussian.radius(first), reference_gaussian.direction(second)
+    radius, coordinates = normals.radius(first), normals.direction(second)
     return (np.float32(1) + np.stack([radius * coordinate for coordinate in coordinates], axis=1)).tobytes()
 
 

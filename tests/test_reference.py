@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import arguments, reference
+from fastdrop import formulas, reference
+from fastdrop.reference import arrays, decisions, generator
 from support import DATA, GOLDEN_STREAMS, golden_streams, known_answers, printed_by
 
 CALLS = [
@@ -21,9 +22,9 @@ CALLS = [
 ]
 
 
-def ars(counter: int, seed: int, rounds: int = reference.ROUNDS) -> int:
+def ars(counter: int, seed: int, rounds: int = generator.ROUNDS) -> int:
     counters = np.frombuffer(counter.to_bytes(16, "little"), np.uint8).reshape(1, 16)
-    return int.from_bytes(reference.ars(counters, seed, rounds).tobytes(), "little")
+    return int.from_bytes(generator.ars(counters, seed, rounds).tobytes(), "little")
 
 
 # --- the generator ----------------------------------------------------------------------------
@@ -32,17 +33,17 @@ def ars(counter: int, seed: int, rounds: int = reference.ROUNDS) -> int:
 def test_a_round_of_aes():
     """FIPS 197, appendix C.1: round 1, after each of its steps."""
     state = np.frombuffer(bytes.fromhex("00102030405060708090a0b0c0d0e0f0"), np.uint8).reshape(1, 16)
-    state = reference.SBOX[state]
+    state = generator.SBOX[state]
     assert state.tobytes().hex() == "63cab7040953d051cd60e0e7ba70e18c"
-    state = state[:, reference.SHIFT_ROWS]
+    state = state[:, generator.SHIFT_ROWS]
     assert state.tobytes().hex() == "6353e08c0960e104cd70b751bacad0e7"
-    assert reference.mix_columns(state).tobytes().hex() == "5f72641557f5bc92f7be3b291db9f91a"
+    assert generator.mix_columns(state).tobytes().hex() == "5f72641557f5bc92f7be3b291db9f91a"
 
 
 def test_the_substitution_box_is_that_of_the_standard():
     """FIPS 197, figure 7: its corners, and that it is a permutation."""
-    assert [reference.SBOX[i] for i in (0x00, 0x0F, 0x53, 0xF0, 0xFF)] == [0x63, 0x76, 0xED, 0x8C, 0x16]
-    assert sorted(reference.SBOX) == list(range(256))
+    assert [generator.SBOX[i] for i in (0x00, 0x0F, 0x53, 0xF0, 0xFF)] == [0x63, 0x76, 0xED, 0x8C, 0x16]
+    assert sorted(generator.SBOX) == list(range(256))
 
 
 @pytest.mark.parametrize("known", list(known_answers()))
@@ -74,7 +75,7 @@ def test_the_script_writes_the_stored_streams():
 
 
 def test_the_stream_that_the_documentation_shows():
-    kept = reference.kept(42, 0, 2**20, 0.9)
+    kept = decisions.kept(42, 0, 2**20, 0.9)
     assert "".join(map(str, kept[:32].astype(int))) == "11110111111110111111111111111111"
     assert np.count_nonzero(kept) == 943_591
 
@@ -92,7 +93,7 @@ def test_kept_is_a_comparison_of_integers(seed, start):
     borders = [float(value) / 2**64 for value in uniforms[:4]]  # almost ties
     for keep_prob in (0.0, 1e-300, 2.0**-64, 0.1, 0.5, 0.9, 1 - 2.0**-53, 1.0, *borders):
         threshold = int(keep_prob * 2**64)
-        assert reference.kept(seed, start, 20, keep_prob).tolist() == [u < threshold for u in uniforms]
+        assert decisions.kept(seed, start, 20, keep_prob).tolist() == [u < threshold for u in uniforms]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,13 @@ def test_the_extreme_uniforms(monkeypatch, keep_prob, byte, uniform):
         return np.full((len(blocks), 16), byte, np.uint8)
 
     monkeypatch.setattr(reference, "plane", plane)
-    assert set(reference.kept(1, 3, 300, keep_prob)) == {uniform < int(keep_prob * 2**64)}
+    assert set(decisions.kept(1, 3, 300, keep_prob)) == {uniform < int(keep_prob * 2**64)}
 
 
 @pytest.mark.parametrize("keep_prob", [0.0, 5e-324, 2.0**-64, 0.1, 1 / 3, 0.9, 1 - 2.0**-53, 1.0])
 def test_the_threshold_is_exact(keep_prob):
     numerator, denominator = keep_prob.as_integer_ratio()
-    assert arguments.threshold(keep_prob) == numerator * 2**64 // denominator
+    assert formulas.threshold(keep_prob) == numerator * 2**64 // denominator
 
 
 @pytest.mark.parametrize("keep_prob", [0.0, 1.0])
@@ -125,14 +126,14 @@ def test_certainty_draws_nothing(monkeypatch, keep_prob):
     ("keep_prob", "planes"), [(0.5, 1), (0.75, 2), (0.25, 2), (3 / 256, 8), (255 / 256, 8)]
 )
 def test_no_plane_is_drawn_that_cannot_matter(monkeypatch, keep_prob, planes):
-    drawn, draw = [], reference.plane
+    drawn, draw = [], decisions.plane
 
     def plane(seed, blocks, j):
         drawn.append(j)
         return draw(seed, blocks, j)
 
     monkeypatch.setattr(reference, "plane", plane)
-    reference.kept(1, 0, 10_000, keep_prob)
+    decisions.kept(1, 0, 10_000, keep_prob)
     assert drawn == list(range(planes))
 
 
@@ -152,11 +153,14 @@ def test_nothing_compiled_is_needed(tmp_path):
     """The modules of plain Python alone, under an empty `fastdrop/__init__.py`, give the same."""
     package = tmp_path / "fastdrop"
     package.mkdir()
-    for path in Path(fd.__file__).parent.glob("*.py"):
-        (package / path.name).write_text("" if path.name == "__init__.py" else path.read_text())
+    source = Path(fd.__file__).parent
+    for path in [*source.glob("*.py"), *source.glob("reference/*.py")]:
+        copy = package / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text("" if copy == package / "__init__.py" else path.read_text())
     code = "import fastdrop.reference as r; print(r.__file__, r.dropout([1.0] * 9, 0.5, rng=1)[0].tolist())"
     expected = fd.dropout([1.0] * 9, 0.5, rng=1)[0].tolist()
-    assert printed_by(code, PYTHONPATH=str(tmp_path)) == f"{package / 'reference.py'} {expected}"
+    assert printed_by(code, PYTHONPATH=str(tmp_path)) == f"{package / 'reference' / '__init__.py'} {expected}"
 
 
 @pytest.mark.thread_unsafe
@@ -172,4 +176,4 @@ def test_temporary_memory_is_bounded():
         tracemalloc.stop()
         return peak - y.nbytes - mask.nbytes
 
-    assert temporary(8 * reference.CHUNK) < 1.1 * temporary(reference.CHUNK)
+    assert temporary(8 * arrays.CHUNK) < 1.1 * temporary(arrays.CHUNK)

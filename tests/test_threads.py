@@ -103,7 +103,7 @@ def test_threadpoolctl_sees_the_threads():
     pytest.importorskip("threadpoolctl")
     code = """
 import fastdrop as fd, threadpoolctl
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 dispatch.set_thread_limits(4, 8)
 with threadpoolctl.threadpool_limits(3, user_api="openmp"):
     print(fd.get_num_threads())

@@ -20,7 +20,7 @@ import numpy as np
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 from support import CANARY, DTYPES, MODES, sample
 
 THREAD_WORK = 1 << 15  # elements that pay for waking a thread, where a case does not set it

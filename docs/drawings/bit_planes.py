@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import fastdrop as fd
-from fastdrop import reference
+from fastdrop.reference import decisions
 
 SEED, KEEP_PROB, ELEMENTS, PLANES = 12, 0.9, 10, 6
 CELL, LEFT, TOP = 40, 110, 96
@@ -43,7 +43,7 @@ def element(row: int, bits: list[int], threshold: list[int]) -> tuple[list[str],
 
 def drawing() -> str:
     block = np.zeros(1, np.uint64)
-    planes = [np.unpackbits(reference.plane(SEED, block, j)[0], bitorder="little") for j in range(PLANES)]
+    planes = [np.unpackbits(decisions.plane(SEED, block, j)[0], bitorder="little") for j in range(PLANES)]
     threshold = [int(KEEP_PROB * 2**PLANES) >> (PLANES - 1 - j) & 1 for j in range(PLANES)]
     parts = [text(LEFT - 14, TOP - 26, f"T = {KEEP_PROB}", "end", font_weight="bold")]
     parts.append(text(LEFT - 14, 32, "plane", "end", fill="#666"))

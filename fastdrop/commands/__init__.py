@@ -10,26 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from fastdrop.progress import on_terminal
 
 DONE = 0
 FAILED = 1  # what the command set out to show does not hold here
 MISUSED = 2  # wrong arguments, as argparse has it, or something to be installed first
 PICTURES = (".png", ".svg", ".pdf")
-
-
-def on_terminal(stream: Any) -> bool:
-    """Whether rich may draw on `stream`: it is a terminal, and rich is there."""
-    if not stream.isatty():
-        return False
-    try:
-        import rich  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -59,21 +48,6 @@ def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         for line in lines
     ]  # fmt: skip
     return "\n".join([title, *text])
-
-
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while the block runs, which the function it yields moves by one."""
-    if not on_terminal(sys.stderr):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
 
 
 def show_json(value: object) -> None:

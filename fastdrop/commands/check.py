@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 import fastdrop
 from fastdrop import cpu, reference, threads
-from fastdrop.arguments import DTYPES, MODES, MaskMode, Mode, decided_shape
-from fastdrop.commands import DONE, FAILED, add_json_argument, at_least, progress, show_json, show_table
+from fastdrop.checks import DTYPES, LEAST_NOISE_PROBABILITY
+from fastdrop.commands import DONE, FAILED, add_json_argument, at_least, show_json, show_table
+from fastdrop.formulas import MODES, POSITIONS, MaskMode, Mode, decided_shape
 from fastdrop.mask import Mask
-from fastdrop.noise import LEAST_KEEP_PROB, drawn_noise
-from fastdrop.stream import POSITIONS, Stream, Tile
+from fastdrop.noise import drawn_noise
+from fastdrop.progress import progress
+from fastdrop.stream import Stream, Tile
 
 KEEP_PROBS = (0.0, 2.0**-60, 2.0**-11, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2.0**-53, 1.0)
 OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3)
@@ -284,7 +286,7 @@ def gaussian_backward(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ..
 
 def noisy(case: Case) -> float:
     """The case's keep probability, or the nearest that noise has."""
-    return max(case.keep_prob, LEAST_KEEP_PROB)
+    return max(case.keep_prob, LEAST_NOISE_PROBABILITY)
 
 
 def mask_alone(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:

@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdrop import cpu, reference
-from fastdrop.arguments import MODES
 from fastdrop.commands import (
     DONE,
     FAILED,
     add_json_argument,
     add_plot_argument,
     at_least,
-    progress,
     show_json,
     show_table,
 )
+from fastdrop.formulas import MODES
 from fastdrop.layers import ReLUDropout
+from fastdrop.progress import progress
 from fastdrop.stream import Stream
 
 EXAMPLE = "mlp_digits.py"

@@ -11,7 +11,7 @@ import numpy as np
 import fastdrop
 from fastdrop import cpu, threads
 from fastdrop.commands import DONE, add_json_argument, show_json, show_table
-from fastdrop.kernels import dispatch
+from fastdrop.core import dispatch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastdrop import arguments as checks
+from fastdrop import checks
 from fastdrop.commands import (
     DONE,
     MISUSED,

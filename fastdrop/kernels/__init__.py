@@ -1,1 +1,1 @@
-"""The kernels, compiled once for each instruction set, and the module that dispatches to one."""
+"""The kernels: one source, compiled once for each instruction set."""

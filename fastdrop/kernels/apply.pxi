@@ -1,7 +1,7 @@
 # Decisions and elements -> results, sixteen elements and sixteen bits at a time. A dtype or a plain
 # form is a constant where these functions are called, so that each has a loop of its own.
 
-from fastdrop.kernels.kernel cimport dropout_pass, itemsize
+from fastdrop.kernels.sweep cimport dropout_sweep, itemsize
 
 cdef enum:
     STEP = 16           # elements
@@ -32,20 +32,20 @@ cdef struct Loop:
     ptrdiff_t period
 
 
-cdef inline Loop loop_from(int dtype, bint general, const dropout_pass* task, ptrdiff_t first) noexcept nogil:
+cdef inline Loop loop_from(int dtype, bint general, const dropout_sweep* sweep, ptrdiff_t first) noexcept nogil:
     """What a loop over elements from `first` on needs besides `x` and bits."""
     cdef Loop loop
-    loop.scale = lanes_fill(dtype, task.scale)
+    loop.scale = lanes_fill(dtype, sweep.scale)
     if general:
-        loop.dropped = lanes_fill(dtype, task.dropped)
-        loop.shift = lanes_fill(dtype, task.shift)
-        loop.shifted = task.dropped != 0 or task.shift != 0
-        loop.residual = task.residual
+        loop.dropped = lanes_fill(dtype, sweep.dropped)
+        loop.shift = lanes_fill(dtype, sweep.shift)
+        loop.shifted = sweep.dropped != 0 or sweep.shift != 0
+        loop.residual = sweep.residual
         if loop.residual != NULL:
             loop.residual += first * itemsize(dtype)
-        loop.bias = task.bias
-        loop.period = task.period
-        loop.column = first % task.period if task.bias != NULL else 0
+        loop.bias = sweep.bias
+        loop.period = sweep.period
+        loop.column = first % sweep.period if sweep.bias != NULL else 0
     return loop
 
 
@@ -125,26 +125,26 @@ cdef inline void apply_steps(
         step += 1
 
 
-cdef inline bint can_align(const dropout_pass* task) noexcept nogil:
-    return task.x != NULL and <uintptr_t> task.y % itemsize(task.dtype) == 0
+cdef inline bint can_align(const dropout_sweep* sweep) noexcept nogil:
+    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(sweep.dtype) == 0
 
 
-cdef inline ptrdiff_t boundary(const dropout_pass* task) noexcept nogil:
+cdef inline ptrdiff_t boundary(const dropout_sweep* sweep) noexcept nogil:
     """Elements from one cache line of the result to the next, but no more than a step; or from one
     byte of the mask."""
-    return min(ALIGNMENT // itemsize(task.dtype), STEP) if can_align(task) else 8
+    return min(ALIGNMENT // itemsize(sweep.dtype), STEP) if can_align(sweep) else 8
 
 
-cdef inline ptrdiff_t past_boundary(const dropout_pass* task, ptrdiff_t element) noexcept nogil:
+cdef inline ptrdiff_t past_boundary(const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
     """How many elements lie between the last boundary and this one. Loops and chunks begin at
     boundaries: a store that straddles two cache lines costs two."""
-    if can_align(task):
-        return <uintptr_t> (task.y + element * itemsize(task.dtype)) // itemsize(task.dtype) % boundary(task)
+    if can_align(sweep):
+        return <uintptr_t> (sweep.y + element * itemsize(sweep.dtype)) // itemsize(sweep.dtype) % boundary(sweep)
     return element % 8
 
 
 cdef inline void apply_part(
-    int dtype, int form, const dropout_pass* task, ptrdiff_t first, ptrdiff_t count,
+    int dtype, int form, const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t count,
     const unsigned char* keep, uint64_t bit
 ) noexcept nogil:
     """Fewer elements than a step."""
@@ -154,24 +154,24 @@ cdef inline void apply_part(
     cdef Loop loop
     if count == 0:
         return
-    loop = loop_from(dtype, form & GENERAL, task, first)
+    loop = loop_from(dtype, form & GENERAL, sweep, first)
     bits = load_part(keep, bit, count)
     memset(padded, 0, STEP * itemsize(dtype))
-    memcpy(padded, task.x + first * itemsize(dtype), count * itemsize(dtype))
-    if form & GENERAL and task.residual != NULL:
+    memcpy(padded, sweep.x + first * itemsize(dtype), count * itemsize(dtype))
+    if form & GENERAL and sweep.residual != NULL:
         memset(padded_residual, 0, STEP * itemsize(dtype))
         memcpy(padded_residual, loop.residual, count * itemsize(dtype))
         loop.residual = padded_residual
     apply_step(dtype, (form | MASKED) & ~STREAMING, &loop, padded, padded,
                <unsigned char*> &bits, <unsigned char*> &bits)
-    memcpy(task.y + first * itemsize(dtype), padded, count * itemsize(dtype))
-    if form & RELU and task.mask != NULL:
-        store_part(task.mask, first, bits, count)  # the padding is not kept, so not passed
+    memcpy(sweep.y + first * itemsize(dtype), padded, count * itemsize(dtype))
+    if form & RELU and sweep.mask != NULL:
+        store_part(sweep.mask, first, bits, count)  # the padding is not kept, so not passed
 
 
 cdef inline void apply_as(
     int dtype, int form,
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     cdef chunk_words keep_words, passed_words
@@ -180,9 +180,9 @@ cdef inline void apply_as(
     cdef uint64_t mask_bit
     cdef bint aside
     cdef Loop loop
-    head = (boundary(task) - past_boundary(task, first)) % boundary(task)
+    head = (boundary(sweep) - past_boundary(sweep, first)) % boundary(sweep)
     head = min(head, last - first)
-    apply_part(dtype, form, task, first, head, keep, bit)
+    apply_part(dtype, form, sweep, first, head, keep, bit)
     first += head
     bit += head
     body = (last - first) & ~<ptrdiff_t> (STEP - 1)
@@ -197,96 +197,96 @@ cdef inline void apply_as(
     mask_bit = first
     aside = mask_bit & 7
     if form & MASKED and not aside:
-        passed = task.mask + (mask_bit >> 3)
+        passed = sweep.mask + (mask_bit >> 3)
 
-    loop = loop_from(dtype, form & GENERAL, task, first)
+    loop = loop_from(dtype, form & GENERAL, sweep, first)
     apply_steps(
-        dtype, form, &loop, task.x + first * itemsize(dtype), task.y + first * itemsize(dtype),
+        dtype, form, &loop, sweep.x + first * itemsize(dtype), sweep.y + first * itemsize(dtype),
         keep, passed, body // STEP, draw, ahead,
     )
     if form & MASKED and aside:
-        copy_bits(task.mask, mask_bit, passed, 0, body)
-    apply_part(dtype, form, task, first + body, last - first - body, keep, body)
+        copy_bits(sweep.mask, mask_bit, passed, 0, body)
+    apply_part(dtype, form, sweep, first + body, last - first - body, keep, body)
 
 
-cdef inline bint is_general(const dropout_pass* task) noexcept nogil:
-    return task.bias != NULL or task.residual != NULL or task.dropped != 0 or task.shift != 0
+cdef inline bint is_general(const dropout_sweep* sweep) noexcept nogil:
+    return sweep.bias != NULL or sweep.residual != NULL or sweep.dropped != 0 or sweep.shift != 0
 
 
 cdef inline void apply_dtype(
     int dtype,
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """Each form with a loop of its own."""
-    cdef int form = (RELU if task.relu else 0) | (STREAMING if task.streaming else 0)
-    if task.relu and task.mask != NULL:
+    cdef int form = (RELU if sweep.relu else 0) | (STREAMING if sweep.streaming else 0)
+    if sweep.relu and sweep.mask != NULL:
         form |= MASKED
-    if is_general(task):
+    if is_general(sweep):
         form |= GENERAL
     if form == 0:
-        apply_as(dtype, 0, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, 0, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU:
-        apply_as(dtype, RELU, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, RELU, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | MASKED:
-        apply_as(dtype, RELU | MASKED, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, RELU | MASKED, sweep, first, last, keep, bit, draw, ahead)
     elif form == STREAMING:
-        apply_as(dtype, STREAMING, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, STREAMING, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | STREAMING:
-        apply_as(dtype, RELU | STREAMING, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, RELU | STREAMING, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | MASKED | STREAMING:
-        apply_as(dtype, RELU | MASKED | STREAMING, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, RELU | MASKED | STREAMING, sweep, first, last, keep, bit, draw, ahead)
     else:
-        apply_as(dtype, form | GENERAL, task, first, last, keep, bit, draw, ahead)
+        apply_as(dtype, form | GENERAL, sweep, first, last, keep, bit, draw, ahead)
 
 
 # Functions of their own: a compiler gives up on optimising one that holds all of these loops.
 
 cdef void apply_float32(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    apply_dtype(FLOAT32, task, first, last, keep, bit, draw, ahead)
+    apply_dtype(FLOAT32, sweep, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply_float64(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    apply_dtype(FLOAT64, task, first, last, keep, bit, draw, ahead)
+    apply_dtype(FLOAT64, sweep, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply_float16(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    apply_dtype(FLOAT16, task, first, last, keep, bit, draw, ahead)
+    apply_dtype(FLOAT16, sweep, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply_bfloat16(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    apply_dtype(BFLOAT16, task, first, last, keep, bit, draw, ahead)
+    apply_dtype(BFLOAT16, sweep, first, last, keep, bit, draw, ahead)
 
 
 cdef void apply(
-    const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """At most CHUNK elements of a pass from `first` on; their decisions are in `keep` from `bit` on."""
-    if task.x == NULL:
+    if sweep.x == NULL:
         pass
-    elif task.dtype == FLOAT32:
-        apply_float32(task, first, last, keep, bit, draw, ahead)
-    elif task.dtype == FLOAT64:
-        apply_float64(task, first, last, keep, bit, draw, ahead)
-    elif task.dtype == FLOAT16:
-        apply_float16(task, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT32:
+        apply_float32(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT64:
+        apply_float64(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT16:
+        apply_float16(sweep, first, last, keep, bit, draw, ahead)
     else:
-        apply_bfloat16(task, first, last, keep, bit, draw, ahead)
-    if task.mask != NULL and not task.relu:
-        copy_bits(task.mask, first, keep, bit, last - first)
+        apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
+    if sweep.mask != NULL and not sweep.relu:
+        copy_bits(sweep.mask, first, keep, bit, last - first)
 
 
 cdef inline void nonzero_as(int dtype, const char* y, ptrdiff_t count, unsigned char* bits) noexcept nogil:

@@ -5,4 +5,4 @@ cdef extern from "simd/avx2.h":
 
 cdef const char* NAME = "avx2"
 
-include "entry.pxi"
+include "kernel.pxi"

@@ -5,4 +5,4 @@ cdef extern from "simd/avx2_vaes.h":
 
 cdef const char* NAME = "avx2_vaes"
 
-include "entry.pxi"
+include "kernel.pxi"

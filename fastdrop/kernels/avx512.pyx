@@ -5,4 +5,4 @@ cdef extern from "simd/avx512.h":
 
 cdef const char* NAME = "avx512"
 
-include "entry.pxi"
+include "kernel.pxi"

@@ -5,4 +5,4 @@ cdef extern from "simd/generic.h":
 
 cdef const char* NAME = "generic"
 
-include "entry.pxi"
+include "kernel.pxi"

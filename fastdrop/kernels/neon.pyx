@@ -5,4 +5,4 @@ cdef extern from "simd/neon.h":
 
 cdef const char* NAME = "neon"
 
-include "entry.pxi"
+include "kernel.pxi"

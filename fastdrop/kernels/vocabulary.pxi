@@ -6,7 +6,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastdrop.kernels.kernel cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from fastdrop.kernels.sweep cimport BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 
 cdef extern from *:
     # Packed bits of a chunk of CHUNK_BLOCKS blocks, aligned, with room for a group more.

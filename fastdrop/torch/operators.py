@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastdrop import functional
-from fastdrop.arguments import MaskMode, decided_shape
+from fastdrop.formulas import SEED_WORDS, MaskMode, decided_shape
 from fastdrop.mask import Mask
-from fastdrop.stream import SEED_WORDS, seed_of_words
+from fastdrop.stream import seed_of_words
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 

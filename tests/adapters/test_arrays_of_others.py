@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import arguments
+from fastdrop import checks
 from support import assert_identical
 
 X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
@@ -93,7 +93,7 @@ def test_the_result_is_that_for_numpys_own(library, source):
 
 @pytest.mark.parametrize("source", ["a class with DLPack alone", "a memoryview", "a matrix", "PyTorch"])
 def test_nothing_is_copied(source):
-    taken = arguments.elements("x", SOURCES[source]())
+    taken = checks.elements("x", SOURCES[source]())
     assert type(taken) is np.ndarray
     assert np.shares_memory(taken, X)
 
@@ -117,7 +117,7 @@ def test_bfloat16_keeps_every_bit(library, of_library):
     x = np.append(X, [np.nan, -np.inf, -0.0, 1e-40, 3e38]).astype(ml_dtypes.bfloat16)
     wanted, wanted_mask = fd.reference.dropout(x, 0.7, rng=1)
     for value in (of_library(x), list(of_library(x))):
-        assert_identical(arguments.elements("x", value), x)
+        assert_identical(checks.elements("x", value), x)
         y, mask = library.dropout(value, 0.7, rng=1)
         assert_identical(y, wanted)
         assert mask == wanted_mask

@@ -19,7 +19,7 @@ from torch_support import FORMS, generator, seed, values  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
-from fastdrop.arguments import alpha_affine  # noqa: E402
+from fastdrop.formulas import alpha_affine  # noqa: E402
 from fastdrop.torch import functional, operators  # noqa: E402
 
 # PyTorch itself calls what it has deprecated, to compile and to differentiate forward.

@@ -6,7 +6,7 @@
 #include <Python.h>
 
 #include "cpu_features.h"
-#include "kernel.h"
+#include "sweep.h"
 
 PyMODINIT_FUNC PyInit_generic(void);
 PyMODINIT_FUNC PyInit_avx2(void);
@@ -108,9 +108,9 @@ static void fill_with_numbers(array to, int dtype, size_t count, uint64_t state)
     }
 }
 
-static dropout_pass pass_of(choices *c)
+static dropout_sweep pass_of(choices *c)
 {
-    dropout_pass pass = {
+    dropout_sweep pass = {
         .dtype = c->dtype % 4, .decision = c->decision % 6, .relu = c->relu, .scale = NUMBER(c->scale),
         .dropped = NUMBER(c->dropped), .shift = NUMBER(c->shift),
         .saved_bit = c->saved_bit % 600, .seed = {c->seed[0], c->seed[1]}, .position = c->position,
@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
     choices c = {0};
     size_t header = given < sizeof c ? given : sizeof c;
     memcpy(&c, bytes, header);
-    dropout_pass pass = pass_of(&c);
+    dropout_sweep pass = pass_of(&c);
     size_t itemsize = pass.dtype == FLOAT64 ? 8 : pass.dtype == FLOAT32 ? 4 : 2;
     size_t size = c.size, bytes_of_bits = (size + 7) / 8;
     int wide = pass.dtype == FLOAT64 ? FLOAT64 : FLOAT32;
@@ -152,17 +152,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
 
     array first_y = {0}, first_bits = {0};
     for (int i = 0; i < count_of_kernels; i++) {
-        dropout_pass task = pass;
+        dropout_sweep sweep = pass;
         array own_x = copy_of(x), own_residual = copy_of(residual), own_bits = copy_of(blank_bits);
         array y = c.place % 3 == 1 ? own_x : c.place % 3 == 2 ? own_residual : copy_of(blank);
-        if (!c.bits_alone) task.x = own_x.start, task.y = y.start;
+        if (!c.bits_alone) sweep.x = own_x.start, sweep.y = y.start;
         if (!c.bits_alone && (c.residual || c.place % 3 == 2) && pass.decision != GAUSSIAN)
-            task.residual = own_residual.start;
-        if (c.masked) task.mask = (unsigned char *)own_bits.start;
+            sweep.residual = own_residual.start;
+        if (c.masked) sweep.mask = (unsigned char *)own_bits.start;
         ptrdiff_t split = size ? c.split % (ptrdiff_t)size : 0;
         split -= split % 8;
-        if (split > 0) kernels[i]->run(&task, 0, split);
-        if (size) kernels[i]->run(&task, split > 0 ? split : 0, (ptrdiff_t)size);
+        if (split > 0) kernels[i]->run(&sweep, 0, split);
+        if (size) kernels[i]->run(&sweep, split > 0 ? split : 0, (ptrdiff_t)size);
         kernels[i]->finish();
         if (i && (memcmp(y.memory, first_y.memory, y.size) || memcmp(own_bits.memory, first_bits.memory, own_bits.size))) {
             fprintf(stderr, "%s: not what generic gives\n", kernels[i]->name);

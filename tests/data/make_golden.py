@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdrop import reference
+from fastdrop.reference import decisions
 
 PATH = Path(__file__).with_name("golden_streams.txt")
 LONGEST_SPELLED_OUT = 512  # elements; longer streams are stored as a digest
@@ -37,7 +37,7 @@ STREAMS = [
 
 
 def packed(seed: int, offset: int, keep_prob: float, count: int) -> bytes:
-    flags = reference.kept(seed, offset, count, keep_prob)
+    flags = decisions.kept(seed, offset, count, keep_prob)
     return np.packbits(flags, bitorder="little").tobytes()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coins import BLOCK, assert_binomial, assert_columns_independent, drawn, signs
-from fastdrop import reference
+from fastdrop.reference import decisions
 
 PLANES = 64
 
@@ -18,7 +18,7 @@ PLANES = 64
 def planes(seed: int, size: int) -> np.ndarray:
     """Signs, an array of blocks for each plane, the most significant first."""
     blocks = np.arange(size >> 12, dtype=np.uint64)
-    packed = np.stack([reference.plane(seed, blocks, j) for j in range(PLANES)])
+    packed = np.stack([decisions.plane(seed, blocks, j) for j in range(PLANES)])
     return signs(np.unpackbits(packed, axis=-1, bitorder="little"), BLOCK).reshape(PLANES, -1, BLOCK)
 
 

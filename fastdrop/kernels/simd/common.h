@@ -11,7 +11,7 @@
 #pragma fp_contract(off) /* what -ffp-contract=off says to the others */
 #endif
 
-#include "../kernel.h"
+#include "../sweep.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define VOCABULARY static __forceinline

@@ -1,7 +1,7 @@
 # Gaussian dropout: random words -> normals -> y = x * (1 + scale * normal). The words come from the
 # generator as the keep decisions do, for counters of their own.
 
-from fastdrop.kernels.kernel cimport dropout_pass
+from fastdrop.kernels.sweep cimport dropout_sweep
 
 cdef extern from "normal.h":
     enum:
@@ -72,23 +72,23 @@ cdef void multiply(int dtype, const char* x, char* y, const float* noise, ptrdif
         multiply_as(BFLOAT16, x, y, noise, count)
 
 
-cdef void run_gaussian(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_gaussian(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     cdef Key key
     cdef float noise[NOISE + STEP]  # a step may read beyond what it needs
     cdef uint64_t position = 0
     cdef ptrdiff_t phase, count
     cdef Stretch stretch
-    cdef int size = itemsize(task.dtype)
-    key_schedule(&key, task.seed[0], task.seed[1])
+    cdef int size = itemsize(sweep.dtype)
+    key_schedule(&key, sweep.seed[0], sweep.seed[1])
     memset(noise, 0, sizeof(noise))
     stretch.end = first
     while first < last:
         if first == stretch.end:
-            stretch = stretch_from(task, first, last)
+            stretch = stretch_from(sweep, first, last)
             position = stretch.block * BLOCK + (first - stretch.begin)
         phase = position % NORMAL_GROUP
         count = min(NOISE - phase, stretch.end - first)
-        draw_noise(&key, position // NORMAL_GROUP, phase + count, <float> task.scale, noise)
-        multiply(task.dtype, task.x + first * size, task.y + first * size, noise + phase, count)
+        draw_noise(&key, position // NORMAL_GROUP, phase + count, <float> sweep.scale, noise)
+        multiply(sweep.dtype, sweep.x + first * size, sweep.y + first * size, noise + phase, count)
         first += count
         position += count

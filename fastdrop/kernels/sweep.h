@@ -1,6 +1,6 @@
 /* What a kernel is asked to do: the one structure that the Python side and every kernel share. */
-#ifndef FASTDROP_KERNEL_H
-#define FASTDROP_KERNEL_H
+#ifndef FASTDROP_SWEEP_H
+#define FASTDROP_SWEEP_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -44,13 +44,13 @@ typedef struct {
     ptrdiff_t stretch;  /* elements with successive positions, before the stream jumps; 0: all of them */
     uint64_t jump;      /* positions that are left out between two stretches */
     uint64_t threshold; /* an element is kept when its uniform is below it */
-} dropout_pass;
+} dropout_sweep;
 
 typedef struct {
     const char *name;
     /* Elements first, ..., last - 1 of a pass. `first` is a multiple of 8, or this thread has run the elements
      * before it: the bits before the first one's, in its byte of the mask, stay as they are. */
-    void (*run)(const dropout_pass *pass, ptrdiff_t first, ptrdiff_t last);
+    void (*run)(const dropout_sweep *sweep, ptrdiff_t first, ptrdiff_t last);
     /* After the last of a thread's runs that bypass the cache. */
     void (*finish)(void);
     /* Add `count` elements to as many sums. */

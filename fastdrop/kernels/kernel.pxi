@@ -6,12 +6,12 @@ include "ars.pxi"
 include "bernoulli.pxi"
 include "bits.pxi"
 include "apply.pxi"
-include "gaussian.pxi"
+include "noise.pxi"
 include "probe.pxi"
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastdrop.kernels.kernel cimport (
+from fastdrop.kernels.sweep cimport (
     ALL_KEPT, DRAWN, ELEMENT_TYPES, GAUSSIAN, KERNEL_TAG, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT, dropout_kernel, ensure,
 )
 
@@ -23,19 +23,19 @@ cdef struct Stretch:
     ptrdiff_t left      # blocks
 
 
-cdef inline Stretch stretch_from(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef inline Stretch stretch_from(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """The rest, from `first` on, of the stretch that this element lies in."""
     cdef Stretch stretch
-    cdef ptrdiff_t number, element = first - task.base
-    cdef uint64_t position = task.position + element
+    cdef ptrdiff_t number, element = first - sweep.base
+    cdef uint64_t position = sweep.position + element
     cdef int phase
     ensure(first < last, "a stretch has an element")
     stretch.end = last
-    if task.stretch:
+    if sweep.stretch:
         ensure(element >= 0, "no run with a stretch begins before its base")
-        number = element // task.stretch
-        stretch.end = min(task.base + (number + 1) * task.stretch, last)
-        position += number * task.jump
+        number = element // sweep.stretch
+        stretch.end = min(sweep.base + (number + 1) * sweep.stretch, last)
+        position += number * sweep.jump
     phase = position % BLOCK
     stretch.begin = first - phase
     stretch.block = position // BLOCK
@@ -55,13 +55,13 @@ cdef inline void next_chunk(Stretch* stretch, Chunk* chunk) noexcept nogil:
     stretch.left -= chunk.count
 
 
-cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+cdef void run_drawn(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
     """Chunks follow the blocks of the stream; one is applied while the next is drawn. What lies
     past the last boundary is applied with the next, for which the last block is carried over."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
-    cdef Stretch stretch = stretch_from(task, first, last)
+    cdef Stretch stretch = stretch_from(sweep, first, last)
     cdef ptrdiff_t end
     next_chunk(&stretch, now)
     while first < last:
@@ -69,15 +69,15 @@ cdef void run_drawn(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, c
         draw_rest(draw, now)
         end = last
         if stretch.left:
-            end = stretch.begin - past_boundary(task, stretch.begin)
+            end = stretch.begin - past_boundary(sweep, stretch.begin)
             carry_last_block(now, ahead)
             next_chunk(&stretch, ahead)
-        apply(task, first, end, carried(now), first - now.begin + BLOCK, draw, ahead if end < last else NULL)
+        apply(sweep, first, end, carried(now), first - now.begin + BLOCK, draw, ahead if end < last else NULL)
         first = end
         now, ahead = ahead, now
 
 
-cdef ptrdiff_t list_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
+cdef ptrdiff_t list_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
     """A chunk of as many stretches as it holds blocks of; returns the element after them."""
     cdef Segment* segment
     cdef Stretch stretch
@@ -86,7 +86,7 @@ cdef ptrdiff_t list_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff
     chunk.segments = chunk.count = chunk.drawn = 0
     chunk.undecided = 0
     while first < last and chunk.count < CHUNK_BLOCKS:
-        stretch = stretch_from(task, first, last)
+        stretch = stretch_from(sweep, first, last)
         if chunk.segments and stretch.left > CHUNK_BLOCKS - chunk.count:
             break
         some = min(stretch.left, CHUNK_BLOCKS)
@@ -95,7 +95,7 @@ cdef ptrdiff_t list_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff
         segment.end = stretch.end
         if some < stretch.left:     # a stretch that is longer than a chunk goes on at a boundary
             segment.end = stretch.begin + some * BLOCK
-            segment.end -= past_boundary(task, segment.end)
+            segment.end -= past_boundary(sweep, segment.end)
         segment.bit = chunk.count * BLOCK + (first - stretch.begin)
         for n in range(some):
             chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = stretch.block + n
@@ -106,53 +106,53 @@ cdef ptrdiff_t list_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff
     return first
 
 
-cdef void run_stretches(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+cdef void run_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
     """The same where the stream jumps between stretches: a chunk is put together from several."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
     cdef Segment segment
     cdef int n
-    first = list_stretches(task, first, last, now)
+    first = list_stretches(sweep, first, last, now)
     while now.count:
         draw_first(draw, now)
         draw_rest(draw, now)
-        first = list_stretches(task, first, last, ahead)
+        first = list_stretches(sweep, first, last, ahead)
         for n in range(now.segments):
             segment = now.segment[n]
-            apply(task, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
+            apply(sweep, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
         now, ahead = ahead, now
 
 
-cdef void run_given(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_given(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Decisions that need no drawing."""
     cdef chunk_words words
     cdef unsigned char* given = <unsigned char*> words.word
     cdef const unsigned char* keep = given
     cdef uint64_t bit = 0
     cdef ptrdiff_t end
-    memset(given, 0xFF if task.decision == ALL_KEPT else 0, sizeof(words))
+    memset(given, 0xFF if sweep.decision == ALL_KEPT else 0, sizeof(words))
     while first < last:
         end = first + CHUNK
-        end = min(end - past_boundary(task, end), last)
-        if task.decision == SAVED_BITS:
-            keep = <const unsigned char*> task.saved
-            bit = task.saved_bit + first
-        elif task.decision == SAVED_OUTPUT:
-            nonzero(task.dtype, task.saved + first * itemsize(task.dtype), end - first, given)
-        apply(task, first, end, keep, bit, NULL, NULL)
+        end = min(end - past_boundary(sweep, end), last)
+        if sweep.decision == SAVED_BITS:
+            keep = <const unsigned char*> sweep.saved
+            bit = sweep.saved_bit + first
+        elif sweep.decision == SAVED_OUTPUT:
+            nonzero(sweep.dtype, sweep.saved + first * itemsize(sweep.dtype), end - first, given)
+        apply(sweep, first, end, keep, bit, NULL, NULL)
         first = end
 
 
-cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_blank(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Zeros, whatever the elements are."""
-    cdef char* y = task.y + first * itemsize(task.dtype)
-    cdef char* end = task.y + last * itemsize(task.dtype)
+    cdef char* y = sweep.y + first * itemsize(sweep.dtype)
+    cdef char* end = sweep.y + last * itemsize(sweep.dtype)
     cdef ptrdiff_t head
     cdef lanes zeros
-    if task.mask != NULL:
-        clear_bits(task.mask, first, last - first)
-    if task.streaming:
+    if sweep.mask != NULL:
+        clear_bits(sweep.mask, first, last - first)
+    if sweep.streaming:
         zeros = lanes_fill(FLOAT32, 0)
         head = min(<ptrdiff_t> (-<uintptr_t> y % ALIGNMENT), end - y)
         memset(y, 0, head)
@@ -163,23 +163,23 @@ cdef void run_blank(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) n
     memset(y, 0, end - y)
 
 
-cdef void run(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     cdef Draw draw
     ensure(0 <= first < last, "a run has an element")
-    ensure(0 <= task.dtype < ELEMENT_TYPES, "the dtype is known")
-    ensure(task.x == NULL or task.y != NULL, "there is a result where there are elements")
-    if task.decision == DRAWN:
-        start_draw(&draw, task.seed[0], task.seed[1], task.threshold)
-        if task.stretch:
-            run_stretches(task, first, last, &draw)
+    ensure(0 <= sweep.dtype < ELEMENT_TYPES, "the dtype is known")
+    ensure(sweep.x == NULL or sweep.y != NULL, "there is a result where there are elements")
+    if sweep.decision == DRAWN:
+        start_draw(&draw, sweep.seed[0], sweep.seed[1], sweep.threshold)
+        if sweep.stretch:
+            run_stretches(sweep, first, last, &draw)
         else:
-            run_drawn(task, first, last, &draw)
-    elif task.decision == GAUSSIAN:
-        run_gaussian(task, first, last)
-    elif task.decision == NONE_KEPT and task.x != NULL and not is_general(task):
-        run_blank(task, first, last)
+            run_drawn(sweep, first, last, &draw)
+    elif sweep.decision == GAUSSIAN:
+        run_gaussian(sweep, first, last)
+    elif sweep.decision == NONE_KEPT and sweep.x != NULL and not is_general(sweep):
+        run_blank(sweep, first, last)
     else:
-        run_given(task, first, last)
+        run_given(sweep, first, last)
 
 
 cdef dropout_kernel this_kernel

@@ -7,7 +7,7 @@ is allocated once positions are reserved, and a piece that has not been computed
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
-from fastdrop.kernels.kernel cimport BUILD_TAG, ensure, itemsize
+from fastdrop.kernels.sweep cimport BUILD_TAG, ensure, itemsize
 
 
 cdef extern from *:
@@ -64,7 +64,7 @@ cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil:
     return OPERANDS * piece * size
 
 
-cdef void gather(const Strided* arrays, dropout_pass* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil:
+cdef void gather(const Strided* arrays, dropout_sweep* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil:
     cdef ptrdiff_t size = arrays.piece * itemsize(part.dtype), skipped = first * itemsize(part.dtype)
     ensure(last - first <= arrays.piece, "a piece has room")
     # A pass's pointers say where element 0 would be, of arrays that begin with element `first`.
@@ -81,7 +81,7 @@ cdef void gather(const Strided* arrays, dropout_pass* part, ptrdiff_t first, ptr
         part.y = <char*> (<uintptr_t> (room + 3 * size) - skipped)
 
 
-cdef void scatter(const Strided* arrays, const dropout_pass* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void scatter(const Strided* arrays, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     if arrays.y.data != NULL:
         copy(arrays, &arrays.y, itemsize(part.dtype), first, last, part.y + first * itemsize(part.dtype), False)
 

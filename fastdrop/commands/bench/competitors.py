@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.commands.timing import Contender
+from fastdrop.commands.bench.timing import Contender
 
 OPERATIONS = ("forward", "backward", "predict", "mask")
 SEED = 20140614

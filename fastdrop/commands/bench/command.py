@@ -12,14 +12,13 @@ from fastdrop.commands import (
     DONE,
     add_json_argument,
     add_plot_argument,
-    contenders,
     plain_table,
-    progress,
     show_json,
     show_table,
-    timing,
 )
-from fastdrop.commands.contenders import Case, Fastdrop, Peer, Task
+from fastdrop.commands.bench import competitors, timing
+from fastdrop.commands.bench.competitors import Case, Fastdrop, Peer, Task
+from fastdrop.progress import progress
 
 SIZES = {"1 Ki": 2**10, "16 Ki": 2**14, "256 Ki": 2**18, "16 Mi": 2**24}
 OPERATIONS = ("forward", "backward", "predict")
@@ -64,13 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
         import matplotlib  # noqa: F401  (a missing one is noticed before the measurement, not after)
     peers: list[Peer] = [
         Fastdrop(cpu.active()),
-        contenders.Copy(),
-        contenders.Maximum(),
-        contenders.TextbookNumpy(),
-        contenders.BestNumpy(),
-        contenders.TorchEager(),
+        competitors.Copy(),
+        competitors.Maximum(),
+        competitors.TextbookNumpy(),
+        competitors.BestNumpy(),
+        competitors.TorchEager(),
     ]
-    peers, absent = contenders.present(peers)
+    peers, absent = competitors.present(peers)
     with progress("measuring", len(OPERATIONS) * len(SIZES) * ROUNDS) as advance:
         results = measure(peers, arguments, advance)
     environment = timing.machine("torch") | {"instruction set": cpu.active()}
@@ -89,7 +88,7 @@ def measure(peers: list[Peer], arguments: argparse.Namespace, advance: Callable[
     for operation in OPERATIONS:
         for label, size in SIZES.items():
             task = Task(Case(operation, size, arguments.dtype, arguments.keep_prob))
-            rivals = contenders.entered(peers, task)
+            rivals = competitors.entered(peers, task)
             comparison = timing.alternate(rivals, rounds=ROUNDS, seconds=share, tick=advance)
             for _ in range(ROUNDS - len(comparison.seconds)):  # those that there was no time for
                 advance()

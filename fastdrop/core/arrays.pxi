@@ -21,7 +21,7 @@ cdef inline int element_type(cnp.ndarray array) noexcept:
 
 cdef int user_element_type(cnp.ndarray array, int number) noexcept:
     global bfloat16_type
-    if bfloat16_type < 0 and arguments.is_bfloat16((<object> array).dtype):
+    if bfloat16_type < 0 and checks.is_bfloat16((<object> array).dtype):
         bfloat16_type = number
     return BFLOAT16 if number == bfloat16_type else -1
 

@@ -2,8 +2,8 @@
 
 from libc.stddef cimport ptrdiff_t
 
-from fastdrop.kernels.kernel cimport UNIT, dropout_pass
-from fastdrop.layout cimport MAX_AXES
+from fastdrop.kernels.sweep cimport UNIT, dropout_sweep
+from fastdrop.core.layout cimport MAX_AXES
 
 cdef enum:
     PIECE = 4 * UNIT    # elements at a time: they stay in the cache, and pieces begin at whole bytes of the mask
@@ -33,5 +33,5 @@ cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil
 cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil
 
 # Points a pass at elements first, ..., last - 1, at most a piece, copied to `room` where they are strided; and back.
-cdef void gather(const Strided* arrays, dropout_pass* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil
-cdef void scatter(const Strided* arrays, const dropout_pass* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+cdef void gather(const Strided* arrays, dropout_sweep* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil
+cdef void scatter(const Strided* arrays, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil

@@ -7,7 +7,7 @@ what was prepared, and points the pass at them. Python code that ran meanwhile m
 error here. Then positions are reserved.
 Compute: nothing fails and no Python runs, but for signals between two slices, after which the seal is compared again.
 
-What a call accepts and says is in arguments.py. All of it runs in the default floating-point mode.
+What a call accepts and says is in checks.py. All of it runs in the default floating-point mode.
 """
 
 import numpy as np
@@ -21,24 +21,25 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
-from fastdrop cimport arguments
-from fastdrop.kernels cimport dispatch
-from fastdrop.kernels.dispatch cimport Columns, Sweep
-from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.kernels.kernel cimport (
+from fastdrop cimport checks, formulas
+from fastdrop.core cimport dispatch
+from fastdrop.core.dispatch cimport Columns, Plan
+from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.kernels.sweep cimport (
     ALL_KEPT, BFLOAT16, BUILD_TAG, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
-    decision_for, dropout_pass,
+    decision_for, dropout_sweep,
 )
-from fastdrop.layout cimport MAX_AXES, Layout, lay_out
+from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
 from fastdrop.mask cimport Mask
 from fastdrop.stream cimport Stream, StreamRows
-from fastdrop.strided cimport Operand, Strided, join_axes, piece_of, room_for
+from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
 
-from fastdrop import arguments, cpu  # no-cython-lint  (cpu chooses the kernel)
-from fastdrop.kernels.dispatch import same_build
+from fastdrop import checks, cpu, formulas  # no-cython-lint  (cpu chooses the kernel)
+from fastdrop.core.dispatch import same_build
 from fastdrop.mask import saved_for_backward
-from fastdrop.noise import GaussianNoise, noise_for_backward, noise_probability
-from fastdrop.stream import POSITIONS, as_source
+from fastdrop.formulas import POSITIONS
+from fastdrop.noise import GaussianNoise, noise_for_backward
+from fastdrop.stream import as_source
 
 same_build(BUILD_TAG, __name__)
 cnp.import_array()
@@ -49,8 +50,8 @@ cdef enum:
     BIAS_ROOM = 16      # elements that a kernel may read past a bias's period
 
 cdef struct Call:
-    dropout_pass task
-    Sweep sweep             # its pointers are to the other members
+    dropout_sweep sweep
+    Plan plan             # its pointers are to the other members
     Layout layout
     Columns columns
     Strided strided
@@ -91,25 +92,25 @@ cdef forward(
         x = elements("x", x_like)
         begin(&call, x)
         shape = shape_of(x)
-        keep_prob = arguments.keep_probability(keep_prob)
+        keep_prob = checks.keep_probability(keep_prob)
         y = result(out, x)
-        call.task.relu = relu
+        call.sweep.relu = relu
         if mode == "alpha":
-            call.task.scale, call.task.dropped, call.task.shift = arguments.alpha_affine(keep_prob)
+            call.sweep.scale, call.sweep.dropped, call.sweep.shift = formulas.alpha_affine(keep_prob)
         else:
-            call.task.scale = arguments.training_scale(keep_prob, mode)
+            call.sweep.scale = formulas.training_scale(keep_prob, mode)
         if bias is not None:
-            bias = arguments.bias_for(bias, x)
+            bias = checks.bias_for(bias, x)
         if residual_like is not None:
-            residual = arguments.residual_for(residual_like, x)
+            residual = checks.residual_for(residual_like, x)
         masked = return_mask is True or bool(return_mask)
         if type(broadcast_dims) is not tuple or len(<tuple> broadcast_dims):
-            shared = arguments.shared_axes(broadcast_dims, len(shape))
-        decided = arguments.decided_shape(shape, shared) if shared else shape
-        source = source_of(rng, shape, shared, size_of(decided) if shared else call.sweep.size)
+            shared = checks.shared_axes(broadcast_dims, len(shape))
+        decided = formulas.decided_shape(shape, shared) if shared else shape
+        source = source_of(rng, shape, shared, size_of(decided) if shared else call.plan.size)
         if masked and (relu or not shared):
             mask = new_mask(shape, keep_prob, mode)
-            call.task.mask = bits_of(mask)
+            call.sweep.mask = bits_of(mask)
         if shared:
             decisions = begin_mask(&draws, source, decided, keep_prob, mode)
             take(&call, decisions, shape)
@@ -141,16 +142,16 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
     try:
         x = elements("x", x_like)
         begin(&call, x)
-        keep_prob = arguments.keep_probability(keep_prob)
-        mode = arguments.dropout_mode(mode)
+        keep_prob = checks.keep_probability(keep_prob)
+        mode = checks.dropout_mode(mode)
         y = result(out, x)
-        call.task.relu = relu
-        call.task.scale = arguments.prediction_scale(keep_prob, mode)
-        call.task.decision = ALL_KEPT
+        call.sweep.relu = relu
+        call.sweep.scale = formulas.prediction_scale(keep_prob, mode)
+        call.sweep.decision = ALL_KEPT
         if bias is not None:
-            bias = arguments.bias_for(bias, x)
+            bias = checks.bias_for(bias, x)
         if residual_like is not None:
-            residual = arguments.residual_for(residual_like, x)
+            residual = checks.residual_for(residual_like, x)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         _room = prepared_room(&call, x, y, None, residual)
         seal(&call, "x", x, y, None, residual)
@@ -171,9 +172,9 @@ cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
         begin(&call, dy)
         shape = shape_of(dy)
         if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
-            call.task.scale = arguments.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
+            call.sweep.scale = formulas.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
         else:
-            saved, call.task.scale = saved_for_backward(saved, keep_prob, mode, dy)
+            saved, call.sweep.scale = saved_for_backward(saved, keep_prob, mode, dy)
         sums = dbias = None
         if bias_grad is True or bool(bias_grad):
             sums, dbias = prepared_columns(&call, dy, shape)
@@ -183,7 +184,7 @@ cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
             take(&call, mask, shape)
         else:
             y = saved
-            call.task.decision = SAVED_OUTPUT
+            call.sweep.decision = SAVED_OUTPUT
         dy, y = apart_from(dx, dy), apart_from(dx, y)
         _room = prepared_room(&call, dy, dx, y, None)
         returned = dx if out is None else out
@@ -203,10 +204,10 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
     cdef tuple lengths, shared, decided
     cdef float_mode mode_before = enter_default_mode()
     try:
-        lengths = arguments.shape_of("shape", shape)
-        keep_prob = arguments.keep_probability(keep_prob)
-        shared = arguments.shared_axes(broadcast_dims, len(lengths))
-        decided = arguments.decided_shape(lengths, shared) if shared else lengths
+        lengths = checks.shape_of("shape", shape)
+        keep_prob = checks.keep_probability(keep_prob)
+        shared = checks.shared_axes(broadcast_dims, len(lengths))
+        decided = formulas.decided_shape(lengths, shared) if shared else lengths
         source = source_of(rng, lengths, shared, size_of(decided))
         mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
         reserve(source)
@@ -227,9 +228,9 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
         x = elements("x", x_like)
         begin(&call, x)
         shape = shape_of(x)
-        keep_prob = noise_probability(keep_prob)
+        keep_prob = checks.noise_probability(keep_prob)
         y = result(out, x)
-        source = source_of(rng, shape, (), call.sweep.size)
+        source = source_of(rng, shape, (), call.plan.size)
         x = apart_from(y, x)
         _room = prepared_room(&call, x, y, None, None)
         while True:     # until no other thread has moved the stream on while the noise was made
@@ -278,13 +279,13 @@ cdef inline void begin(Call* call, cnp.ndarray x) noexcept:
 
 
 cdef inline void begin_size(Call* call, ptrdiff_t size) noexcept:
-    memset(&call.task, 0, sizeof(call.task))
     memset(&call.sweep, 0, sizeof(call.sweep))
-    call.task.decision = NONE_KEPT
-    call.task.scale = 1
-    call.sweep.task = &call.task
-    call.sweep.size = size
-    call.sweep.threads = dispatch.threads_for(size)
+    memset(&call.plan, 0, sizeof(call.plan))
+    call.sweep.decision = NONE_KEPT
+    call.sweep.scale = 1
+    call.plan.sweep = &call.sweep
+    call.plan.size = size
+    call.plan.threads = dispatch.threads_for(size)
     call.bias_length = -1
 
 
@@ -292,16 +293,16 @@ cdef inline Mask begin_mask(Call* draws, Source source, tuple decided, keep_prob
     """A pass that draws decisions into a mask, which it returns."""
     cdef Mask mask = new_mask(decided, keep_prob, mode)
     begin_size(draws, size_of(decided))
-    draws.task.mask = bits_of(mask)
+    draws.sweep.mask = bits_of(mask)
     begin_draws(draws, source, decided, keep_prob)
     return mask
 
 
 cdef inline int begin_draws(Call* call, Source source, tuple decided, double keep_prob) except -1:
     """Decisions that are drawn, unless they are certain."""
-    call.task.decision = decision_for(keep_prob, &call.task.threshold)
-    call.task.seed[0], call.task.seed[1] = source.seed[0], source.seed[1]
-    if source.strides is not None and call.task.decision == DRAWN and call.sweep.size:
+    call.sweep.decision = decision_for(keep_prob, &call.sweep.threshold)
+    call.sweep.seed[0], call.sweep.seed[1] = source.seed[0], source.seed[1]
+    if source.strides is not None and call.sweep.decision == DRAWN and call.plan.size:
         set_layout(call, decided, source.strides)
     return 0
 
@@ -309,27 +310,27 @@ cdef inline int begin_draws(Call* call, Source source, tuple decided, double kee
 cdef int begin_noise(Call* call, noise) except -1:
     """Elements that are multiplied by noise."""
     cdef object seed = noise.seed
-    call.task.decision = GAUSSIAN
-    call.task.scale = noise.scale
-    call.task.seed[0], call.task.seed[1] = PyLong_AsUnsignedLongLongMask(seed), seed >> 64
-    call.task.position = PyLong_AsUnsignedLongLongMask(noise.offset)
-    if call.sweep.size:
+    call.sweep.decision = GAUSSIAN
+    call.sweep.scale = noise.scale
+    call.sweep.seed[0], call.sweep.seed[1] = PyLong_AsUnsignedLongLongMask(seed), seed >> 64
+    call.sweep.position = PyLong_AsUnsignedLongLongMask(noise.offset)
+    if call.plan.size:
         set_layout(call, noise.shape, noise.strides)
     return 0
 
 
 cdef int take(Call* call, Mask mask, tuple shape) except -1:
     """Decisions from a mask, which some axes may share."""
-    call.task.decision = SAVED_BITS
-    call.task.saved = <const char*> bits_of(mask)
-    if mask._shape != shape and call.sweep.size:
+    call.sweep.decision = SAVED_BITS
+    call.sweep.saved = <const char*> bits_of(mask)
+    if mask._shape != shape and call.plan.size:
         set_layout(call, shape, strides_of(mask._shape))
     return 0
 
 
 cdef int set_layout(Call* call, tuple shape, tuple strides) except -1:
     if lay_out(&call.layout, shape, strides):
-        call.sweep.layout = &call.layout
+        call.plan.layout = &call.layout
     return 0
 
 
@@ -350,18 +351,18 @@ cdef prepared_bias(Call* call, bias):
     if bias is None:
         return None
     call.bias_type = element_type(bias)
-    values = np.ascontiguousarray(bias, arguments.arithmetic(bias.dtype))
+    values = np.ascontiguousarray(bias, formulas.arithmetic(bias.dtype))
     length, itemsize = cnp.PyArray_SIZE(values), cnp.PyArray_ITEMSIZE(values)
     call.bias_length = length
     if length == 0:
         return None
-    call.task.period = length * ((BIAS_ROOM + length - 1) // length)
-    repeated = PyBytes_FromStringAndSize(NULL, (call.task.period + BIAS_ROOM) * itemsize)
+    call.sweep.period = length * ((BIAS_ROOM + length - 1) // length)
+    repeated = PyBytes_FromStringAndSize(NULL, (call.sweep.period + BIAS_ROOM) * itemsize)
     data = PyBytes_AS_STRING(repeated)
-    for n in range(call.task.period // length):
+    for n in range(call.sweep.period // length):
         memcpy(data + n * length * itemsize, cnp.PyArray_BYTES(values), length * itemsize)
-    memcpy(data + call.task.period * itemsize, data, BIAS_ROOM * itemsize)
-    call.task.bias = data
+    memcpy(data + call.sweep.period * itemsize, data, BIAS_ROOM * itemsize)
+    call.sweep.bias = data
     return repeated
 
 
@@ -369,17 +370,17 @@ cdef tuple prepared_columns(Call* call, dy, tuple shape):
     """Room for the sums of the result's columns, strip by strip, and for the bias's gradient."""
     cdef ptrdiff_t rows
     cdef cnp.npy_intp dims[2]
-    arguments.columns_of(dy)
+    checks.columns_of(dy)
     call.columns.row = shape[len(shape) - 1]
-    call.columns.strip = arguments.rows_in_strip(call.columns.row)
-    rows = call.sweep.size // call.columns.row if call.columns.row else 0
+    call.columns.strip = formulas.rows_in_strip(call.columns.row)
+    rows = call.plan.size // call.columns.row if call.columns.row else 0
     call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
     dims[0], dims[1] = max(call.columns.strips, 1), call.columns.row
     sums = cnp.PyArray_ZEROS(2, dims, cnp.NPY_FLOAT64, 0)
     dbias = np.empty(call.columns.row, dy.dtype.newbyteorder("="))
     call.columns.sums = <double*> cnp.PyArray_DATA(sums)
     call.columns.total = cnp.PyArray_BYTES(dbias)
-    call.sweep.columns = &call.columns
+    call.plan.columns = &call.columns
     return sums, dbias
 
 
@@ -417,7 +418,7 @@ cdef inline int reserve(Source source) except -1:
 
 
 cdef inline void start_at(Call* call, Source source) noexcept:
-    call.task.position = source.start
+    call.sweep.position = source.start
 
 
 cdef noise_at(Source source, offset, tuple shape, keep_prob):
@@ -434,7 +435,7 @@ cdef inline cnp.ndarray elements(name, value):
     """`value` as an array of a dtype that kernels know."""
     if type(value) is cnp.ndarray and element_type(<cnp.ndarray> value) >= 0:
         return <cnp.ndarray> value
-    return arguments.elements(name, value)
+    return checks.elements(name, value)
 
 
 cdef inline cnp.ndarray result(out, cnp.ndarray x):
@@ -444,7 +445,7 @@ cdef inline cnp.ndarray result(out, cnp.ndarray x):
         return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), number, 0)
     if isinstance(out, cnp.ndarray) and fits(out, x):
         return out
-    return arguments.result(out, x)
+    return checks.result(out, x)
 
 
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
@@ -467,8 +468,8 @@ cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, 
     """Room for the pieces of each thread, where an array is strided. It is in use while somebody holds it."""
     if all_plain(x, y, saved, residual):
         return None
-    room = PyBytes_FromStringAndSize(NULL, call.sweep.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.sweep.size)))
-    call.sweep.room = PyBytes_AS_STRING(room)
+    room = PyBytes_FromStringAndSize(NULL, call.plan.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.plan.size)))
+    call.plan.room = PyBytes_AS_STRING(room)
     return room
 
 
@@ -518,12 +519,12 @@ cdef int seal(
         raise changed("bias")
     if conflicts(x, y) or conflicts(saved, y) or conflicts(residual, y):
         raise changed("out")
-    call.task.dtype = dtype
-    if point(&call.task, &call.strided, x, y, saved, residual):
-        if call.sweep.room == NULL:
+    call.sweep.dtype = dtype
+    if point(&call.sweep, &call.strided, x, y, saved, residual):
+        if call.plan.room == NULL:
             raise changed(name)
-        call.strided.piece = piece_of(call.sweep.size)
-        call.sweep.strided = &call.strided
+        call.strided.piece = piece_of(call.plan.size)
+        call.plan.strided = &call.strided
     return 0
 
 
@@ -531,13 +532,13 @@ cdef int check_seal(
     Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
 ) except -1:
     """The same after Python code had a chance to run: every array has to be where it was."""
-    cdef dropout_pass task = call.task
+    cdef dropout_sweep sweep = call.sweep
     cdef Strided strided = call.strided
     if y is None:
         return 0
     seal(call, name, x, y, saved, residual)
-    if memcmp(&task, &call.task, sizeof(task)) or (
-        call.sweep.strided != NULL and memcmp(&strided, &call.strided, sizeof(strided))
+    if memcmp(&sweep, &call.sweep, sizeof(sweep)) or (
+        call.plan.strided != NULL and memcmp(&strided, &call.strided, sizeof(strided))
     ):
         raise changed(name)
     return 0
@@ -569,16 +570,16 @@ cdef changed(name):
 
 
 cdef bint point(
-    dropout_pass* task, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
+    dropout_sweep* sweep, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
 ) noexcept:
     """Whether some of the arrays are strided."""
     cdef int axis
-    task.x = cnp.PyArray_BYTES(x)
-    task.y = cnp.PyArray_BYTES(y)
+    sweep.x = cnp.PyArray_BYTES(x)
+    sweep.y = cnp.PyArray_BYTES(y)
     if saved is not None:
-        task.saved = cnp.PyArray_BYTES(saved)
+        sweep.saved = cnp.PyArray_BYTES(saved)
     if residual is not None:
-        task.residual = cnp.PyArray_BYTES(residual)
+        sweep.residual = cnp.PyArray_BYTES(residual)
     if all_plain(x, y, saved, residual):
         return False
     strided.axes = cnp.PyArray_NDIM(y)
@@ -610,16 +611,16 @@ cdef int compute(
     Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
 ) except -1:
     """The pass, slice by slice; signals are looked at between two of them, never after the last."""
-    cdef ptrdiff_t first = 0, size = call.sweep.size
-    if dispatch.run_short(&call.sweep):
+    cdef ptrdiff_t first = 0, size = call.plan.size
+    if dispatch.run_short(&call.plan):
         return 0
-    dispatch.begin(&call.sweep)
+    dispatch.begin(&call.plan)
     while True:
         with nogil:
-            first = dispatch.run_slice(&call.sweep, first)
+            first = dispatch.run_slice(&call.plan, first)
         if first == size:
             break
         PyErr_CheckSignals()
         check_seal(call, name, x, y, saved, residual)
-    dispatch.finish(&call.sweep)
+    dispatch.finish(&call.plan)
     return 0

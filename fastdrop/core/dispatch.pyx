@@ -1,4 +1,4 @@
-"""From a sweep to the active kernel: slices, threads, pieces of strided arrays and streaming stores.
+"""From a plan to the active kernel: slices, threads, pieces of strided arrays and streaming stores.
 
 Nothing below knows a shape, nothing above an instruction set. Compiled for the baseline, and
 the only module that is compiled with OpenMP.
@@ -9,12 +9,12 @@ from cython.parallel cimport prange
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 
-from fastdrop.kernels.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.kernels.kernel cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_pass, ensure, itemsize
-from fastdrop.layout cimport run_range
-from fastdrop.strided cimport PIECE, gather, room_for, scatter
+from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
+from fastdrop.core.layout cimport run_range
+from fastdrop.core.strided cimport PIECE, gather, room_for, scatter
 
-from fastdrop import layout, strided
+from fastdrop.core import layout, strided
 
 
 cdef extern from "cpu_features.h":
@@ -59,45 +59,45 @@ cdef int threads_for(ptrdiff_t size) noexcept nogil:
     return 1 if size <= SHORT else max(min(num_threads(), size // thread_work), 1)
 
 
-cdef bint run_short(const Sweep* sweep) noexcept nogil:
-    if sweep.size > SHORT:
+cdef bint run_short(const Plan* plan) noexcept nogil:
+    if plan.size > SHORT:
         return False
-    if sweep.size:
-        run_on_thread(sweep, 0, 0, sweep.size)
-    finish(sweep)
+    if plan.size:
+        run_on_thread(plan, 0, 0, plan.size)
+    finish(plan)
     return True
 
 
-cdef void begin(Sweep* sweep) noexcept nogil:
-    ensure(sweep.columns == NULL or sweep.task.mask == NULL, "strips, which end anywhere in a byte, have no mask")
-    sweep.task.streaming = sweep.strided == NULL and sweep.columns == NULL and can_stream(sweep)
+cdef void begin(Plan* plan) noexcept nogil:
+    ensure(plan.columns == NULL or plan.sweep.mask == NULL, "strips, which end anywhere in a byte, have no mask")
+    plan.sweep.streaming = plan.strided == NULL and plan.columns == NULL and can_stream(plan)
 
 
-cdef bint can_stream(const Sweep* sweep) noexcept nogil:
+cdef bint can_stream(const Plan* plan) noexcept nogil:
     """Whether the result is larger than the cache, and its elements can be aligned."""
-    cdef int size = itemsize(sweep.task.dtype)
-    return sweep.task.y != NULL and sweep.size * size > streaming_bytes and <uintptr_t> sweep.task.y % size == 0
+    cdef int size = itemsize(plan.sweep.dtype)
+    return plan.sweep.y != NULL and plan.size * size > streaming_bytes and <uintptr_t> plan.sweep.y % size == 0
 
 
-cdef ptrdiff_t unit_of(const Sweep* sweep) noexcept nogil:
+cdef ptrdiff_t unit_of(const Plan* plan) noexcept nogil:
     """Threads meet at multiples of so many elements: where bytes of the mask end, or strips of rows."""
-    return UNIT if sweep.columns == NULL else sweep.columns.strip * sweep.columns.row
+    return UNIT if plan.columns == NULL else plan.columns.strip * plan.columns.row
 
 
-cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil:
-    cdef ptrdiff_t unit = unit_of(sweep)
-    cdef ptrdiff_t units = min(max(SLICE // unit, sweep.threads), (sweep.size - first + unit - 1) // unit)
-    cdef ptrdiff_t last = min(first + units * unit, sweep.size)
-    cdef int threads = min(sweep.threads, units), thread
+cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
+    cdef ptrdiff_t unit = unit_of(plan)
+    cdef ptrdiff_t units = min(max(SLICE // unit, plan.threads), (plan.size - first + unit - 1) // unit)
+    cdef ptrdiff_t last = min(first + units * unit, plan.size)
+    cdef int threads = min(plan.threads, units), thread
     ensure(first % unit == 0, "slices, and so threads, meet at units")
     if threads > 1:
         threads = threads_that_start(threads)
     if threads == 1:
-        run_on_thread(sweep, 0, first, last)
+        run_on_thread(plan, 0, first, last)
         return last
     for thread in prange(threads, schedule="static", num_threads=threads):
         run_by_default(
-            sweep,
+            plan,
             thread,
             first + units * thread // threads * unit,
             min(first + units * (thread + 1) // threads * unit, last),
@@ -105,51 +105,51 @@ cdef ptrdiff_t run_slice(const Sweep* sweep, ptrdiff_t first) noexcept nogil:
     return last
 
 
-cdef void run_by_default(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_by_default(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """What one of several threads does, in the default floating-point mode."""
     cdef float_mode mode = enter_default_mode()
-    run_on_thread(sweep, thread, first, last)
+    run_on_thread(plan, thread, first, last)
     leave_default_mode(mode)
 
 
-cdef void run_on_thread(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_on_thread(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Elements from one unit's beginning to another's, or to the last."""
-    if sweep.strided != NULL or sweep.columns != NULL:
-        run_pieces(sweep, thread, first, last)
-    elif sweep.layout != NULL:
-        run_range(kernel, sweep.task, sweep.layout, first, last)
+    if plan.strided != NULL or plan.columns != NULL:
+        run_pieces(plan, thread, first, last)
+    elif plan.layout != NULL:
+        run_range(kernel, plan.sweep, plan.layout, first, last)
     else:
-        kernel.run(sweep.task, first, last)
-    if sweep.task.streaming:
+        kernel.run(plan.sweep, first, last)
+    if plan.sweep.streaming:
         kernel.finish()
 
 
-cdef void run_pieces(const Sweep* sweep, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """A piece at a time, which is in the cache when it is copied or added up."""
-    cdef dropout_pass part = sweep.task[0]
+    cdef dropout_sweep part = plan.sweep[0]
     cdef char* room = NULL
     cdef ptrdiff_t end
-    if sweep.strided != NULL:
-        room = sweep.room + thread * room_for(itemsize(part.dtype), sweep.strided.piece)
+    if plan.strided != NULL:
+        room = plan.room + thread * room_for(itemsize(part.dtype), plan.strided.piece)
     while first < last:
         end = min(first + PIECE, last)
-        if sweep.strided != NULL:
-            gather(sweep.strided, &part, first, end, room)
-        if sweep.layout != NULL:
-            run_range(kernel, &part, sweep.layout, first, end)
+        if plan.strided != NULL:
+            gather(plan.strided, &part, first, end, room)
+        if plan.layout != NULL:
+            run_range(kernel, &part, plan.layout, first, end)
         else:
             kernel.run(&part, first, end)
-        if sweep.columns != NULL:
-            add_columns(sweep.columns, &part, first, end)
-        if sweep.strided != NULL:
-            scatter(sweep.strided, &part, first, end)
+        if plan.columns != NULL:
+            add_columns(plan.columns, &part, first, end)
+        if plan.strided != NULL:
+            scatter(plan.strided, &part, first, end)
         first = end
 
 
 # --- sums over columns ------------------------------------------------------------------------
 
 
-cdef void add_columns(const Columns* columns, const dropout_pass* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void add_columns(const Columns* columns, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Results first, ..., last - 1 are added to the sums of their strips, row by row."""
     cdef double* sums
     cdef ptrdiff_t row, column, some
@@ -162,9 +162,9 @@ cdef void add_columns(const Columns* columns, const dropout_pass* part, ptrdiff_
         first += some
 
 
-cdef void finish(const Sweep* sweep) noexcept nogil:
+cdef void finish(const Plan* plan) noexcept nogil:
     """The strips are added up in order, which no thread changes."""
-    cdef const Columns* columns = sweep.columns
+    cdef const Columns* columns = plan.columns
     cdef ptrdiff_t strip, column
     cdef double total
     if columns == NULL:
@@ -174,7 +174,7 @@ cdef void finish(const Sweep* sweep) noexcept nogil:
         for strip in range(columns.strips):
             total += columns.sums[strip * columns.row + column]
         columns.sums[column] = total
-    kernel.round(sweep.task.dtype, columns.sums, columns.total, columns.row)
+    kernel.round(plan.sweep.dtype, columns.sums, columns.total, columns.row)
 
 
 # --- settings ---------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def set_kernel(capsule):
     Raises
     ------
     ImportError
-        If the kernel was compiled with another kernel.h than this module, which a structure of it
+        If the kernel was compiled with another sweep.h than this module, which a structure of it
         would then be read by.
     """
     global kernel

@@ -1,4 +1,4 @@
-# kernel.h as Cython sees it.
+# sweep.h as Cython sees it.
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
@@ -8,7 +8,7 @@ cdef extern from *:
     const char* KERNEL_TAG "FASTDROP_KERNEL_TAG"
     const char* BUILD_TAG "FASTDROP_BUILD_TAG"
 
-cdef extern from "kernel.h":
+cdef extern from "sweep.h":
     enum:
         FLOAT32
         FLOAT64
@@ -22,7 +22,7 @@ cdef extern from "kernel.h":
         NONE_KEPT
         GAUSSIAN
         UNIT
-    ctypedef struct dropout_pass:
+    ctypedef struct dropout_sweep:
         int dtype
         int relu
         int decision
@@ -46,7 +46,7 @@ cdef extern from "kernel.h":
         uint64_t threshold
     ctypedef struct dropout_kernel:
         const char* name
-        void (*run)(const dropout_pass* task, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+        void (*run)(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil
         void (*finish)() noexcept nogil
         void (*add)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
         void (*round)(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil

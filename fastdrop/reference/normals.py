@@ -1,19 +1,15 @@
-"""Gaussian dropout in plain NumPy: a part of `fastdrop.reference`, which has its names.
+"""Normal numbers from random bits (Box and Muller 1958), in float32 arithmetic of a fixed order.
 
-float32 arithmetic in a fixed order: NumPy rounds every operation as IEEE 754 says, so the
-compiled kernels, which do the same operations, have the same bits.
+NumPy rounds every operation as IEEE 754 says, so the kernels, which do the same operations, have the
+same bits.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from fastdrop import arguments, reference
-from fastdrop.noise import GaussianNoise, drawn_noise, noise_for_backward, noise_probability
-from fastdrop.stream import RNG
+from fastdrop.reference.generator import ars
 
 Words = NDArray[np.uint32]
 Floats = NDArray[np.float32]
@@ -77,43 +73,8 @@ def normals(seed: int, start: int, count: int) -> Floats:
     counters = np.empty(((last - first + 1) * GROUP // 4, 2), "<u8")
     counters[:, 0] = np.uint64(first * GROUP // 4) + np.arange(len(counters), dtype=np.uint64)
     counters[:, 1] = NORMALS
-    random = np.ascontiguousarray(reference.ars(counters.view(np.uint8), seed))
+    random = np.ascontiguousarray(ars(counters.view(np.uint8), seed))
     words = random.view("<u4").astype(np.uint32).reshape(-1, 2, GROUP // 2)
     r, (cosine, sine) = radius(words[:, 0].copy()), direction(words[:, 1].copy())
     pairs = np.stack([r * cosine, r * sine], axis=1)
     return pairs.ravel()[start - first * GROUP :][:count]
-
-
-def gaussian_dropout(
-    x: ArrayLike, keep_prob: float, *, rng: RNG = None, out: NDArray[Any] | None = None
-) -> tuple[NDArray[Any], GaussianNoise]:
-    """``y = x * (1 + sqrt((1 - keep_prob) / keep_prob) * normal)`` (Srivastava et al. 2014, section 10)."""
-    x = arguments.elements("x", x)
-    keep_prob = noise_probability(keep_prob)
-    y = arguments.result(out, x)
-    noise = drawn_noise(rng, x.shape, keep_prob)
-    _multiply(x, noise, y)
-    return y if out is None else out, noise
-
-
-def gaussian_dropout_backward(
-    dy: ArrayLike, noise: GaussianNoise, *, out: NDArray[Any] | None = None
-) -> NDArray[Any]:
-    """``dx = dy`` times the same noise, made again."""
-    dy = arguments.elements("dy", dy)
-    noise = noise_for_backward(noise, dy)
-    dx = arguments.result(out, dy)
-    _multiply(dy, noise, dx)
-    return dx if out is None else out
-
-
-def _multiply(x: NDArray[Any], noise: GaussianNoise, y: NDArray[Any]) -> None:
-    """Row by row, where the positions of rows do not follow each other."""
-    x = reference._apart(x, y)
-    values = x.ravel().astype(arguments.arithmetic(x.dtype))
-    factors = np.empty(x.size, np.float32)
-    for part, start in noise.runs():
-        normal = normals(noise.seed, start, part.stop - part.start)
-        factors[part] = np.float32(1) + np.float32(noise.scale) * normal
-    with np.errstate(all="ignore"):
-        y[...] = reference._rounded(values * factors, y.dtype).reshape(y.shape)

@@ -5,9 +5,9 @@ A kernel knows one stretch, or equally long ones at equal distances in the strea
 
 from libc.string cimport memcpy, memset
 
-from fastdrop.kernels.kernel cimport ALL_KEPT, BUILD_TAG, DRAWN, GAUSSIAN, NONE_KEPT, UNIT, ensure
+from fastdrop.kernels.sweep cimport ALL_KEPT, BUILD_TAG, DRAWN, GAUSSIAN, NONE_KEPT, UNIT, ensure
 
-include "kernels/bits.pxi"
+include "../kernels/bits.pxi"
 
 cdef enum:
     LONG_STRETCH = 512      # elements that are worth a run of the kernel
@@ -51,14 +51,14 @@ cdef list joined(tuple shape, tuple strides):
 
 
 cdef void run_range(
-    const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    if task.decision == DRAWN or task.decision == GAUSSIAN:
-        run_drawn(kernel, task, layout, first, last)
+    if sweep.decision == DRAWN or sweep.decision == GAUSSIAN:
+        run_drawn(kernel, sweep, layout, first, last)
     elif layout.length >= LONG_STRETCH:
-        run_long_stretches(kernel, task, layout, first, last)
+        run_long_stretches(kernel, sweep, layout, first, last)
     else:
-        run_short_stretches(kernel, task, layout, first, last)
+        run_short_stretches(kernel, sweep, layout, first, last)
 
 
 cdef uint64_t stretch_offset(const Layout* layout, ptrdiff_t number, int axes) noexcept nogil:
@@ -73,10 +73,10 @@ cdef uint64_t stretch_offset(const Layout* layout, ptrdiff_t number, int axes) n
 
 
 cdef void run_drawn(
-    const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     """As many stretches together as lie at equal distances in the stream: those along the last axis before them."""
-    cdef dropout_pass part = task[0]
+    cdef dropout_sweep part = sweep[0]
     cdef int axis = layout.axes - 1
     cdef ptrdiff_t size, number, end
     ensure(axis >= 0 and not layout.uniform, "a drawn layout has stretches, of decisions side by side")
@@ -87,24 +87,24 @@ cdef void run_drawn(
         number = first // size
         end = min((number + 1) * size, last)
         part.base = number * size
-        part.position = task.position + stretch_offset(layout, number, axis)
+        part.position = sweep.position + stretch_offset(layout, number, axis)
         kernel.run(&part, first, end)
         first = end
 
 
 cdef void run_long_stretches(
-    const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     """Stretch by stretch; one that is dropped as a whole is not read."""
-    cdef dropout_pass part = task[0]
+    cdef dropout_sweep part = sweep[0]
     cdef ptrdiff_t number, end
     cdef uint64_t bit
     while first < last:
         number = first // layout.length
         end = min((number + 1) * layout.length, last)
-        bit = task.saved_bit + stretch_offset(layout, number, layout.axes)
+        bit = sweep.saved_bit + stretch_offset(layout, number, layout.axes)
         if layout.uniform:
-            part.decision = ALL_KEPT if is_set(task.saved, bit) else NONE_KEPT
+            part.decision = ALL_KEPT if is_set(sweep.saved, bit) else NONE_KEPT
         else:
             part.saved_bit = bit - number * layout.length   # element 0 has it, if it were in this stretch
         kernel.run(&part, first, end)
@@ -112,23 +112,23 @@ cdef void run_long_stretches(
 
 
 cdef void run_short_stretches(
-    const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     """The decisions on a unit of elements are laid side by side, then applied."""
     cdef uint64_t bits[UNIT / 64]
-    cdef dropout_pass part = task[0]
+    cdef dropout_sweep part = sweep[0]
     cdef ptrdiff_t end
     part.saved = <const char*> bits
     while first < last:
         end = min(first + UNIT, last)
-        lay_side_by_side(bits, task, layout, first, end)
+        lay_side_by_side(bits, sweep, layout, first, end)
         part.saved_bit = -<uint64_t> first      # the bit of `first` is bit 0
         kernel.run(&part, first, end)
         first = end
 
 
 cdef void lay_side_by_side(
-    uint64_t* bits, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     """The decisions on at most UNIT elements, the first one's in bit 0."""
     cdef ptrdiff_t number, end, element = first
@@ -138,10 +138,10 @@ cdef void lay_side_by_side(
     while element < last:
         number = element // layout.length
         end = min((number + 1) * layout.length, last)
-        bit = task.saved_bit + stretch_offset(layout, number, layout.axes)
+        bit = sweep.saved_bit + stretch_offset(layout, number, layout.axes)
         if not layout.uniform:
             bit += element - number * layout.length
-        add_bits(bits, element - first, end - element, task.saved, bit, layout.uniform)
+        add_bits(bits, element - first, end - element, sweep.saved, bit, layout.uniform)
         element = end
 
 

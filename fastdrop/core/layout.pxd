@@ -3,7 +3,7 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
 
-from fastdrop.kernels.kernel cimport dropout_kernel, dropout_pass
+from fastdrop.kernels.sweep cimport dropout_kernel, dropout_sweep
 
 cdef enum:
     MAX_AXES = 64   # NumPy's own limit
@@ -29,5 +29,5 @@ cdef bint lay_out(Layout* layout, tuple shape, tuple strides) except -1
 # Elements first, ..., last - 1 of a pass whose decisions lie as `layout` says. Where they are drawn no stretch is
 # uniform, as elements that share a decision draw it once, into a mask.
 cdef void run_range(
-    const dropout_kernel* kernel, const dropout_pass* task, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+    const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil

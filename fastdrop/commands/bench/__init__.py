@@ -1,0 +1,5 @@
+"""The bench command, with the harness and the competitors that `benchmarks/` measures with too."""
+
+from fastdrop.commands.bench.command import add_arguments, run
+
+__all__ = ["add_arguments", "run"]
