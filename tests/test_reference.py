@@ -106,7 +106,7 @@ def test_the_extreme_uniforms(monkeypatch, keep_prob, byte, uniform):
     def plane(seed, blocks, j):
         return np.full((len(blocks), 16), byte, np.uint8)
 
-    monkeypatch.setattr(reference, "plane", plane)
+    monkeypatch.setattr(decisions, "plane", plane)
     assert set(decisions.kept(1, 3, 300, keep_prob)) == {uniform < int(keep_prob * 2**64)}
 
 
@@ -118,7 +118,7 @@ def test_the_threshold_is_exact(keep_prob):
 
 @pytest.mark.parametrize("keep_prob", [0.0, 1.0])
 def test_certainty_draws_nothing(monkeypatch, keep_prob):
-    monkeypatch.setattr(reference, "plane", lambda *_: pytest.fail("a bit was drawn"))
+    monkeypatch.setattr(decisions, "plane", lambda *_: pytest.fail("a bit was drawn"))
     assert reference.keep_mask(1000, keep_prob, rng=1).to_array().all() == (keep_prob == 1.0)
 
 
@@ -132,7 +132,7 @@ def test_no_plane_is_drawn_that_cannot_matter(monkeypatch, keep_prob, planes):
         drawn.append(j)
         return draw(seed, blocks, j)
 
-    monkeypatch.setattr(reference, "plane", plane)
+    monkeypatch.setattr(decisions, "plane", plane)
     decisions.kept(1, 0, 10_000, keep_prob)
     assert drawn == list(range(planes))
 
