@@ -157,7 +157,11 @@ def compiled_into(name: str) -> list[str]:
     """The files that a module is compiled from beside its own."""
     if name.removeprefix("kernels.") in KERNELS:
         return [*INCLUDED, f"{KERNEL_DIR}/sweep.pxd", CHECKS]
-    own = {"core.call": [f"{CORE}/arrays.pxi"], "core.layout": [f"{KERNEL_DIR}/bits.pxi"]}
+    own = {
+        "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "gate", "source")],
+        "core.dispatch": [f"{CORE}/columns.pxi"],
+        "core.layout": [f"{KERNEL_DIR}/bits.pxi"],
+    }
     return [*SHARED, *HEADERS, *own.get(name, [])]
 
 
