@@ -1,1 +1,1 @@
-"""How fast, beside everybody else: see README.md."""
+"""The benchmarks: README.md explains how they measure."""

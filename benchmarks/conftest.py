@@ -1,4 +1,4 @@
-"""Options of the suite, and what its JSON says of the machine."""
+"""The options of the suite, and what its JSON says about the machine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--full", action="store_const", dest="sizes", const=sizes.ALL,
                     help="every size from 64 to 64 Mi")  # fmt: skip
     group.addoption("--comparison-seconds", type=float, default=2.0, metavar="S",
-                    help="how long contenders alternate at each size (default: 2)")  # fmt: skip
-    group.addoption("--contenders", type=lambda text: tuple(text.split(",")), default=("",),
-                    metavar="fastdrop,copy,...", help="how their names begin (default: all)")  # fmt: skip
+                    help="how long the competitors alternate at each size (default: 2)")  # fmt: skip
+    group.addoption("--competitors", type=lambda text: tuple(text.split(",")), default=("",),
+                    metavar="fastdrop,copy,...", help="beginnings of their names (default: all)")  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,20 +30,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "own_sizes: does not follow --sizes")
+    config.addinivalue_line("markers", "own_sizes: ignores --sizes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:  # other libraries' warnings are not this suite's business
+    for item in items:  # warnings of other libraries do not matter here
         item.add_marker(pytest.mark.filterwarnings("ignore"))
-    wanted = config.getoption("contenders")
+    wanted = config.getoption("competitors")
     left_out = [item for item in items if name_of(item) and not name_of(item).startswith(wanted)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 
 
 def name_of(item: pytest.Item) -> str:
-    """The name of the contender that an item is about."""
+    """Return the name of the competitor that an item is about."""
     callspec = getattr(item, "callspec", None)
     return callspec.params["peer"].name if callspec and "peer" in callspec.params else ""
 

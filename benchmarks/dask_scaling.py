@@ -1,9 +1,10 @@
-"""ReLU and dropout of a Dask array: what a chunk costs, and what a second core brings.
+"""Time ReLU and dropout of a Dask array: the cost of a chunk, and the gain from a second core.
 
     python -m benchmarks.dask_scaling [--rounds N]
 
-By Dask's threads, into memory that is there; and by a cluster of processes, where every worker makes
-its input and keeps but a sum of the result, so that no array is shipped.
+The first table uses Dask's threads and writes to memory that was allocated before. The second uses a
+cluster of processes. There every worker creates its input and keeps only a sum of the result, so no
+array is sent.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ SIZE = 2**24  # elements of float32: 64 MiB
 THREADS_CHUNKS = (2**14, 2**16, 2**18, 2**20, 2**22)
 PROCESSES_CHUNKS = (2**16, 2**18, 2**20, 2**22)
 
-Maker = Callable[[int, int, bool], timing.Contender]  # chunk, workers, dropout or a copy
+# Makes a call from elements per chunk, workers, and whether it is dropout or a copy.
+Maker = Callable[[int, int, bool], timing.Contender]
 
 
 def work(x: da.Array, dropout: bool) -> da.Array:
-    """With dropout, or a copy, which is what the schedule alone costs."""
+    """Return `x` with dropout, or a copy of it, which shows what the scheduler alone costs."""
     return fdask.relu_dropout(x, 0.9, rng=0)[0] if dropout else x.map_blocks(np.copy)
 
 
@@ -67,8 +69,8 @@ def table(title: str, maker: Maker, chunks: Sequence[int], rounds: int) -> None:
         over_a_copy = result.ratio("one", "copy, one")
         spreads = (a_chunk, over_a_copy, gain, copy_gain)
         rows.append([sizes.label(chunk), str(SIZE // chunk), *map(str, spreads)])
-    columns = ["elements a chunk", "chunks", "us a chunk, one worker", "x a copy", "two workers", "a copy's"]
-    show_table(f"relu_dropout of 16 Mi float32 by {title}", columns, rows)
+    columns = ["elements", "chunks", "us per chunk, one worker", "x a copy", "gain from two", "gain of a copy"]
+    show_table(f"relu_dropout of 16 Mi float32 on {title}", columns, rows)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Every form of dropout, dtype and instruction set, beside a copy and beside PyTorch's own operator.
+"""Time every form of dropout, dtype and instruction set, with a copy and PyTorch's own operator.
 
     python -m benchmarks.forms [--markdown FILE] [--size N]
 """
@@ -26,15 +26,15 @@ try:
 except ImportError:
     torch = None  # type: ignore[assignment]
 
-ROW = 1024  # elements
+ROW = 1024  # elements per row
 KEEP_PROB = 0.9
 DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
-COLUMNS = ["form", "dtype", "ns an element, copy", "PyTorch / best", *cpu.available()]
+COLUMNS = ["form", "dtype", "ns per element, copy", "PyTorch / best", *cpu.available()]
 Calls = dict[str, Callable[[], Any]]
 
 
 def forms(dtype: np.dtype[Any], size: int) -> Calls:
-    """Our calls on warm arrays, with `out=`, a mask where there is one, and a stream."""
+    """Return our calls on warm arrays, with `out=`, a stream, and a mask if the form has one."""
     x, residual, dy = (sample(dtype, size, seed) for seed in range(3))
     y, bias, stream = aligned(dtype, x.shape), x[0].copy(), fd.Stream(1)
     mask = fd.relu_dropout(x, KEEP_PROB, rng=1)[1]
@@ -60,7 +60,7 @@ def forms(dtype: np.dtype[Any], size: int) -> Calls:
 
 
 def rivals(dtype: np.dtype[Any], size: int) -> Calls:
-    """PyTorch's own words for the same, in evaluation of no gradient, on one thread."""
+    """Return PyTorch's own calls for the same forms, without gradients, on one thread."""
     if torch is None:
         return {}
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def rivals(dtype: np.dtype[Any], size: int) -> Calls:
     x, residual = (torch.tensor(sample(np.dtype("float32"), size, seed)).to(kind) for seed in range(2))
     bias, rate = x[0].clone(), 1 - KEEP_PROB
     relu, drop = torch.nn.functional.relu, torch.nn.functional.dropout
-    channels = x[:, :, None, None].transpose(1, 2)  # a row as the elements of one channel
+    channels = x[:, :, None, None].transpose(1, 2)  # each row is one channel
     deviation = (rate / KEEP_PROB) ** 0.5
     calls: Calls = {
         "relu_dropout": lambda: drop(relu(x), rate, True),
@@ -99,7 +99,7 @@ def sample(dtype: np.dtype[Any], size: int, seed: int) -> Any:
 
 
 def aligned(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """An array that begins with a cache line, as those of PyTorch do."""
+    """Return an array that begins at a cache line, as PyTorch's arrays do."""
     count = int(np.prod(shape)) * dtype.itemsize
     buffer = np.zeros(count + 64, np.uint8)
     start = -buffer.ctypes.data % 64
@@ -107,7 +107,7 @@ def aligned(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
 
 
 def rows(size: int, rounds: int) -> list[list[str]]:
-    """A row for each form and dtype: times of all contenders from the same rounds."""
+    """Return a row per form and dtype. The times of a row come from the same rounds."""
     table = []
     fd.set_num_threads(1)
     with progress("timing forms", len(DTYPES)) as advance:
@@ -137,14 +137,14 @@ def rows(size: int, rounds: int) -> list[list[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.forms", description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=2**18, help="elements (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--size", type=int, default=2**18, help="number of elements (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds (default: %(default)s)")
     parser.add_argument("--markdown", type=Path, help="append the table to this file")
     arguments = parser.parse_args()
     lines = [COLUMNS, ["---"] * len(COLUMNS), *rows(arguments.size, arguments.rounds)]
     text = (
         f"{sizes.label(arguments.size)} elements, keep_prob {KEEP_PROB}, one thread, medians of "
-        f"{arguments.rounds} rounds; times in ns an element.\n{as_line(timing.machine('torch'))}\n\n"
+        f"{arguments.rounds} rounds; times in ns per element.\n{as_line(timing.machine('torch'))}\n\n"
         + "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     )
     print(text)

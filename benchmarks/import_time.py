@@ -1,8 +1,8 @@
-"""How long `import fastdrop` takes beyond `import numpy`: new interpreters, one of each in turn.
+"""Time how much longer `import fastdrop` takes than `import numpy`, in new interpreters by turns.
 
     python benchmarks/import_time.py [ROUNDS]
 
-Both the time that passes and that of the processor are shown, since the latter is less disturbed by others.
+It shows wall time and processor time, because other programs disturb processor time less.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ PROGRAMS = ("import numpy", "import numpy, fastdrop")
 
 
 def seconds(program: str) -> tuple[float, float]:
-    """Passed, and on the processor, for an interpreter that runs `program`."""
+    """Return the wall time and the processor time of an interpreter that runs `program`."""
     before, start = of_processor(), time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return time.perf_counter() - start, of_processor() - before
 
 
 def of_processor() -> float:
-    """What all interpreters so far have taken."""
+    """Return the processor time of all interpreters so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def main(rounds: int) -> None:
     pairs = [[seconds(program) for program in PROGRAMS] for _ in range(rounds)]
-    for kind, name in enumerate(("passed", "of processor")):
+    for kind, name in enumerate(("wall time", "processor time")):
         without, with_it = ([pair[program][kind] * 1e3 for pair in pairs] for program in (0, 1))
         more = statistics.median(b - a for a, b in zip(without, with_it))
         print(
-            f"ms {name}: {min(without):.1f} without, {min(with_it):.1f} with it (least of {rounds}); "
+            f"{name} in ms: {min(without):.1f} without, {min(with_it):.1f} with it (best of {rounds}); "
             f"difference {min(with_it) - min(without):.1f}, median of the differences {more:.1f}"
         )
 

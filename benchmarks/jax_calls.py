@@ -1,4 +1,4 @@
-"""ReLU and dropout under JAX's jit: `fastdrop.jax` beside JAX's own random bits.
+"""Time ReLU and dropout under JAX's jit, with `fastdrop.jax` and with JAX's own random bits.
 
     python -m benchmarks.jax_calls
 """
@@ -20,7 +20,7 @@ SIZES = (2**14, 2**18, 2**22)
 
 
 def plain(x: Any, key: Any) -> Any:
-    """As Flax writes it."""
+    """ReLU and dropout as Flax writes them."""
     kept = jax.random.bernoulli(key, KEEP_PROB, x.shape)
     return jnp.where(kept, jax.nn.relu(x) / KEEP_PROB, 0)
 
@@ -43,7 +43,7 @@ def main() -> None:
             result = timing.alternate(calls, rounds=15)
             times = [str(result.time(name) * (1e9 / size)) for name in calls]
             rows.append([what, sizes.label(size), *times, str(result.ratio("plain", "ours"))])
-    show_table("ns an element", ["what", "elements", "jax.random", "fastdrop.jax", "times as fast"], rows)
+    show_table("ns per element", ["what", "elements", "jax.random", "fastdrop.jax", "times as fast"], rows)
     print("; ".join(f"{name}: {value}" for name, value in timing.machine("jax").items()))
 
 

@@ -1,7 +1,7 @@
-"""Everybody who is timed: those of the command line, and the libraries that a suite has time for.
+"""The competitors that the suite times: those of the bench command, and more libraries.
 
-A peer is added by one class here: a method for each operation that its library offers, from a
-task to a call that returns what it computed.
+To add one, write one class here. It has a method for each operation that its library offers, which
+takes a task and returns a call. The call returns what it computed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from fastdrop.commands.bench.competitors import (
 
 
 class Numpy16Bit(BestNumpy):
-    """NumPy with 16 raw bits an element: faster, and the probability is off by up to 2**-16.
+    """NumPy with 16 raw bits per element. It is faster, and the probability is off by up to 2**-16.
 
-    In pieces that fit the first-level cache, because raw bits always come in a fresh array.
+    It works on parts that fit in the first-level cache, because raw bits always come in a new array.
     """
 
     name = "NumPy, 16-bit uniforms"
@@ -73,7 +73,7 @@ class Numpy16Bit(BestNumpy):
 
 
 class TorchCompiled(TorchEager):
-    """PyTorch: the same two lines through `torch.compile` (one compilation for all sizes)."""
+    """PyTorch: the same two lines with `torch.compile` (one compilation for all sizes)."""
 
     name = "PyTorch compiled"
 
@@ -88,7 +88,7 @@ class TorchCompiled(TorchEager):
         try:
             with torch.no_grad():
                 self.step()(torch.ones(8, 8).flatten(), 0.5)
-        except Exception as reason:  # whatever its compiler raises
+        except Exception as reason:  # the compiler may raise anything
             return f"torch.compile: {type(reason).__name__}"
         return ""
 
@@ -97,12 +97,12 @@ class TorchCompiled(TorchEager):
         import torch
         from torch._functorch import config
 
-        config.donated_buffer = False  # so that one forward can be followed by many backwards
+        config.donated_buffer = False  # one forward pass may be followed by many backward passes
         return torch.compile(super().step(), dynamic=True)
 
 
 class Jax(Peer):
-    """JAX under jit; the result takes the place of the one before (its buffer is donated)."""
+    """JAX under jit. Each result replaces the one before, whose buffer is donated."""
 
     needs = ("jax",)
 
@@ -181,7 +181,7 @@ class Jax(Peer):
 
 @cache
 def jax_on_one_core() -> None:
-    """Make JAX's threads while one core is allowed, so that there is one; and no queue between."""
+    """Make JAX use one thread, by creating its pool while it may use one core, and no queue."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -204,7 +204,7 @@ def one_core() -> Iterator[None]:
 
 
 class NumbaFused(Peer):
-    """Numba: one loop, with the generator that Numba's `np.random` is."""
+    """Numba: one loop, with the generator of Numba's own `np.random`."""
 
     name = "Numba fused"
     needs = ("numba",)
@@ -224,10 +224,10 @@ class NumbaFused(Peer):
 
 
 class NumbaSplitMix(NumbaFused):
-    """Numba: one loop, with SplitMix64 of the index written out, which LLVM vectorises.
+    """Numba: one loop that computes SplitMix64 of the index, which LLVM vectorises.
 
     SplitMix64 is Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-    OOPSLA 2014. Nobody writes dropout like this, but one could.
+    OOPSLA 2014. Nobody writes dropout like this, but it is possible.
     """
 
     name = "Numba, SplitMix64 by hand"
@@ -247,7 +247,7 @@ class NumbaSplitMix(NumbaFused):
 
 @cache
 def numba_loops() -> dict[str, Callable[..., Any]]:
-    """The loops, compiled at their first call."""
+    """Return the loops. Numba compiles each of them at its first call."""
     from numba import njit
 
     def forward(x, y, flags, keep_prob, scale):  # type: ignore[no-untyped-def]
@@ -285,7 +285,7 @@ def numba_loops() -> dict[str, Callable[..., Any]]:
 
 
 class Thinc(Peer):
-    """Thinc, the library below spaCy: the ReLU of its operations, and its Dropout layer."""
+    """Thinc, the library that spaCy is built on: the ReLU of its operations, and its Dropout layer."""
 
     name = "Thinc"
     needs = ("thinc.api",)
@@ -316,7 +316,7 @@ class Thinc(Peer):
 
 
 class CopyInThreads(Peer):
-    """A copy, each thread its share: what more threads can gain where memory is the limit."""
+    """A copy in which each thread has a part: it shows how much threads can gain if memory is the limit."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -334,12 +334,12 @@ class CopyInThreads(Peer):
 
 
 def ours() -> list[Peer]:
-    """This package, with every instruction set of this machine, best first."""
+    """Return this package with every instruction set of this machine, best first."""
     return [Fastdrop(isa) for isa in cpu.available()]
 
 
 def others() -> list[Peer]:
-    """Everybody else, installed or not."""
+    """Return all other competitors, installed or not."""
     return [
         Copy(), Maximum(), TextbookNumpy(), BestNumpy(), Numpy16Bit(), TorchEager(), TorchCompiled(),
         Jax("threefry2x32"), Jax("rbg"), NumbaFused(), NumbaSplitMix(), Thinc(),

@@ -1,7 +1,7 @@
 """How many planes of random bits a decision takes: in theory, and counted on the stream.
 
-An element is compared with the threshold bit by bit, and half of the undecided are decided by
-each plane; where the rest of the threshold is zero, all are. Elements that are decided together
+An element is compared with the threshold bit by bit. Each plane decides half of the undecided
+elements, and if the rest of the threshold is zero, all of them. Elements that are decided together
 need as many planes as the slowest of them.
 """
 
@@ -17,24 +17,24 @@ PLANES = 64
 
 
 def planes_that_matter(threshold: int) -> int:
-    """The place of the last one in the threshold: nobody is undecided after it."""
+    """Return the number of planes up to the last 1 of the threshold. No element is undecided after it."""
     return next((j for j in range(PLANES) if threshold << j & (2**64 - 1) == 0), PLANES)
 
 
 def expected(keep_prob: float, together: int) -> float:
-    """The expected planes of `together` elements: the sum of P(one is undecided) over planes."""
+    """Return the expected planes of `together` elements: the sum over planes of P(one is undecided)."""
     planes = np.arange(planes_that_matter(formulas.threshold(keep_prob)))
     return float(np.sum(1 - (1 - 0.5**planes) ** together))
 
 
 def counted(keep_prob: float, together: int, blocks: int = 256, seed: int = 1) -> float:
-    """The mean of the planes that each `together` of the first elements of a stream need."""
+    """Return the mean number of planes that groups of `together` elements of a stream need."""
     needed = planes_needed(formulas.threshold(keep_prob), blocks, seed)
     return float(needed.reshape(-1, together).max(axis=1).mean())
 
 
 def planes_needed(threshold: int, blocks: int, seed: int) -> NDArray[np.int64]:
-    """For each element: the planes until its uniform differs from the threshold."""
+    """Return, for each element, the planes until its uniform differs from the threshold."""
     counters = np.arange(blocks, dtype=np.uint64)
     last = planes_that_matter(threshold)
     needed = np.full(blocks * decisions.BLOCK, last)

@@ -1,4 +1,4 @@
-"""The plots of a run of the suite."""
+"""Draw the plots of a run of the suite."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
-    "svg.hashsalt": "fastdrop",  # the same drawing, the same file
+    "svg.hashsalt": "fastdrop",  # the same plot gives the same file
 }
-# Okabe and Ito's colours, which everybody can tell apart; the copy, a limit, is black.
+# These are the colours of Okabe and Ito, which everybody can tell apart. The copy, a limit, is black.
 COLOURS = {
     "copy": "#000000",
     "np.maximum": "#999999",
@@ -55,7 +55,7 @@ EXAMPLES = (0.5, 0.75, 0.8, 0.9, 0.99, 0.999, 1 - 2**-20)
 
 
 def draw(rows: list[Row], machine: dict[str, str], folder: Path) -> None:
-    """Every plot that the rows have data for, as SVG."""
+    """Draw every plot that the rows have data for, as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, tuple[str, Callable[[list[Row]], Figure]]] = {
         "time_an_element": ("peers", time_an_element),
@@ -85,7 +85,7 @@ def contenders(rows: list[Row]) -> list[str]:
 def line(
     axes: Axes, rows: list[Row], name: str, over: str, value: Callable[[Row], dict[str, float]], **style: Any
 ) -> None:
-    """The medians of one contender, and a band between the quartiles."""
+    """Draw the medians of one competitor, and a band between the quartiles."""
     points = sorted((row for row in rows if row["contender"] == name), key=lambda row: row[over])
     x = [row[over] for row in points]
     spreads = [value(row) for row in points]
@@ -116,7 +116,7 @@ def time_an_element(rows: list[Row]) -> Figure:
              linestyle="--" if name == "copy" else "-", zorder=3 if ours else 2)  # fmt: skip
     over_sizes(axes, rows)
     axes.set_yscale("log")
-    axes.set_ylabel("ns an element")
+    axes.set_ylabel("ns per element")
     axes.set_title("ReLU + dropout, forward: float32, keep_prob 0.9, one thread", loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     return figure
@@ -171,11 +171,11 @@ def gain(row: Row) -> dict[str, float]:
 
 
 def planes_an_element(rows: list[Row]) -> Figure:
-    """Theory and count need no clock; the time below them is that of the mask alone."""
+    """Plot planes per element, in theory and counted, and below them the time of the mask alone."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.5, 6.5), sharex=True)
     decimal, binary = 10 ** -np.linspace(0.31, 6, 50), 0.5 ** np.arange(1, 21)
     for together, colour in ((1, "#0072b2"), (128, "#d55e00")):
-        what = "an element alone" if together == 1 else f"{together} elements together"
+        what = "one element alone" if together == 1 else f"{together} elements together"
         for rates, style, where in ((decimal, "-", ""), (binary, ":", ", 1 - 2**-k")):
             above.plot(rates, [planes.expected(1 - rate, together) for rate in rates],
                        style, color=colour, label=f"theory, {what}{where}")  # fmt: skip
@@ -192,7 +192,7 @@ def planes_an_element(rows: list[Row]) -> Figure:
     below.set_xscale("log")
     below.invert_xaxis()
     below.set_yscale("log")
-    below.set_ylabel("ns an element, mask alone")
+    below.set_ylabel("ns per element, mask alone")
     below.set_xlabel("1 - keep_prob")
     below.legend(fontsize=8)
     return figure
@@ -208,6 +208,6 @@ def undecided_bits(rows: list[Row]) -> Figure:
     ticks = [1, 2, 4, 8, 16, 32, 53]
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.set_xlabel("bits of the threshold that can stay undecided")
-    axes.set_ylabel("ns an element, mask alone")
+    axes.set_ylabel("ns per element, mask alone")
     axes.legend(fontsize=9)
     return figure

@@ -1,9 +1,9 @@
-"""From the suite's JSON to tables in Markdown and to plots.
+"""Make Markdown tables and plots from the JSON of the suite.
 
     python -m benchmarks.report RESULTS.json [--plots DIR] [--into FILE.md] [--targets FILE.md]
 
-A table is written to standard output, or into a Markdown file, between the lines
-`<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`; NAME is machine, forward, backward,
+The tables go to standard output, or into a Markdown file, each between the lines
+`<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`. NAME is machine, forward, backward,
 predict, mask, float64, keep_prob, results, threads, steps, or targets.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import sizes
 
 Row = dict[str, Any]  # the extra_info of a benchmark
-STEPS = {  # an operation, and what of a pass it does
+STEPS = {  # an operation, and the parts of a pass that it does
     "predict": "read, multiply, write (predict)",
     "backward": "read, select by given bits, multiply, write (backward)",
     "mask": "draw the decisions (keep_mask)",
@@ -31,11 +31,11 @@ MARKED = r"(<!-- benchmarks:{0} -->\n).*?(<!-- /benchmarks:{0} -->)"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write what is asked for."""
+    """Write the tables and plots that the arguments ask for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("results", type=Path, help="what pytest --benchmark-json wrote")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
+    parser.add_argument("results", type=Path, help="the file that pytest --benchmark-json wrote")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots in this folder")
     parser.add_argument("--into", type=Path, action="append", default=[], metavar="FILE",
                         help="write the tables into this file; may be repeated")  # fmt: skip
     parser.add_argument("--targets", type=Path, metavar="FILE", help="the table of benchmarks.targets")
@@ -56,14 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(path: Path) -> tuple[dict[str, str], list[Row]]:
-    """The machine, and a row for each benchmark that was measured."""
+    """Return the machine, and a row for each benchmark that was measured."""
     record = json.loads(path.read_text())
     rows = [entry["extra_info"] for entry in record["benchmarks"] if "series" in entry["extra_info"]]
     return record["machine_info"]["fastdrop"], rows
 
 
 def filled(text: str, tables: dict[str, str]) -> str:
-    """`text` with each table between its markers."""
+    """Return `text` with each table between its markers."""
     for name, table in tables.items():
         pattern = re.compile(MARKED.format(re.escape(name)), re.DOTALL)
         text = pattern.sub(lambda found, table=table: f"{found[1]}\n{table.strip()}\n\n{found[2]}", text)
@@ -85,12 +85,12 @@ def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
 
 
 def steps(rows: list[Row]) -> str:
-    """What the parts of a pass cost, each in the run of its operation, with the copy of that run."""
+    """Return the table of what the parts of a pass cost, each with the copy of the same run."""
     some = [row for row in rows if row["series"] == "peers" and row["size"] == STEPS_SIZE]
     cells = {(row["contender"], row["operation"]): cell(row) for row in some}
     names = [name for name in dict.fromkeys(row["contender"] for row in some) if name.startswith("fastdrop")]
     return markdown([
-        ["ns an element (quartiles)", *names, "copy"],
+        ["ns per element (quartiles)", *names, "copy"],
         *([what, *(cells.get((name, operation), "") for name in [*names, "copy"])]
           for operation, what in STEPS.items()),
     ])  # fmt: skip
@@ -109,18 +109,18 @@ def by_size(rows: list[Row]) -> str:
 
 
 def pivot(rows: list[Row], over: str, label: Callable[[Any], str]) -> str:
-    """A line for each contender, a column for each value of `over`."""
+    """Return a table with a line per competitor and a column per value of `over`."""
     values = sorted({row[over] for row in rows})
     names = list(dict.fromkeys(row["contender"] for row in rows))
     cells = {(row["contender"], row[over]): cell(row) for row in rows}
     return markdown([
-        ["ns an element (quartiles)", *map(label, values)],
+        ["ns per element (quartiles)", *map(label, values)],
         *([name, *(cells.get((name, value), "") for value in values)] for name in names),
     ])  # fmt: skip
 
 
 def cell(row: Row) -> str:
-    """Time with its quartiles; and the ratio to the copy of the same run, where there is one."""
+    """Return the time with its quartiles, and the ratio to the copy of the same run if there is one."""
     time = row["ns_an_element"]
     text = f"{time['median']:.3g} ({time['low']:.3g}-{time['high']:.3g})"
     copy = row["ratios"].get("copy")

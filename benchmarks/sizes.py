@@ -1,4 +1,4 @@
-"""Numbers of elements, as people write them."""
+"""Numbers of elements as people write them, such as 16Ki."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ USUAL = (2**6, 2**10, 2**14, 2**18, 2**22, 2**24)
 
 
 def label(size: int) -> str:
-    """`"16Ki"` for 16,384."""
+    """Return `"16Ki"` for 16,384."""
     return next(f"{size // unit}{suffix}" for suffix, unit in SUFFIXES.items() if size % unit == 0)
 
 
 def parse(text: str) -> int:
-    """16,384 for `"16Ki"`."""
+    """Return 16,384 for `"16Ki"`."""
     suffix = text[-2:] if text[-2:] in SUFFIXES else ""
     number = text.removesuffix(suffix).strip()
     if not number.isdecimal() or int(number) == 0:

@@ -1,4 +1,4 @@
-"""The targets: how fast each call has to be beside a copy and beside others, and what is measured.
+"""The targets: how fast each call should be compared with a copy and with others, and how fast it is.
 
     python -m benchmarks.targets [--json FILE] [--markdown FILE] [--quick]
 """
@@ -20,7 +20,7 @@ from fastdrop.commands.bench import timing
 from fastdrop.commands.bench.competitors import Case, Fastdrop, Peer, Task, present
 from fastdrop.progress import progress
 
-SMALL, LARGE = (2**14, 2**18), 2**24  # in the caches; larger than most last-level caches
+SMALL, LARGE = (2**14, 2**18), 2**24  # these fit in the caches; this is larger than most last-level caches
 COPY, MAXIMUM = peers.Copy(), peers.Maximum()
 VECTOR = tuple(isa for isa in cpu.KERNELS if isa != "generic")
 AVX2 = ("avx2_vaes", "avx2")
@@ -28,7 +28,7 @@ AVX2 = ("avx2_vaes", "avx2")
 
 @dataclass(frozen=True)
 class Target:
-    """An upper limit for time / time of `beside`, or a lower one for its inverse."""
+    """An upper limit for the time relative to that of `beside`, or a lower limit for the inverse."""
 
     what: str
     operation: str
@@ -36,7 +36,7 @@ class Target:
     beside: Peer
     small: float
     large: float
-    faster: bool = False  # the limit is on how many times faster
+    faster: bool = False  # whether the limit is how many times faster the call is
     isas: tuple[str, ...] = VECTOR
 
 
@@ -57,8 +57,8 @@ RIVALS = (
     Target("forward", "forward", 0.9, peers.TorchEager(), 45, 35, faster=True, isas=BEST),
     Target("forward", "forward", 0.9, peers.TextbookNumpy(), 2, 2, faster=True, isas=("generic",)),
 )
-OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds a call of 64 elements
-TWO_THREADS = 1.85  # times one thread, at 1 Mi elements
+OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds per call on 64 elements
+TWO_THREADS = 1.85  # times as fast as one thread, at 1 Mi elements
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ COLUMNS = ["what", "kernel", "dtype", "elements", "target", "measured (quartiles
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure every target, and print the table; 0 even where one is missed: it is a report."""
+    """Measure every target, and print the table. Return 0 even if a target is missed: this is a report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
-    parser.add_argument("--quick", action="store_true", help="few rounds, no array above 16 Ki: a trial")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to this file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to this file")
+    parser.add_argument("--quick", action="store_true", help="try it out: few rounds, no array above 16 Ki")
     chosen = parser.parse_args(arguments)
     environment = timing.machine("torch")
     with progress("targets", 2 * len(cpu.available()) + 3) as tick:
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(quick: bool) -> Iterator[Verdict | None]:
-    """The verdicts; None after each part of the work."""
+    """Yield the verdicts, and None after each part of the work."""
     rounds = 5 if quick else 41
     lengths = SMALL[:1] if quick else (*SMALL, LARGE)
     for dtype in ("float32", "float64"):
@@ -128,7 +128,7 @@ def measured(quick: bool) -> Iterator[Verdict | None]:
 def verdicts_of(
     targets: tuple[Target, ...], isas: tuple[str, ...], dtype: str, lengths: tuple[int, ...], rounds: int
 ) -> Iterator[Verdict]:
-    """Every target on `isas` at each length: all that they name alternates in one run."""
+    """Measure every target on `isas` at each length. Everything they name alternates in one run."""
     pairs = [(target, isa) for target in targets for isa in isas if isa in target.isas]
     there, _ = present([target.beside for target, _ in pairs])
     pairs = [(target, isa) for target, isa in pairs if target.beside in there]
@@ -169,17 +169,17 @@ def verdict(
 
 
 def overheads(rounds: int) -> Iterator[Verdict]:
-    """Whole calls on 64 elements, with `out=` and a Stream."""
+    """Measure whole calls on 64 elements, with `out=` and a Stream."""
     for operation, limit in OVERHEAD.items():
         case = Case(operation, 64)
         for isa in cpu.available():
             time = timing.alternate({"": ready(Fastdrop(isa), Task(case))}, rounds=rounds).time("")
-            text = f"<= {limit * 1e6:g} us a call"
+            text = f"<= {limit * 1e6:g} us per call"
             yield Verdict(operation, isa, "float32", "64", text, time * 1e6, time.median <= limit)
 
 
 def two_threads(quick: bool, rounds: int) -> Iterator[Verdict]:
-    """What a second core brings, beside what it brings to a copy."""
+    """Measure the gain from a second core, and the gain of a copy."""
     isa = cpu.available()[0]
     teams: list[Peer] = [Fastdrop(isa, 1), Fastdrop(isa, 2), peers.CopyInThreads(1), peers.CopyInThreads(2)]
     for size in (2**20,) if quick else (2**20, LARGE):
@@ -199,8 +199,8 @@ def markdown(verdicts: list[Verdict], environment: dict[str, str]) -> str:
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     met = sum(verdict.met for verdict in verdicts)
     return (
-        f"{as_line(environment)}\n\nMade by `python -m benchmarks.targets`: "
-        f"{met} of {len(verdicts)} met.\n\n{table}\n"
+        f"{as_line(environment)}\n\n`python -m benchmarks.targets` made this table: "
+        f"{met} of {len(verdicts)} targets are met.\n\n{table}\n"
     )
 
 

@@ -1,7 +1,7 @@
-"""Every contender computes dropout rightly: what is timed is the same work.
+"""Every competitor computes dropout correctly, so the same work is timed.
 
-The rates are held to Hoeffding's inequality, which is exact at every number of elements: with
-the bound used here a right contender fails one run in a hundred million.
+The rates are checked with Hoeffding's inequality, which holds for every number of elements. With the
+bound used here, a correct competitor fails one run in a hundred million.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prepared(peer: Any, case: Case) -> tuple[Task, Any]:
 
 def assert_rate(share, count, probability):
     bound = math.sqrt(math.log(2 / FALSE_ALARM) / (2 * count))
-    # 16 bits: what the coarsest of the uniforms is off by
+    # The coarsest uniforms have 16 bits, which adds this error.
     assert abs(share - probability) <= bound + 2.0**-17
 
 

@@ -1,8 +1,8 @@
-"""The suite: every benchmark's own time, and in `extra_info` its ratios, taken side by side.
+"""The suite: the time of every benchmark, and its ratios to the others in `extra_info`.
 
-pytest-benchmark runs one contender after the other, so its times compare runs of one machine
-over the weeks. What compares contenders is `extra_info`: there all contenders of a group
-alternate in one run (see `fastdrop.commands.bench.timing`), and ratios are medians with quartiles.
+pytest-benchmark runs one competitor after the other, so its times are good for comparing runs on one
+machine over the weeks. To compare competitors, use `extra_info`: all competitors of a group alternate
+in one run there (see `fastdrop.commands.bench.timing`), and ratios are medians with quartiles.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ BEST = OURS[0]
 COPY = peers.Copy()
 EVERYBODY = (*OURS, *(COPY if peer.name == COPY.name else peer for peer in peers.others()))
 ROUNDS = 25
-OWN_ROUNDS = 5  # of pytest-benchmark, after the comparison
+OWN_ROUNDS = 5  # rounds of pytest-benchmark, after the comparison
 CORES = range(1, timing.usable_cores() + 1)
 
 own_sizes = pytest.mark.own_sizes
 
 
 class Measure:
-    """Benchmark one contender of a group, and store what the comparison of the group says."""
+    """Benchmark one competitor of a group, and store its part of the comparison of the group."""
 
     def __init__(self, benchmark: Any, seconds: float, wanted: tuple[str, ...]) -> None:
         self.benchmark = benchmark
@@ -63,7 +63,7 @@ class Measure:
 @pytest.fixture
 def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
     options = request.config.getoption
-    return Measure(benchmark, options("comparison_seconds"), options("contenders"))
+    return Measure(benchmark, options("comparison_seconds"), options("competitors"))
 
 
 @cache
@@ -86,7 +86,7 @@ def by_name(rivals: tuple[Peer, ...]) -> Callable[..., Any]:
     return pytest.mark.parametrize("peer", rivals, ids=lambda peer: peer.name)
 
 
-# --- against everybody, over sizes ------------------------------------------------------------
+# --- all competitors at all sizes -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_beside_everybody(measure: Measure, operation: str, size: int, peer: Pee
     measure("peers", Case(operation, size), peer, EVERYBODY)
 
 
-# --- what the cost depends on -----------------------------------------------------------------
+# --- what the time depends on -----------------------------------------------------------------
 
 
 @own_sizes
@@ -125,7 +125,7 @@ def test_keep_prob(measure: Measure, operation: str, keep_prob: float, peer: Pee
 @by_name(OURS)
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 53])
 def test_undecided_bits(measure: Measure, bits: int, peer: Peer) -> None:
-    """Thresholds near 0.9 with so many bits before their last one: a tie can last so long."""
+    """Time thresholds near 0.9 whose last 1 is bit number `bits`, because a tie can last that long."""
     keep_prob = (int(0.9 * 2**bits) | 1) / 2**bits
     measure.benchmark.extra_info["bits"] = bits
     measure("undecided bits", Case("mask", 2**18, keep_prob=keep_prob), peer, OURS)
@@ -161,7 +161,7 @@ def test_threads(measure: Measure, size: int, peer: Peer) -> None:
     measure("threads", Case(size=size), peer, TEAMS)
 
 
-# --- and that it was the real thing -----------------------------------------------------------
+# --- a check that the named kernel runs -------------------------------------------------------
 
 
 @own_sizes

@@ -1,4 +1,4 @@
-"""Dropout in Thinc: its own layers and masks beside those of `fastdrop.thinc`, and whole training steps.
+"""Time dropout in Thinc, with its own layers and masks and with `fastdrop.thinc`, and training steps.
 
     python -m benchmarks.thinc_calls
 """
@@ -21,7 +21,7 @@ SIZES = (2**14, 2**18, 2**22)
 
 
 def relu() -> Any:
-    """Thinc has a ReLU only behind a Linear."""
+    """Return a ReLU layer: Thinc has a ReLU only after a Linear."""
 
     def forward(model: Any, x: Any, is_train: bool) -> Any:
         y = model.ops.relu(x)
@@ -43,17 +43,17 @@ def masks(ops: Any, x: Any) -> timing.Contender:
 
 
 def contenders(x: Any) -> dict[str, tuple[timing.Contender, timing.Contender]]:
-    """Theirs and ours."""
+    """Return Thinc's call and ours for each operation."""
     theirs = api.chain(relu(), api.Dropout(RATE))
     return {
-        "Dropout, both ways": (both_ways(api.Dropout(RATE), x), both_ways(ft.Dropout(RATE), x)),
-        "ReLU and dropout, both ways": (both_ways(theirs, x), both_ways(ft.ReluDropout(RATE), x)),
+        "Dropout, forward and backward": (both_ways(api.Dropout(RATE), x), both_ways(ft.Dropout(RATE), x)),
+        "ReLU and dropout, forward and backward": (both_ways(theirs, x), both_ways(ft.ReluDropout(RATE), x)),
         "get_dropout_mask": (masks(api.NumpyOps(), x), masks(ft.FastdropOps(), x)),
     }
 
 
 def step(*hidden: Any) -> timing.Contender:
-    """A training step of a classifier: 512 inputs, batch 256."""
+    """Return a training step of a classifier with 512 inputs, for a batch of 256."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((256, 512), dtype=np.float32)
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 256)]
@@ -84,7 +84,7 @@ def main() -> None:
             result = timing.alternate({"theirs": theirs, "ours": ours}, rounds=15)
             times = [str(result.time(name) * (1e9 / size)) for name in ("theirs", "ours")]
             rows.append([what, sizes.label(size), *times, str(result.ratio("theirs", "ours"))])
-    show_table("ns an element", ["what", "elements", "Thinc", "fastdrop.thinc", "times as fast"], rows)
+    show_table("ns per element", ["what", "elements", "Thinc", "fastdrop.thinc", "times as fast"], rows)
     result = timing.alternate(steps(), rounds=25)
     rows = [
         [name, str(result.time(name) * 1e3), str(result.ratio(name, "no dropout"))] for name in result.names

@@ -1,4 +1,4 @@
-"""Dropout alone in PyTorch: its own, eager and compiled, beside `fastdrop.torch`, on one thread.
+"""Time dropout alone in PyTorch: its own, eager and compiled, and `fastdrop.torch`, on one thread.
 
     python -m benchmarks.torch_calls [--rounds N] [--cpu-time]
 """
@@ -49,7 +49,7 @@ def contender(form: Form, size: int, gradient: bool) -> timing.Contender:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_calls", description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a busy machine")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time, for a busy machine")
     arguments = parser.parse_args()
     if arguments.cpu_time:
         timing.SECONDS = time.process_time
@@ -67,7 +67,7 @@ def main() -> None:
                 direction = "forward and backward" if gradient else "forward"
                 rows.append([f"{what}, {direction}", sizes.label(size), *times, *ratios])
     columns = ["what", "elements", "eager", "compiled", "fastdrop.torch", "x eager", "x compiled"]
-    show_table("ns an element (quartiles), float32, and times as fast as PyTorch's", columns, rows)
+    show_table("ns per element (quartiles), float32, and how many times as fast as PyTorch's", columns, rows)
     print("; ".join(f"{name}: {value}" for name, value in timing.machine("torch").items()))
 
 

@@ -1,8 +1,8 @@
-"""Whole training steps in PyTorch, with its own dropout, with ours, and with none.
+"""Time whole training steps in PyTorch, with its own dropout, with ours, and with none.
 
     python -m benchmarks.torch_steps [--rounds N] [--mode eager|compiled|both] [--cpu-time]
 
-Compiled: by `torch.compile` with its default backend, which takes minutes before the first step.
+The mode `compiled` uses `torch.compile` with its default backend, which takes minutes before the first step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def step(model: nn.Module, x: torch.Tensor, context: Any = nullcontext) -> timin
 
 
 def saved_bytes(contender: timing.Contender) -> int:
-    """What the tensors take that a step saves for its backward pass, each memory once."""
+    """Return the bytes of the tensors that a step saves for its backward pass. Shared memory counts once."""
     sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_steps", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mode", choices=["eager", "compiled", "both"], default="eager")
-    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a busy machine")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time, for a busy machine")
     arguments = parser.parse_args()
     if arguments.cpu_time:
         timing.SECONDS = time.process_time
@@ -91,7 +91,7 @@ def main() -> None:
             memory = f"{saved_bytes(contender) / 2**20:.0f}"
             times = [str(result.time(name) * 1e3), str(ratio)]
             rows.append([f"{build.__name__}, {mode}", name, *times, share, memory])
-    columns = ["model", "dropout", "ms a step (quartiles)", "x no dropout", "share", "MiB saved"]
+    columns = ["model", "dropout", "ms per step (quartiles)", "x no dropout", "share", "MiB saved"]
     show_table("Training steps, float32, one thread", columns, rows)
     print("; ".join(f"{name}: {value}" for name, value in timing.machine("torch").items()))
 

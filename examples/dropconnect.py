@@ -1,8 +1,8 @@
 """DropConnect: dropout of the weights, in a network that reads handwritten digits.
 
-Wan et al. (2013) drop weights instead of units. On weights as on anything else it is
-`fastdrop.dropout`, and its gradient `fastdrop.dropout_backward`; the layer
-`fastdrop.layers.DropConnect` is the two around a matrix product. Run it:
+Wan et al. (2013) drop weights instead of units. The weights are dropped by `fastdrop.dropout`, and
+their gradient is `fastdrop.dropout_backward`. The layer `fastdrop.layers.DropConnect` puts these two
+around a matrix product. Run it:
 
     python examples/dropconnect.py
 """
@@ -64,7 +64,7 @@ def main() -> None:
     for layer in layers:
         layer.eval()
     accuracy = np.mean(logits(x_test)[1].argmax(axis=1) == labels_test)
-    print(f"accuracy on {len(x_test)} digits it has not seen: {100 * accuracy:.1f} %")
+    print(f"accuracy on {len(x_test)} digits that it has not seen: {100 * accuracy:.1f} %")
 
 
 if __name__ == "__main__":

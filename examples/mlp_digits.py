@@ -1,17 +1,17 @@
-"""A network with dropout that reads handwritten digits, in NumPy from the ground up.
+"""A network with dropout that reads handwritten digits, written from scratch in NumPy.
 
-The network is the one that dropout is taught with, and `fastdrop.layers.ReLUDropout` is all it
-takes from fastdrop:
+It is the network of the usual introductions to dropout. The only thing that it takes from fastdrop
+is `fastdrop.layers.ReLUDropout`:
 
     h1 = relu_dropout(x W1 + b1)
     h2 = relu_dropout(h1 W2 + b2)
     o  = h2 W3 + b3
 
-trained with the cross-entropy of softmax(o) by gradient descent with momentum. Run it:
+It is trained on the cross-entropy of softmax(o), by gradient descent with momentum. Run it:
 
     python examples/mlp_digits.py
 
-``python -m fastdrop demo`` trains the same network several ways and compares them.
+``python -m fastdrop demo`` trains the same network in several ways and compares them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOMENTUM = 0.9
 
 
 class Activation(Protocol):
-    """What the network asks of a ReLU with dropout: `ReLUDropout`, or another that acts like it."""
+    """What the network needs of a ReLU with dropout, such as `ReLUDropout`."""
 
     training: bool
 
@@ -49,7 +49,7 @@ class Activation(Protocol):
 
 
 class Network:
-    """Two hidden layers, each with its activation, and a softmax.
+    """A network of two hidden layers, each with its activation, and a softmax.
 
     `parameters` are W1, b1, W2, b2, W3, b3; the network trains them in place.
     """
@@ -60,7 +60,7 @@ class Network:
         self.velocities = [np.zeros_like(parameter) for parameter in parameters]
 
     def forward(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Both hidden layers, and the scores of the classes."""
+        """Return both hidden layers and the scores of the classes."""
         W1, b1, W2, b2, W3, b3 = self.parameters
         relu_dropout_1, relu_dropout_2 = self.activations
         h1 = relu_dropout_1(x @ W1 + b1)
@@ -68,7 +68,7 @@ class Network:
         return h1, h2, h2 @ W3 + b3
 
     def gradients(self, x: Floats, labels: Labels) -> list[Floats]:
-        """The gradient of the mean cross-entropy with respect to each parameter."""
+        """Return the gradient of the mean cross-entropy with respect to each parameter."""
         _, _, W2, _, W3, _ = self.parameters
         relu_dropout_1, relu_dropout_2 = self.activations
         h1, h2, scores = self.forward(x)
@@ -84,7 +84,7 @@ class Network:
         ]  # fmt: skip
 
     def train_step(self, x: Floats, labels: Labels) -> None:
-        """One step down the gradient on a batch."""
+        """Take one step of gradient descent on a batch."""
         gradients = self.gradients(x, labels)
         for parameter, velocity, gradient in zip(self.parameters, self.velocities, gradients):
             velocity *= MOMENTUM
@@ -92,23 +92,26 @@ class Network:
             parameter += velocity
 
     def probabilities(self, x: Floats) -> Floats:
-        """Each class's: of a sampled sub-network in training, of the whole network otherwise."""
+        """Return the probability of each class.
+
+        In training it is that of a sampled sub-network, otherwise that of the whole network.
+        """
         return softmax(self.forward(x)[-1])
 
     def set_training(self, training: bool) -> None:
-        """Whether the activations drop."""
+        """Turn dropout in the activations on or off."""
         for activation in self.activations:
             activation.training = training
 
 
 def softmax(scores: Floats) -> Floats:
-    """Along the last axis; the largest score is taken off first, so that exp does not overflow."""
+    """Compute the softmax along the last axis. Subtracting the largest score keeps exp from overflowing."""
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def initial_parameters(rng: np.random.Generator) -> list[Floats]:
-    """Weights of variance 2 / inputs, which suits ReLU (He et al. 2015), and zero biases."""
+    """Return weights of variance 2 / inputs, which suits ReLU (He et al. 2015), and zero biases."""
     sizes = (64, HIDDEN, HIDDEN, 10)
     parameters = []
     for inputs, outputs in pairwise(sizes):
@@ -118,7 +121,7 @@ def initial_parameters(rng: np.random.Generator) -> list[Floats]:
 
 
 class Digits(NamedTuple):
-    """Images of 8 x 8 pixels in [0, 1], and which digit each shows."""
+    """Images of 8 x 8 pixels in [0, 1], and the digit that each of them shows."""
 
     x: Floats
     labels: Labels
@@ -127,7 +130,7 @@ class Digits(NamedTuple):
 
 
 def digits() -> Digits:
-    """scikit-learn's 1,797 handwritten digits (UCI, Alpaydin and Kaynak 1998), a third for testing."""
+    """Load scikit-learn's 1,797 handwritten digits (UCI, Alpaydin and Kaynak 1998), a third for testing."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     x, x_test, y, y_test = train_test_split(
@@ -137,7 +140,7 @@ def digits() -> Digits:
 
 
 def batches(data: Digits, rng: np.random.Generator) -> Iterator[tuple[Floats, Labels]]:
-    """The training images once, in random order."""
+    """Go through the training images once, in random order."""
     order = rng.permutation(len(data.x))
     for first in range(0, len(order), BATCH):
         chosen = order[first : first + BATCH]
@@ -145,7 +148,7 @@ def batches(data: Digits, rng: np.random.Generator) -> Iterator[tuple[Floats, La
 
 
 def accuracy(network: Network, data: Digits) -> float:
-    """The share of test images that the whole network reads correctly."""
+    """Return the share of test images that the whole network reads correctly."""
     network.set_training(False)
     guesses = network.probabilities(data.x_test).argmax(axis=1)
     network.set_training(True)
@@ -153,7 +156,7 @@ def accuracy(network: Network, data: Digits) -> float:
 
 
 def main() -> None:
-    """Train with inverted dropout, and print the accuracy on the way."""
+    """Train with inverted dropout, and print the accuracy after every five epochs."""
     data, rng = digits(), np.random.default_rng(0)
     activations = [ReLUDropout(KEEP_PROB, rng=seed) for seed in (1, 2)]
     network = Network(initial_parameters(rng), activations)

@@ -1,7 +1,7 @@
-"""fastdrop's kernels inside a loop that Numba compiles: its C functions, taken from `__pyx_capi__`.
+"""Call fastdrop's kernels in a loop that Numba compiles, through the C functions in `__pyx_capi__`.
 
-Each row of a matrix is dropped from with a seed of its own, in compiled code, without the
-interpreter. Needs Numba (``pip install numba``).
+The loop applies ReLU and dropout to each row of a matrix, with a seed per row, in compiled code and
+without the interpreter. It needs Numba (``pip install numba``).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numba import njit
 import fastdrop as fd
 from fastdrop import capi
 
-FLOAT32 = 0  # of fastdrop.h
+FLOAT32 = 0  # FASTDROP_FLOAT32 in fastdrop.h
 POINTER, SIZE, DOUBLE = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double
 
 
 def function(name: str, *arguments: type) -> ctypes._CFuncPtr:
-    """A function of fastdrop's C interface, as capi.pxd declares it."""
+    """Return a function of fastdrop's C interface, as capi.pxd declares it."""
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = POINTER
@@ -29,7 +29,7 @@ def function(name: str, *arguments: type) -> ctypes._CFuncPtr:
     return ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(address)
 
 
-# dtype, relu, x, y, bits, size, keep_prob, scale, stream
+# The parameters are dtype, relu, x, y, bits, size, keep_prob, scale and stream.
 forward = function(
     "forward", ctypes.c_int, ctypes.c_int, POINTER, POINTER, POINTER, SIZE, DOUBLE, DOUBLE, POINTER
 )
@@ -37,8 +37,8 @@ forward = function(
 
 @njit
 def relu_dropout_rows(x, y, keep_prob):
-    """Row n of `y` is that of ``fd.relu_dropout(x[n], keep_prob, rng=n)``; 0 if all went well."""
-    stream = np.zeros(3, np.uint64)  # a fastdrop_stream: the seed's low and high word, the offset
+    """Write ``fd.relu_dropout(x[n], keep_prob, rng=n)`` to row n of `y`. Return 0 on success."""
+    stream = np.zeros(3, np.uint64)  # a fastdrop_stream: low and high word of the seed, offset
     status = 0
     for n in range(x.shape[0]):
         stream[0] = n
@@ -55,7 +55,7 @@ def main() -> None:
     assert relu_dropout_rows(x, y, 0.9) == 0
     for n in range(len(x)):
         assert np.array_equal(y[n], fd.relu_dropout(x[n], 0.9, rng=n)[0])
-    print(f"{len(x)} rows, each as the Python call makes it; {np.mean(y == 0):.1%} of them zero")
+    print(f"{len(x)} rows, each equal to that of the Python call; {np.mean(y == 0):.1%} of all elements zero")
 
 
 if __name__ == "__main__":

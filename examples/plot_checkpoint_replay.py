@@ -2,8 +2,9 @@
 Checkpoint and replay
 =====================
 
-A layer's activations need not be kept for the backward pass: they can be computed again, if the
-same elements are dropped again. And a training that was interrupted goes on as if it had not been.
+You need not keep the activations of a layer for the backward pass: you can compute them again, if
+you drop the same elements again. And a training run that was interrupted can continue as if it had
+not been.
 """
 
 import pickle
@@ -19,7 +20,7 @@ dy = np.ones_like(x)
 # %%
 # Replay
 # ------
-# The forward pass keeps 24 bytes, a seed and an offset, instead of a mask or an activation.
+# The forward pass keeps a seed and an offset, 24 bytes, instead of a mask or an activation.
 
 stream = fd.Stream(42)
 remembered = stream.seed, stream.offset
@@ -31,20 +32,20 @@ recomputed = fd.relu_dropout_backward(dy, mask_again)
 
 assert np.array_equal(y, y_again)
 assert np.array_equal(kept_for_backward, recomputed)
-print(f"activations {y.nbytes:,} bytes, mask {mask.nbytes:,} bytes, to replay 24 bytes")
+print(f"activations: {y.nbytes:,} bytes; mask: {mask.nbytes:,} bytes; replay: 24 bytes")
 
 # %%
 # Resume
 # ------
-# A logistic regression with dropout on its inputs, trained in one go, and with an interruption
-# in the middle that only the weights and the pickled stream survive.
+# A logistic regression with dropout on its inputs is trained twice: once without a break, and once
+# with an interruption in the middle. Only the weights and the pickled stream survive it.
 
 truth = np.random.default_rng(1).standard_normal(512)
 labels = (x @ truth > 0).astype(np.float32)
 
 
 def train(weights, stream, steps):
-    """Gradient descent; the loss at each step."""
+    """Run gradient descent, and return the loss at each step."""
     losses = []
     for _ in range(steps):
         h, _ = fd.dropout(x, 0.8, rng=stream)
@@ -66,7 +67,7 @@ assert first + second == in_one_go
 assert np.array_equal(weights, straight)
 
 fig, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-axes.plot(in_one_go, linewidth=5, alpha=0.3, label="in one go")
+axes.plot(in_one_go, linewidth=5, alpha=0.3, label="without a break")
 axes.plot(range(30), first, label="until the checkpoint")
 axes.plot(range(30, 60), second, label="from the checkpoint")
 axes.set(xlabel="step", ylabel="loss, with dropout")

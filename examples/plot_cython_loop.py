@@ -2,18 +2,18 @@
 A custom loop in Cython
 =======================
 
-A call from Python costs half a microsecond before it touches an element. Where a program goes through
-many short rows, the loop belongs below Python: ``cimport fastdrop`` gives it the kernels as plain C
-functions on pointers, which need no GIL.
+A call from Python takes half a microsecond before it touches an element. If your program has many
+short rows, write the loop in Cython: ``cimport fastdrop`` gives it the kernels as plain C functions
+on pointers, which do not need the GIL.
 
-The package ``examples/cython_package`` holds such a loop. What follows builds it as its users would,
-holds it to the Python call, and times both on rows of 8 to 2,048 elements.
+The package ``examples/cython_package`` has such a loop. This example builds it as a user would,
+compares it with the Python call, and times both on rows of 8 to 2,048 elements.
 """
 
 # %%
 # Build it
 # --------
-# The whole of it is ``rows.pyx``: check the shapes once, then one call of ``fastdrop.forward`` a row.
+# All of it is in ``rows.pyx``: it checks the shapes once, then calls ``fastdrop.forward`` once per row.
 
 import shutil
 import subprocess
@@ -39,8 +39,8 @@ print((package / "rows.pyx").read_text())
 # %%
 # The same bits
 # -------------
-# Row after row takes its decisions from the stream where the row before it ended, so the loop gives
-# what one call on the whole array gives, to the last bit.
+# Each row starts in the stream where the row before it ended. So the loop gives exactly what one call
+# on the whole array gives, bit for bit.
 
 x = np.random.default_rng(0).standard_normal((1000, 300), dtype=np.float32)
 y = np.empty_like(x)
@@ -52,7 +52,7 @@ assert np.array_equal(y, whole)
 # %%
 # What it saves
 # -------------
-# The median of several rounds, each over 2**18 elements: a Python call a row, and the loop.
+# The times are medians of several rounds over 2**18 elements, for a Python call per row and for the loop.
 
 
 def python_rows(x, y, stream):
@@ -65,7 +65,7 @@ def cython_rows(x, y, stream):
 
 
 def nanoseconds(loop, length):
-    """An element, in rows of `length`."""
+    """Return the time per element, for rows of `length` elements."""
     x = np.ones((2**18 // length, length), np.float32)
     y = np.empty_like(x)
     stream = fd.Stream(1)
@@ -82,12 +82,12 @@ python = [nanoseconds(python_rows, length) for length in lengths]
 cython = [nanoseconds(cython_rows, length) for length in lengths]
 
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-axes.loglog(lengths, python, "o-", label="a Python call a row")
+axes.loglog(lengths, python, "o-", label="a Python call per row")
 axes.loglog(lengths, cython, "o-", label="a loop in Cython")
-axes.set(xlabel="elements a row", ylabel="ns an element", title="ReLU + dropout, row by row")
+axes.set(xlabel="elements per row", ylabel="ns per element", title="ReLU + dropout, row by row")
 axes.set_xticks(lengths, [f"{length:,}" for length in lengths], minor=False)
 axes.legend(frameon=False)
 plt.show()
 
 for length, slow, fast in zip(lengths, python, cython):
-    print(f"{length:5,} elements a row: {slow:6.2f} ns an element from Python, {fast:5.2f} in the loop")
+    print(f"{length:5,} elements per row: {slow:6.2f} ns per element from Python, {fast:5.2f} in the loop")

@@ -3,7 +3,7 @@ Digits, with four variants of dropout
 =====================================
 
 The network of ``mlp_digits.py``, with 256 units in each hidden layer, learns handwritten digits
-from only 200 images: so few that it learns them by heart, which is what dropout is against.
+from only 200 images. These are so few that it learns them by heart, which dropout is meant to prevent.
 """
 
 import sys
@@ -19,9 +19,9 @@ import mlp_digits
 
 
 # %%
-# Three variants are the layer with other arguments. The fourth shares one draw among the images of
-# a batch, so that a step trains a single sub-network: the gradient is that of far fewer masks, and
-# so much noisier that these steps are too long for it unless more is kept.
+# Three variants are the layer with other arguments. The fourth shares one mask among the images of a
+# batch, so each step trains a single sub-network. Its gradient averages far fewer masks and is much
+# noisier: steps of this length work only if more elements are kept.
 class SharedDropout:
     """Inverted dropout behind a ReLU, with one mask for the whole batch."""
 
@@ -44,11 +44,11 @@ VARIANTS = {
     "no dropout": lambda rng: ReLUDropout(1.0, rng=rng),
     "vanilla": lambda rng: ReLUDropout(0.5, mode="vanilla", rng=rng),
     "inverted": lambda rng: ReLUDropout(0.5, rng=rng),
-    "inverted, one mask a batch": lambda rng: SharedDropout(0.8, rng),
+    "inverted, one mask per batch": lambda rng: SharedDropout(0.8, rng),
 }
 
 # %%
-# All begin with the same weights and see the same batches.
+# All variants begin with the same weights and see the same batches.
 data = mlp_digits.digits()
 data = data._replace(x=data.x[:200], labels=data.labels[:200])
 EPOCHS = 60
@@ -64,7 +64,7 @@ for name, layer in VARIANTS.items():
         for x, labels in mlp_digits.batches(data, rng):
             network.train_step(x, labels)
         curves[name].append(mlp_digits.accuracy(network, data))
-    print(f"{name:28} {curves[name][-1]:.1%} of the test images read correctly")
+    print(f"{name:30} {curves[name][-1]:.1%} of the test images read correctly")
 
 # %%
 fig, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
@@ -73,5 +73,5 @@ for name, accuracies in curves.items():
 axes.set(xlabel="epoch", ylabel="test accuracy", ylim=(0.5, 1))
 axes.legend()
 
-# One seed and 200 images say that every variant learns, not which is best.
+# One seed and 200 images show that every variant learns. They do not show which is best.
 assert min(accuracies[-1] for accuracies in curves.values()) > 0.6

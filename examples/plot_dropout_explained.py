@@ -2,8 +2,8 @@
 What dropout does to a number, and to a network
 ===============================================
 
-The two forms of dropout differ in when they pay for what is missing; an average over many
-sampled sub-networks comes near to the one network that is scaled.
+The two forms of dropout differ in when they make up for the dropped elements. The average of many
+sampled sub-networks is close to the prediction of the one scaled network.
 """
 
 import matplotlib.pyplot as plt
@@ -14,8 +14,8 @@ import fastdrop as fd
 # %%
 # Vanilla or inverted
 # -------------------
-# A neuron adds up 100 activations of one. Vanilla dropout lets its sum shrink to ``keep_prob`` of
-# what it was, and prediction has to shrink it too; inverted dropout scales while training.
+# A neuron sums 100 activations of 1. With vanilla dropout the sum shrinks to ``keep_prob`` times its
+# value, and prediction has to shrink it too. Inverted dropout scales during training instead.
 
 inputs = np.ones((20_000, 100), np.float32)
 fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -27,14 +27,14 @@ for mode in ("vanilla", "inverted"):
     (line,) = axes.plot(values, counts, "o-", markersize=3, label=f"{mode}: training")
     axes.axvline(predicted, color=line.get_color(), linestyle="--", label=f"{mode}: prediction")
     assert abs(sums.mean() - predicted) < 0.1
-axes.set(xlabel="sum of 100 activations of one, keep_prob 0.8", ylabel="samples")
+axes.set(xlabel="sum of 100 activations of 1, keep_prob 0.8", ylabel="samples")
 axes.legend()
 
 # %%
 # The ensemble
 # ------------
-# Every mask picks a sub-network. Here are the predictions of samples of a small random network
-# for one of three classes, their running mean, and the prediction of the whole network.
+# Every mask selects a sub-network. The plot shows what sampled sub-networks of a small random network
+# predict for one of three classes, the running mean, and the prediction of the whole network.
 
 rng = np.random.default_rng(3)
 hidden = rng.standard_normal(50)

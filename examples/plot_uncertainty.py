@@ -1,8 +1,8 @@
-"""How sure a network is, drawn against the distance from its data.
+"""Plot how sure a network is against the distance from its data.
 
-A small network learns a curve from points in two places, by gradient descent on the mean squared
-error, with dropout. Predicting with dropout left on gives a spread of answers (Gal and Ghahramani
-2016): narrow where there were data, wide between them and beyond. Run it:
+A small network with dropout learns a curve from points in two places, by gradient descent on the
+mean squared error. Predictions with dropout left on are spread out (Gal and Ghahramani 2016). The
+spread is narrow near the data, and wide between and beyond them. Run it:
 
     python examples/plot_uncertainty.py uncertainty.png
 """
@@ -33,7 +33,7 @@ def data(rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def initial_parameters(rng: np.random.Generator) -> list[Floats]:
-    """W1, b1, W2, b2, W3, b3."""
+    """Return W1, b1, W2, b2, W3, b3."""
     parameters = []
     for inputs, outputs in ((1, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 1)):
         parameters.append(rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)))
@@ -42,7 +42,7 @@ def initial_parameters(rng: np.random.Generator) -> list[Floats]:
 
 
 def forward(parameters: list[Floats], x: Floats, stream: fd.Stream) -> tuple[Floats, list[Any]]:
-    """The prediction of one thinned network, and what a backward pass needs."""
+    """Return the prediction of one thinned network, and what a backward pass needs."""
     w1, b1, w2, b2, w3, b3 = parameters
     h1, mask1 = fd.relu_dropout(x @ w1 + b1, KEEP_PROB, rng=stream)
     h2, mask2 = fd.relu_dropout(h1 @ w2 + b2, KEEP_PROB, rng=stream)
@@ -59,7 +59,7 @@ def gradients(parameters: list[Floats], saved: list[Any], dy: Floats) -> list[Fl
 
 
 def trained(x: Floats, y: Floats, rng: np.random.Generator) -> list[Floats]:
-    """Adam (Kingma and Ba 2015), with its authors' constants but the learning rate."""
+    """Train with Adam (Kingma and Ba 2015), with its authors' constants except the learning rate."""
     parameters, stream = initial_parameters(rng), fd.Stream(1)
     means = [np.zeros_like(p) for p in parameters]
     squares = [np.zeros_like(p) for p in parameters]
@@ -105,11 +105,11 @@ def main(path: str) -> None:
     draw(path, x, y, grid, mean, spread)
 
     distance = distance_from(grid, x)
-    print("standard deviation of the predictions, on average")
+    print("average standard deviation of the predictions")
     for least, most in ((0, 0.1), (0.1, 0.5), (0.5, 1), (1, 2), (2, 3)):
         within = (distance >= least) & (distance < most)
         print(f"    {least:3} to {most:3} from the data: {spread[within].mean():.3f}")
-    print(f"drawn in {path}")
+    print(f"plotted in {path}")
 
 
 if __name__ == "__main__":

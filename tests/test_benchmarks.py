@@ -47,7 +47,7 @@ def results(tmp_path_factory):
     """The JSON of a run of the suite, tiny."""
     path = tmp_path_factory.mktemp("suite") / "results.json"
     run_suite("benchmarks/test_speed.py", "--sizes", "64,1Ki", "--comparison-seconds", "0.01",
-              f"--benchmark-json={path}", "--contenders=fastdrop,copy,NumPy",
+              f"--benchmark-json={path}", "--competitors=fastdrop,copy,NumPy",
               "-k", "everybody or undecided or threads")  # fmt: skip
     return path
 

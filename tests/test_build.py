@@ -35,7 +35,7 @@ HOSTILE = (
     *("/usr/lib/crtfastmath.o", "-Wl,/usr/lib/crtfastmath.o", "-mlong-double-64"),
 )
 HARMLESS = (
-    *("gcc", "-O2", "-O3", "-g", "-fPIC", "-shared", "-march=native", "-mfpmath=sse", "-ffp-contract=off"),
+    *("gcc", "-O2", "-O3", "-g1", "-fPIC", "-shared", "-march=native", "-mfpmath=sse", "-ffp-contract=off"),
     *("-fno-fast-math", "-funsigned-char", "-fwrapv", "-flto", "-fsanitize=address", "-fno-math-errno"),
     *("-ffp-model=strict", "-Wl,-O1", "-DNDEBUG", "-fexcess-precision=standard", "-fno-short-enums"),
 )
@@ -89,7 +89,7 @@ def build_probe(script, tmp_path, monkeypatch):
     def build(**environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        extension = Extension("probe", ["probe.c"], extra_compile_args=script.OPTIMISE)
+        extension = Extension("probe", ["probe.c"], extra_compile_args=[*script.FAST, *script.ARITHMETIC])
         command = script.CheckedBuild(Distribution({"name": "probe", "ext_modules": [extension]}))
         command.inplace = True
         command.ensure_finalized()
@@ -101,7 +101,7 @@ def build_probe(script, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flag", HOSTILE)
 def test_a_flag_that_changes_results_is_removed(script, flag):
-    assert script.without_hostile(["cc", "-O2", flag, "-g"]) == (["cc", "-O2", "-g"], [flag])
+    assert script.without_hostile(["cc", "-O2", flag, "-g1"]) == (["cc", "-O2", "-g1"], [flag])
 
 
 def test_what_only_passes_a_flag_on_goes_with_it(script):

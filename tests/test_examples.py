@@ -84,4 +84,4 @@ def test_what_an_example_of_the_gallery_asserts_holds(path, tmp_path):
 
 def test_numba_calls_the_kernels():
     pytest.importorskip("numba", reason="Numba is an optional dependency")
-    assert "100 rows, each as the Python call makes it" in "\n".join(printed("numba_loop.py"))
+    assert "100 rows, each equal to that of the Python call" in "\n".join(printed("numba_loop.py"))

@@ -1,10 +1,10 @@
-"""A loop of one's own: ReLU and dropout row by row, without the GIL and without Python objects."""
+"""A loop in Cython: ReLU and dropout row by row, without the GIL and without Python objects."""
 
 cimport fastdrop
 
 
 def relu_dropout_rows(const float[:, ::1] x, float[:, ::1] y, double keep_prob, seed, offset=0):
-    """ReLU and dropout of each row of `x` into `y`; a row starts in the stream where the last ended."""
+    """Write ReLU and dropout of each row of `x` to `y`. A row starts in the stream where the last ended."""
     cdef fastdrop.fastdrop_stream stream
     cdef Py_ssize_t row
     cdef int status = fastdrop.OK

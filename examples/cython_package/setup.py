@@ -1,4 +1,4 @@
-"""A package of one's own whose Cython code calls fastdrop's kernels."""
+"""Build a package whose Cython code calls fastdrop's kernels."""
 
 from pathlib import Path
 
