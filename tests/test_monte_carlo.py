@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastdrop as fd
-from fastdrop import layers
+from fastdrop import layers, monte_carlo
 from support import assert_identical
 
 RNG = np.random.default_rng(0)
@@ -118,17 +119,13 @@ def test_without_dropout_there_is_no_uncertainty():
 
 
 def test_progress_is_counted(monkeypatch):
-    from contextlib import contextmanager
-
-    from fastdrop import commands
-
     shown = []
 
     @contextmanager
     def progress(description, total):
         yield lambda: shown.append((description, total))
 
-    monkeypatch.setattr(commands, "progress", progress)
+    monkeypatch.setattr(monte_carlo, "progress_bar", progress)
     fd.mc_predict(predict, X, 4, rng=1)
     assert shown == []
     fd.mc_predict(predict, X, 4, rng=1, progress=True)
