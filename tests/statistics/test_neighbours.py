@@ -9,7 +9,7 @@ import pytest
 
 import fastdrop as fd
 from coins import BLOCK, assert_independent, drawn
-from fastdrop.reference import ROUNDS, WEYL
+from fastdrop.reference.generator import ROUNDS, WEYL
 
 
 def test_seeds_that_differ_in_a_bit(seed: int, size: int) -> None:
