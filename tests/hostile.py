@@ -546,67 +546,6 @@ def lied(call: str, name: str, kind: type[np.ndarray], shape: tuple[int, ...], d
     return found
 
 
-# --- masks and noise that lie -----------------------------------------------------------------
-
-
-def lying_values(call: str) -> Iterator[Trial]:
-    """Make subclasses of Mask and GaussianNoise that report one value and hold another."""
-    answers = {
-        "shape": ((2000, 500), (20, 1), (), None, (20, 500, 1)),
-        "bits": (np.zeros(1, np.uint8), None, b""),
-        "size": (10**9, 0),
-        "keep_prob": (0.5, "a", None),
-        "mode": ("alpha", None),
-        "scale": (3.0, None, "a"),
-        "strides": ((0, 0), (2**62, 1), ()),
-        "seed": (-1, 2**200, None),
-        "offset": (2**64, -1, None),
-    }
-    for base in (fd.Mask, fd.GaussianNoise):
-        for attribute, lies in answers.items():
-            for lie in lies:
-                for shape in (SHAPE, (10, 10), (200, 500)):
-                    yield (
-                        f"{base.__name__} of shape {shape} that says {attribute} {str(lie)[:40]}",
-                        lambda base=base, attribute=attribute, lie=lie, shape=shape: lying_value(
-                            base, attribute, lie, shape
-                        ),
-                    )
-
-
-def lying_value(base: Any, attribute: str, lie: Any, shape: tuple[int, ...]) -> str | None:
-    kind = type("Liar", (base,), {attribute: property(lambda self: lie)})
-    dy, out = np.ones(SHAPE, np.float32), np.full(SHAPE, 7, np.float32)
-    try:
-        if base is fd.Mask:
-            honest = fd.keep_mask(shape, 0.7, rng=3)
-            value = kind(np.array(honest.bits), shape, 0.7)
-            calls = (fd.dropout_backward, fd.relu_dropout_backward, fd.dropout_add_backward)
-            expected = fd.reference.dropout_backward(dy, honest) if shape == SHAPE else None
-        else:
-            honest = fd.GaussianNoise(1, 5, shape, 0.7)
-            value = kind(1, 5, shape, 0.7)
-            calls = (fd.gaussian_dropout_backward,)
-            expected = fd.reference.gaussian_dropout_backward(dy, honest) if shape == SHAPE else None
-    except CLEAR:
-        return None  # a subclass may be refused
-    for call in calls:
-        try:
-            call(dy, value, out=out)
-        except CLEAR:
-            if not (out == 7).all():
-                return "out has changed although the call raised"
-            continue
-        except Exception as error:
-            return f"{type(error).__name__} is no clear error: {error}"
-        if expected is None:
-            return f"{call.__name__} gives a result for a shape that is another"
-        if out.tobytes() != expected.tobytes():
-            return f"{call.__name__} gives a result that is not the value's own"
-        out[...] = 7
-    return None
-
-
 # --- all of them ------------------------------------------------------------------------------
 
 CALLS = (
@@ -620,8 +559,6 @@ FAMILIES = {"changed": changed_arrays, "deeds": other_deeds, "finalizers": final
 
 
 def trials(family: str) -> Iterator[Trial]:
-    if family == "values":
-        return lying_values("")
     return (trial for call in CALLS for trial in FAMILIES[family](call))
 
 

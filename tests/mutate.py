@@ -42,7 +42,7 @@ UNTESTED = ("probe.pxi",)  # is itself for tests
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "checks")
 OWN_TESTS = pairs(  # of a file, before these
     "checks.py checks, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
-    "strided.pyx arrays, call.pyx gate, dispatch.pyx threads"
+    "strided.pyx arrays, gate.pxi reentrancy, columns.pxi variants, dispatch.pyx threads"
 )
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests

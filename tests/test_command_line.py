@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import sys
@@ -247,10 +246,3 @@ def test_demo_fails_where_the_weights_differ(short_demo, monkeypatch):
     code, result = short_demo()
     assert code == FAILED
     assert result["differing_seeds"] == {"inverted": [0, 1], "vanilla": [0, 1]}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_a_module_of_two_functions(command):
-    module = importlib.import_module(f"fastdrop.commands.{command}")
-    assert callable(module.add_arguments)
-    assert callable(module.run)

@@ -8,7 +8,6 @@ pair of choices occurs. The results of the reference are computed once for all k
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -125,11 +124,6 @@ def test_every_pair_of_choices_meets():
         met = {(case[i], case[j]) for case in CASES}
         missing = set(itertools.product(first, second)) - met
         assert not missing, f"{sorted(map(str, missing))} in columns {i} and {j}"
-
-
-def test_the_active_kernel_is_the_one_named(isa):
-    assert importlib.import_module(f"fastdrop.kernels.{isa}").__name__.endswith(f".{isa}")
-    assert fd.cpu.active() == isa
 
 
 def test_every_length(isa):

@@ -29,20 +29,6 @@ def test_there_and_back(shape):
     assert mask == fd.Mask(mask.bits, shape, 0.25, "vanilla")
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_masks_that_calls_return(library, shape):
-    x = np.random.default_rng(2).standard_normal(shape)
-    for mask in (
-        library.relu_dropout(x, 0.5, rng=1)[1],
-        library.dropout(x, 0.5, rng=1)[1],
-        library.keep_mask(shape, 0.5, rng=1),
-    ):
-        assert mask.shape == shape
-        assert mask.nbytes == (mask.size + 7) // 8
-        assert np.array_equal(mask.bits, np.packbits(mask.to_array(), axis=None, bitorder="little"))
-        assert (mask.keep_prob, mask.mode) == (0.5, "inverted")
-
-
 def test_the_bit_folds_the_relu_in(library):
     x = np.array([1.0, -1.0, 0.0, -0.0, np.nan, np.inf, -np.inf, 5e-324] * 100)
     kept = library.dropout(x, 0.7, rng=3)[1].to_array()

@@ -15,11 +15,6 @@ from fastdrop import formulas, reference
 from fastdrop.reference import arrays, decisions, generator
 from support import DATA, GOLDEN_STREAMS, known_answers, plain_package, printed_by
 
-CALLS = [
-    *("relu_dropout", "relu_dropout_backward", "relu_dropout_predict"),
-    *("dropout", "dropout_backward", "dropout_predict", "keep_mask"),
-]
-
 
 def ars(counter: int, seed: int, rounds: int = generator.ROUNDS) -> int:
     counters = np.frombuffer(counter.to_bytes(16, "little"), np.uint8).reshape(1, 16)
@@ -121,7 +116,7 @@ def test_no_plane_is_drawn_that_cannot_matter(monkeypatch, keep_prob, planes):
 # --- as a module ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", reference.__all__)
 def test_signatures_are_those_of_the_compiled_calls(name):
     def described(module):
         parameters = inspect.signature(getattr(module, name)).parameters.values()
