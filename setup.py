@@ -210,7 +210,10 @@ extensions = [
     extension("functional"),
     extension("capi"),
     extension("core.dispatch", [*QUICK, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
-    *(extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE) for isa, flags in KERNELS.items()),
+    *(
+        extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)
+        for isa, flags in KERNELS.items()
+    ),
 ]
 
 setup(

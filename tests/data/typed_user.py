@@ -31,7 +31,8 @@ def calls() -> None:
     assert_type(fd.relu_dropout_backward(y, y, keep_prob=0.9, mode="inverted"), NDArray[Any])
     assert_type(fd.relu_dropout_predict(x, 0.9, bias=bias), NDArray[Any])
     assert_type(fd.dropout(x, keep_prob=0.9, broadcast_dims=(0, 1)), tuple[NDArray[Any], fd.Mask])
-    assert_type(fd.dropout_backward(x, fd.dropout(x, 0.9)[1], bias_grad=True), tuple[NDArray[Any], NDArray[Any]])
+    both = fd.dropout_backward(x, fd.dropout(x, 0.9)[1], bias_grad=True)
+    assert_type(both, tuple[NDArray[Any], NDArray[Any]])
     assert_type(fd.dropout_predict(x, 0.9), NDArray[Any])
 
 
