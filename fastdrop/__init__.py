@@ -1,10 +1,10 @@
 """fastdrop: dropout on the CPU at the speed of a copy.
 
-Fused ReLU, dropout and scaling in one pass over an array, with an exact keep probability, a mask
-of one bit an element or none, and the same result on every machine and thread count.
+ReLU, dropout and scaling take one pass over an array. The keep probability is exact, the mask has one
+bit per element, and the result does not depend on the machine or the number of threads.
 """
 
-from fastdrop import layers, reference
+from fastdrop import cpu, layers, reference  # cpu chooses the kernel  # noqa: F401
 from fastdrop.capi import get_include
 from fastdrop.functional import (
     alpha_dropout,
@@ -27,7 +27,7 @@ from fastdrop.monte_carlo import MonteCarlo, mc_predict
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import Stream, Tile
 from fastdrop.threads import get_num_threads, set_num_threads
-from fastdrop.values import _restored  # noqa: F401  (what pickles name)
+from fastdrop.values import _restored  # noqa: F401  (pickles name it)
 
 __version__ = "0.1.0"
 

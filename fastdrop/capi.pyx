@@ -16,7 +16,6 @@ from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_defa
 from fastdrop.kernels cimport sweep as kernel
 from fastdrop.kernels.sweep cimport BUILD_TAG, dropout_sweep
 
-from fastdrop import cpu  # no-cython-lint  (it chooses the kernel)
 from fastdrop.core.dispatch import same_build
 
 same_build(BUILD_TAG, __name__)
@@ -116,7 +115,7 @@ cdef int backward_from(
 
 
 cdef int begin(dropout_sweep* sweep, int dtype, ptrdiff_t size, double scale) noexcept nogil:
-    """A pass that neither reads nor writes anything yet."""
+    """Begin a sweep that so far reads and writes nothing."""
     cdef int kind
     if dtype == FLOAT32:
         kind = kernel.FLOAT32
@@ -139,7 +138,7 @@ cdef int begin(dropout_sweep* sweep, int dtype, ptrdiff_t size, double scale) no
 cdef int draw(
     dropout_sweep* sweep, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil:
-    """Decisions from the stream."""
+    """Let the sweep draw its decisions from the stream."""
     sweep.decision = kernel.decision_for(keep_prob, &sweep.threshold)
     if sweep.decision < 0:
         return BAD_KEEP_PROB
@@ -163,7 +162,7 @@ cdef int apply(dropout_sweep* sweep, const void* x, void* y, ptrdiff_t size) noe
 
 
 cdef void run(dropout_sweep* sweep, ptrdiff_t size) noexcept nogil:
-    """The whole pass, which no signal interrupts."""
+    """Run the whole sweep, which no signal interrupts."""
     cdef Plan plan
     cdef ptrdiff_t done = 0
     cdef float_mode mode = enter_default_mode()
@@ -171,8 +170,8 @@ cdef void run(dropout_sweep* sweep, ptrdiff_t size) noexcept nogil:
     plan.sweep = sweep
     plan.size = size
     plan.threads = dispatch.threads_for(size)
-    if not dispatch.run_short(&plan):
-        dispatch.begin(&plan)
+    if not dispatch.run_whole(&plan):
+        dispatch.choose_stores(&plan)
         while done < size:
             done = dispatch.run_slice(&plan, done)
     leave_default_mode(mode)

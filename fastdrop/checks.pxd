@@ -2,3 +2,8 @@
 
 cpdef keep_probability(value)
 cpdef dropout_mode(value)
+cpdef integer(name, value)
+cpdef seed(name, value)
+cpdef position(value)
+cpdef children(value)
+cpdef prefix(value)

@@ -312,6 +312,6 @@ def prefix(value: Any) -> tuple[int, ...]:
     if type(value) is tuple and not value:  # the usual case
         return ()
     words = integers("prefix", value)
-    if len(words) % 2 or not all(0 <= word < 2**32 for word in words):
+    if len(words) % 2 or (words and not 0 <= min(words) <= max(words) < 2**32):
         raise ValueError(f"prefix must be pairs of words of 32 bits, got {value!r}")
     return words

@@ -2,6 +2,9 @@
 # is `reserve` as a C call that no subclass replaces. `_made` says whether the fields have their values,
 # `_known` raises where they have not.
 
+from fastdrop cimport checks
+
+
 cdef class Stream:
     cdef object _seed, _offset, _children, _prefix
     cpdef reserve(self, count)

@@ -39,10 +39,10 @@ BEST = cpu.available()[0]
 FILES = ("*.pyx", "*.pxi", "checks.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # What finds most comes first.
-TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "arguments")
+TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "checks")
 OWN_TESTS = pairs(  # of a file, before these
-    "checks.py arguments, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
-    "strided.pyx arrays, engine.pyx gate, dispatch.pyx threads"
+    "checks.py checks, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
+    "strided.pyx arrays, call.pyx gate, dispatch.pyx threads"
 )
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests

@@ -13,7 +13,8 @@ import pytest
 import fastdrop as fd
 from fastdrop import cpu
 from fastdrop.__main__ import COMMANDS, EXAMPLES, main, parser_for
-from fastdrop.commands import DONE, FAILED, MISUSED, bench, check, demo
+from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
+from fastdrop.commands.bench import command as bench
 from support import environment, output_of
 
 
@@ -205,7 +206,7 @@ def test_bench_measures_and_draws(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra bench")
     monkeypatch.setattr(bench, "SIZES", {"64": 64, "1 Ki": 1024})
     monkeypatch.setattr(bench.timing, "STRETCH", 1e-5)  # what is measured does not matter here
-    monkeypatch.setattr(bench.contenders, "present", lambda peers: (peers[:2], []))  # fastdrop and the copy
+    monkeypatch.setattr(bench.competitors, "present", lambda peers: (peers[:2], []))  # fastdrop and the copy
     path = tmp_path / "plot.svg"
     assert main(["bench", "--seconds", "0.1", "--plot", str(path), "--json"]) == DONE
     result = json.loads(capsys.readouterr().out)

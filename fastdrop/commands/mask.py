@@ -16,12 +16,12 @@ from fastdrop.commands import (
     MISUSED,
     PICTURES,
     add_json_argument,
-    on_terminal,
     show_json,
     writable,
 )
 from fastdrop.functional import keep_mask
 from fastdrop.mask import Mask
+from fastdrop.progress import on_terminal
 from fastdrop.stream import Stream
 
 KEPT, DROPPED = "#", "."

@@ -1,10 +1,10 @@
-# What an array is to a kernel, by its C fields alone: its element type, whether it is plain, where it lies.
+# What an array is to a kernel, by its C fields alone: its element type, its memory, and whether it is plain.
 
 cdef extern from "numpy/arrayobject.h":
     enum:
-        NPY_USERDEF     # the first number that is not NumPy's own
+        NPY_USERDEF     # the first type number that is not NumPy's own
 
-cdef int bfloat16_type = -1     # its number in NumPy, once it has been seen
+cdef int bfloat16_type = -1     # NumPy's type number of bfloat16; -1 before one has been seen
 
 
 cdef inline int element_type(cnp.ndarray array) noexcept:
@@ -27,7 +27,7 @@ cdef int user_element_type(cnp.ndarray array, int number) noexcept:
 
 
 cdef inline bint is_plain(cnp.ndarray array) noexcept:
-    """Whether the kernel can take an array as it is."""
+    """Whether a kernel takes this array as it is."""
     return (
         type(array) is cnp.ndarray
         and element_type(array) >= 0
@@ -37,7 +37,7 @@ cdef inline bint is_plain(cnp.ndarray array) noexcept:
 
 
 cdef inline bint all_plain(cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual) noexcept:
-    """Whether the kernel can take a call's arrays, of which the last two may be missing, as they are."""
+    """Whether a kernel takes all the arrays of a call as they are; the last two may be None."""
     return (
         is_plain(x)
         and is_plain(y)
@@ -47,7 +47,7 @@ cdef inline bint all_plain(cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.
 
 
 cdef inline bint conflicts(cnp.ndarray array, cnp.ndarray y) noexcept:
-    """Whether writing `y`, element by element, may change what is yet to be read of an array."""
+    """Whether writing `y` element by element may change what is still to be read of an array."""
     cdef uintptr_t low = 0, high = 0, y_low = 0, y_high = 0
     if array is None:
         return False
@@ -57,7 +57,7 @@ cdef inline bint conflicts(cnp.ndarray array, cnp.ndarray y) noexcept:
 
 
 cdef inline void find_extent(cnp.ndarray array, uintptr_t* low, uintptr_t* high) noexcept:
-    """The first byte of an array's elements, and the one after the last."""
+    """Find the first byte of the elements, and the byte after the last."""
     cdef int axis
     cdef ptrdiff_t reach
     low[0] = high[0] = <uintptr_t> cnp.PyArray_BYTES(array)
@@ -74,7 +74,7 @@ cdef inline void find_extent(cnp.ndarray array, uintptr_t* low, uintptr_t* high)
 
 
 cdef inline bint same_place(cnp.ndarray array, cnp.ndarray y) noexcept:
-    """Whether each element of an array lies where the element of `y` with its index does."""
+    """Whether each element of an array lies where the element of `y` with the same index lies."""
     cdef int axis, ndim = cnp.PyArray_NDIM(y)
     if cnp.PyArray_BYTES(array) != cnp.PyArray_BYTES(y) or cnp.PyArray_NDIM(array) != ndim:
         return False
@@ -87,7 +87,7 @@ cdef inline bint same_place(cnp.ndarray array, cnp.ndarray y) noexcept:
 
 
 cdef bint overlaps_itself(cnp.ndarray array) noexcept:
-    """Whether two elements may share memory: some axis steps within the reach of shorter steps."""
+    """Whether two elements may share memory: some axis steps within the reach of the shorter steps."""
     cdef cnp.npy_intp stride[MAX_AXES]
     cdef cnp.npy_intp length[MAX_AXES]
     cdef cnp.npy_intp step, reach = cnp.PyArray_ITEMSIZE(array)

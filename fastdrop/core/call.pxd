@@ -1,4 +1,4 @@
-# What the modules of public calls are made of.
+# The common part of the public calls; functional.py documents them.
 
 from fastdrop.mask cimport Mask
 

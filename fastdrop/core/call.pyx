@@ -1,13 +1,15 @@
-"""From a call to a kernel, in an order that no call departs from: prepare, gate, compute.
+"""From the arguments of a call to a sweep of the kernel, in one order for all calls: prepare, gate, compute.
 
-Prepare: whatever can run Python code, raise or allocate. Arguments become arrays, numbers and a source of positions;
-results, bits, sums and room for pieces are allocated; what overlaps the result is copied.
-Gate: `seal` reads the C fields of every array that a kernel will touch, once, compares them with each other and with
-what was prepared, and points the pass at them. Python code that ran meanwhile may have changed an array: that is an
-error here. Then positions are reserved.
-Compute: nothing fails and no Python runs, but for signals between two slices, after which the seal is compared again.
+Prepare does everything that can run Python code, raise or allocate. Arguments become arrays, numbers and a source of
+positions; results, bits, sums and room for pieces are allocated; inputs that overlap the result are copied.
 
-What a call accepts and says is in checks.py. All of it runs in the default floating-point mode.
+The gate (gate.pxi) measures every array that the kernel will touch, once, and points the sweep at them. Python code
+that ran in between may have changed an array, which is an error here. Then the stream advances.
+
+Compute cannot fail and runs no Python code, except signal handlers between two slices, after which the gate compares
+again.
+
+The floating-point mode is the default one from beginning to end. checks.py says what a call accepts.
 """
 
 import numpy as np
@@ -25,53 +27,47 @@ from fastdrop cimport checks, formulas
 from fastdrop.core cimport dispatch
 from fastdrop.core.dispatch cimport Columns, Plan
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
+from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
 from fastdrop.kernels.sweep cimport (
     ALL_KEPT, BFLOAT16, BUILD_TAG, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
     decision_for, dropout_sweep,
 )
-from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
 from fastdrop.mask cimport Mask
 from fastdrop.stream cimport Stream, StreamRows
-from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
 
-from fastdrop import checks, cpu, formulas  # no-cython-lint  (cpu chooses the kernel)
+from fastdrop import checks, formulas
 from fastdrop.core.dispatch import same_build
-from fastdrop.mask import saved_for_backward
 from fastdrop.formulas import POSITIONS
+from fastdrop.mask import saved_for_backward
 from fastdrop.noise import GaussianNoise, noise_for_backward
 from fastdrop.stream import as_source
 
 same_build(BUILD_TAG, __name__)
 cnp.import_array()
 
-include "arrays.pxi"
-
 cdef enum:
-    BIAS_ROOM = 16      # elements that a kernel may read past a bias's period
+    BIAS_ROOM = 16      # elements that a kernel may read past the period of a bias
 
 cdef struct Call:
+    # What the kernel computes.
     dropout_sweep sweep
-    Plan plan             # its pointers are to the other members
+    # How it is computed. The pointers of a plan are to the other members.
+    Plan plan
     Layout layout
     Columns columns
     Strided strided
-    int axes                # of the arrays, as measured when the call began; the gate measures again
+    # The shape of the arrays, as measured when the call began. The gate compares.
+    int axes
     cnp.npy_intp lengths[MAX_AXES]
-    cnp.npy_intp bias_length    # -1 without a bias
-    int bias_type               # its element type
+    # The length of the bias in elements, -1 where there is none; and its element type.
+    cnp.npy_intp bias_length
+    int bias_type
 
 
-@cython.final
-@cython.no_gc       # what it holds never refers back to it
-@cython.freelist(8)
-cdef class Source:
-    """Where a call's decisions come from: how many positions of a stream it reserves, and where in them it draws."""
-    cdef Stream stream      # None: nothing is reserved, as a Tile says where it lies
-    cdef object count       # of positions
-    cdef object key         # the seed
-    cdef uint64_t seed[2]   # low, high
-    cdef uint64_t start     # after the first of the positions
-    cdef tuple strides      # of decisions; None: side by side
+include "arrays.pxi"
+include "source.pxi"
+include "gate.pxi"
 
 
 # --- the calls --------------------------------------------------------------------------------
@@ -82,7 +78,8 @@ cdef forward(
 ):
     cdef Call call, draws
     cdef cnp.ndarray x, y, residual = None
-    cdef Mask mask = None, decisions = None
+    cdef Mask written = None    # the mask that the sweep over x writes, one bit per element
+    cdef Mask decisions = None  # shared decisions, which a sweep of their own draws first
     cdef Source source
     cdef tuple shape, decided, shared = ()
     cdef bint masked
@@ -95,10 +92,7 @@ cdef forward(
         keep_prob = checks.keep_probability(keep_prob)
         y = result(out, x)
         call.sweep.relu = relu
-        if mode == "alpha":
-            call.sweep.scale, call.sweep.dropped, call.sweep.shift = formulas.alpha_affine(keep_prob)
-        else:
-            call.sweep.scale = formulas.training_scale(keep_prob, mode)
+        set_affine(&call, keep_prob, mode)
         if bias is not None:
             bias = checks.bias_for(bias, x)
         if residual_like is not None:
@@ -109,26 +103,26 @@ cdef forward(
         decided = formulas.decided_shape(shape, shared) if shared else shape
         source = source_of(rng, shape, shared, size_of(decided) if shared else call.plan.size)
         if masked and (relu or not shared):
-            mask = new_mask(shape, keep_prob, mode)
-            call.sweep.mask = bits_of(mask)
+            written = new_mask(shape, keep_prob, mode)
+            call.sweep.mask = bits_of(written)
         if shared:
             decisions = begin_mask(&draws, source, decided, keep_prob, mode)
             take(&call, decisions, shape)
-            mask = mask if relu else decisions
         else:
             begin_draws(&call, source, shape, keep_prob)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         _room = prepared_room(&call, x, y, None, residual)
-        returned = (y if out is None else out, mask if masked else None)
+        mask = (decisions if written is None else written) if masked else None
+        returned = (y if out is None else out, mask)
         # Gate.
         seal(&call, "x", x, y, None, residual)
         reserve(source)
         # Compute.
         if shared:
-            start_at(&draws, source)
+            draws.sweep.position = source.start
             compute(&draws, "x", None, None, None, None)
         else:
-            start_at(&call, source)
+            call.sweep.position = source.start
         compute(&call, "x", x, y, None, residual)
         return returned
     finally:
@@ -164,7 +158,6 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
 cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
     cdef Call call
     cdef cnp.ndarray dy, dx, y = None
-    cdef Mask mask = None
     cdef tuple shape
     cdef float_mode mode_before = enter_default_mode()
     try:
@@ -180,8 +173,7 @@ cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
             sums, dbias = prepared_columns(&call, dy, shape)
         dx = result(out, dy)
         if isinstance(saved, Mask):
-            mask = saved
-            take(&call, mask, shape)
+            take(&call, saved, shape)
         else:
             y = saved
             call.sweep.decision = SAVED_OUTPUT
@@ -211,7 +203,7 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
         source = source_of(rng, lengths, shared, size_of(decided))
         mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
         reserve(source)
-        start_at(&draws, source)
+        draws.sweep.position = source.start
         compute(&draws, "x", None, None, None, None)
         return mask
     finally:
@@ -233,7 +225,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
         source = source_of(rng, shape, (), call.plan.size)
         x = apart_from(y, x)
         _room = prepared_room(&call, x, y, None, None)
-        while True:     # until no other thread has moved the stream on while the noise was made
+        while True:     # again if another thread has advanced the stream while the noise was made
             offset = 0 if source.stream is None else source.stream.offset
             noise = noise_at(source, offset, shape, keep_prob)
             begin_noise(&call, noise)
@@ -266,11 +258,11 @@ cdef gaussian_backward(dy_like, noise, out):
         leave_default_mode(mode_before)
 
 
-# --- prepare: the pass ------------------------------------------------------------------------
+# --- prepare: the sweep -----------------------------------------------------------------------
 
 
 cdef inline void begin(Call* call, cnp.ndarray x) noexcept:
-    """A pass over arrays like `x`, which keeps, reads and writes nothing yet."""
+    """Begin a sweep over arrays of the shape of `x`, which so far keeps, reads and writes nothing."""
     cdef int axis
     begin_size(call, cnp.PyArray_SIZE(x))
     call.axes = cnp.PyArray_NDIM(x)
@@ -289,8 +281,17 @@ cdef inline void begin_size(Call* call, ptrdiff_t size) noexcept:
     call.bias_length = -1
 
 
+cdef inline int set_affine(Call* call, keep_prob, mode) except -1:
+    """Set the scale of a kept element, the value of a dropped one, and the shift of both."""
+    if mode == "alpha":
+        call.sweep.scale, call.sweep.dropped, call.sweep.shift = formulas.alpha_affine(keep_prob)
+    else:
+        call.sweep.scale = formulas.training_scale(keep_prob, mode)
+    return 0
+
+
 cdef inline Mask begin_mask(Call* draws, Source source, tuple decided, keep_prob, mode):
-    """A pass that draws decisions into a mask, which it returns."""
+    """Begin a sweep that draws decisions into a new mask, and return the mask."""
     cdef Mask mask = new_mask(decided, keep_prob, mode)
     begin_size(draws, size_of(decided))
     draws.sweep.mask = bits_of(mask)
@@ -299,7 +300,7 @@ cdef inline Mask begin_mask(Call* draws, Source source, tuple decided, keep_prob
 
 
 cdef inline int begin_draws(Call* call, Source source, tuple decided, double keep_prob) except -1:
-    """Decisions that are drawn, unless they are certain."""
+    """Let the sweep draw its decisions, unless keep_prob makes them certain."""
     call.sweep.decision = decision_for(keep_prob, &call.sweep.threshold)
     call.sweep.seed[0], call.sweep.seed[1] = source.seed[0], source.seed[1]
     if source.strides is not None and call.sweep.decision == DRAWN and call.plan.size:
@@ -308,7 +309,7 @@ cdef inline int begin_draws(Call* call, Source source, tuple decided, double kee
 
 
 cdef int begin_noise(Call* call, noise) except -1:
-    """Elements that are multiplied by noise."""
+    """Let the sweep multiply elements by noise."""
     cdef object seed = noise.seed
     call.sweep.decision = GAUSSIAN
     call.sweep.scale = noise.scale
@@ -320,7 +321,7 @@ cdef int begin_noise(Call* call, noise) except -1:
 
 
 cdef int take(Call* call, Mask mask, tuple shape) except -1:
-    """Decisions from a mask, which some axes may share."""
+    """Let the sweep take its decisions from a mask, which some axes may share."""
     call.sweep.decision = SAVED_BITS
     call.sweep.saved = <const char*> bits_of(mask)
     if mask._shape != shape and call.plan.size:
@@ -335,7 +336,7 @@ cdef int set_layout(Call* call, tuple shape, tuple strides) except -1:
 
 
 cdef tuple strides_of(tuple shape):
-    """How far apart decisions are on each axis, with 0 along axes of length 1, which share one."""
+    """The decisions between one index and the next on each axis; 0 along axes of length 1, which share one."""
     cdef list strides = []
     stride = 1
     for length in reversed(shape):
@@ -345,7 +346,7 @@ cdef tuple strides_of(tuple shape):
 
 
 cdef prepared_bias(Call* call, bias):
-    """A bias as a kernel wants it: in the dtype of the arithmetic, repeated to a period, and then its beginning."""
+    """The bias as a kernel takes it: in the dtype of the arithmetic, repeated to a period, then its beginning again."""
     cdef ptrdiff_t length, itemsize, n
     cdef char* data
     if bias is None:
@@ -367,7 +368,7 @@ cdef prepared_bias(Call* call, bias):
 
 
 cdef tuple prepared_columns(Call* call, dy, tuple shape):
-    """Room for the sums of the result's columns, strip by strip, and for the bias's gradient."""
+    """Room for the sums of columns, strip by strip, and for the gradient of the bias."""
     cdef ptrdiff_t rows
     cdef cnp.npy_intp dims[2]
     checks.columns_of(dy)
@@ -384,50 +385,6 @@ cdef tuple prepared_columns(Call* call, dy, tuple shape):
     return sums, dbias
 
 
-# --- prepare: where decisions come from -------------------------------------------------------
-
-
-cdef Source source_of(rng, tuple shape, tuple shared, ptrdiff_t decisions):
-    """What `rng` stands for in a call on a shape that takes so many decisions."""
-    cdef Source source = Source.__new__(Source)
-    if type(rng) is not Stream:
-        rng = as_source(rng)
-    if isinstance(rng, Stream):
-        source.stream = rng
-        source.count = decisions
-        source.start = 0
-    else:
-        source.count, start, source.strides = rng.place(shape, shared)
-        source.start = PyLong_AsUnsignedLongLongMask(start)
-        if type(rng) is StreamRows:
-            source.stream = (<StreamRows> rng)._stream
-    if source.stream is None:
-        source.key = rng.seed
-    else:
-        source.stream._known()
-        source.key = source.stream._seed
-    source.seed[0], source.seed[1] = PyLong_AsUnsignedLongLongMask(source.key), source.key >> 64
-    return source
-
-
-cdef inline int reserve(Source source) except -1:
-    """Move the stream on; the last that can raise. `start` is then where the decisions are."""
-    if source.stream is not None:
-        source.start += PyLong_AsUnsignedLongLongMask(source.stream._take(source.count))
-    return 0
-
-
-cdef inline void start_at(Call* call, Source source) noexcept:
-    call.sweep.position = source.start
-
-
-cdef noise_at(Source source, offset, tuple shape, keep_prob):
-    """The noise of a call whose stream is at `offset`."""
-    if source.stream is not None and offset + source.count > POSITIONS:
-        source.stream._take(source.count)   # which says what is wrong
-    return GaussianNoise(source.key, offset + source.start, shape, keep_prob, source.strides)
-
-
 # --- prepare: arrays --------------------------------------------------------------------------
 
 
@@ -439,7 +396,7 @@ cdef inline cnp.ndarray elements(name, value):
 
 
 cdef inline cnp.ndarray result(out, cnp.ndarray x):
-    """The array to write to, with nothing but NumPy's own type."""
+    """The array to write to, of no subclass."""
     cdef int number = cnp.PyArray_TYPE(x)
     if out is None and number < NPY_USERDEF:
         return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), number, 0)
@@ -449,7 +406,7 @@ cdef inline cnp.ndarray result(out, cnp.ndarray x):
 
 
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
-    """Whether `out` is, at a glance, a result array for `x`."""
+    """Whether a quick look shows that `out` is a result array for `x`."""
     return (
         is_plain(x)
         and is_plain(out)
@@ -460,21 +417,23 @@ cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
 
 
 cdef inline cnp.ndarray apart_from(cnp.ndarray y, cnp.ndarray array):
-    """`array`, copied where writing `y` would change what is yet to be read of it."""
+    """`array`, copied if writing `y` could change what is still to be read of it."""
     return cnp.PyArray_NewCopy(array, cnp.NPY_CORDER) if array is not None and conflicts(array, y) else array
 
 
 cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual):
-    """Room for the pieces of each thread, where an array is strided. It is in use while somebody holds it."""
+    """Room for a piece of each array on each thread, where an array is strided. The caller holds it while it is in use."""
+    cdef ptrdiff_t per_thread
     if all_plain(x, y, saved, residual):
         return None
-    room = PyBytes_FromStringAndSize(NULL, call.plan.threads * room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.plan.size)))
+    per_thread = room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.plan.size))
+    room = PyBytes_FromStringAndSize(NULL, call.plan.threads * per_thread)
     call.plan.room = PyBytes_AS_STRING(room)
     return room
 
 
 cdef inline Mask new_mask(tuple shape, keep_prob, mode):
-    """A mask whose bits are yet to be written. What else it holds has been checked."""
+    """A mask whose bits the sweep will write. Its other fields have been checked."""
     cdef Mask mask = Mask.__new__(Mask)
     cdef ptrdiff_t size = size_of(shape)
     mask._bits = PyBytes_FromStringAndSize(NULL, size // 8 + (size % 8 != 0))
@@ -494,114 +453,11 @@ cdef inline tuple shape_of(array):
 
 
 cdef inline ptrdiff_t size_of(tuple shape) noexcept:
-    """The number of elements; a shape has been checked to have fewer than 2**63."""
+    """The number of elements. A shape has been checked to have fewer than 2**63."""
     cdef ptrdiff_t size = 1
     for length in shape:
         size *= <ptrdiff_t> length
     return size
-
-
-# --- the gate ---------------------------------------------------------------------------------
-
-
-cdef int seal(
-    Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
-) except -1:
-    """Point the pass at its arrays, all of which have to be what it was prepared for. `x` is called `name`."""
-    cdef int dtype = element_type(y)
-    check_array(call, "out", y, dtype)
-    check_array(call, name, x, dtype)
-    check_array(call, "saved", saved, dtype)
-    check_array(call, "residual", residual, dtype)
-    if not cnp.PyArray_ISWRITEABLE(y) or overlaps_itself(y):
-        raise changed("out")
-    if call.bias_length >= 0 and (call.bias_type != dtype or call.bias_length != call.lengths[call.axes - 1]):
-        raise changed("bias")
-    if conflicts(x, y) or conflicts(saved, y) or conflicts(residual, y):
-        raise changed("out")
-    call.sweep.dtype = dtype
-    if point(&call.sweep, &call.strided, x, y, saved, residual):
-        if call.plan.room == NULL:
-            raise changed(name)
-        call.strided.piece = piece_of(call.plan.size)
-        call.plan.strided = &call.strided
-    return 0
-
-
-cdef int check_seal(
-    Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
-) except -1:
-    """The same after Python code had a chance to run: every array has to be where it was."""
-    cdef dropout_sweep sweep = call.sweep
-    cdef Strided strided = call.strided
-    if y is None:
-        return 0
-    seal(call, name, x, y, saved, residual)
-    if memcmp(&sweep, &call.sweep, sizeof(sweep)) or (
-        call.plan.strided != NULL and memcmp(&strided, &call.strided, sizeof(strided))
-    ):
-        raise changed(name)
-    return 0
-
-
-cdef inline int check_array(const Call* call, name, cnp.ndarray array, int dtype) except -1:
-    if array is not None and not (
-        type(array) is cnp.ndarray and dtype >= 0 and element_type(array) == dtype and has_lengths(array, call)
-    ):
-        raise changed(name)
-    return 0
-
-
-cdef inline bint has_lengths(cnp.ndarray array, const Call* call) noexcept:
-    cdef int axis
-    if cnp.PyArray_NDIM(array) != call.axes:
-        return False
-    for axis in range(call.axes):
-        if cnp.PyArray_DIM(array, axis) != call.lengths[axis]:
-            return False
-    return True
-
-
-cdef changed(name):
-    return RuntimeError(
-        f"{name} must stay as it is while a call is under way, got an array that a callback or another thread has "
-        "changed"
-    )
-
-
-cdef bint point(
-    dropout_sweep* sweep, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
-) noexcept:
-    """Whether some of the arrays are strided."""
-    cdef int axis
-    sweep.x = cnp.PyArray_BYTES(x)
-    sweep.y = cnp.PyArray_BYTES(y)
-    if saved is not None:
-        sweep.saved = cnp.PyArray_BYTES(saved)
-    if residual is not None:
-        sweep.residual = cnp.PyArray_BYTES(residual)
-    if all_plain(x, y, saved, residual):
-        return False
-    strided.axes = cnp.PyArray_NDIM(y)
-    for axis in range(strided.axes):
-        strided.count[axis] = cnp.PyArray_DIM(y, axis)
-    point_operand(&strided.x, x)
-    point_operand(&strided.y, y)
-    point_operand(&strided.saved, saved)
-    point_operand(&strided.residual, residual)
-    join_axes(strided)
-    return True
-
-
-cdef void point_operand(Operand* operand, cnp.ndarray array) noexcept:
-    cdef int axis
-    operand.data = NULL
-    if array is None or is_plain(array):
-        return
-    operand.data = cnp.PyArray_BYTES(array)
-    operand.swapped = not cnp.PyArray_ISNOTSWAPPED(array)
-    for axis in range(cnp.PyArray_NDIM(array)):
-        operand.stride[axis] = cnp.PyArray_STRIDE(array, axis)
 
 
 # --- compute ----------------------------------------------------------------------------------
@@ -610,11 +466,11 @@ cdef void point_operand(Operand* operand, cnp.ndarray array) noexcept:
 cdef int compute(
     Call* call, name, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
 ) except -1:
-    """The pass, slice by slice; signals are looked at between two of them, never after the last."""
+    """Run the plan slice by slice. Pending signals are handled between two slices, never after the last."""
     cdef ptrdiff_t first = 0, size = call.plan.size
-    if dispatch.run_short(&call.plan):
+    if dispatch.run_whole(&call.plan):
         return 0
-    dispatch.begin(&call.plan)
+    dispatch.choose_stores(&call.plan)
     while True:
         with nogil:
             first = dispatch.run_slice(&call.plan, first)
@@ -622,5 +478,5 @@ cdef int compute(
             break
         PyErr_CheckSignals()
         check_seal(call, name, x, y, saved, residual)
-    dispatch.finish(&call.plan)
+    dispatch.sum_strips(&call.plan)
     return 0

@@ -1,40 +1,51 @@
 from libc.stddef cimport ptrdiff_t
 
-from fastdrop.kernels.sweep cimport dropout_sweep
 from fastdrop.core.layout cimport Layout
 from fastdrop.core.strided cimport Strided
+from fastdrop.kernels.sweep cimport dropout_sweep
 
-# Where the sums of columns go.
+# The sums of columns, for the gradient of a bias.
 ctypedef struct Columns:
-    ptrdiff_t row       # elements of a row, which are as many columns
-    ptrdiff_t strip     # rows that are added up in order; then come the next
+    # The number of columns, which is the number of elements per row.
+    ptrdiff_t row
+    # Rows per strip. The rows of a strip are summed in order.
+    ptrdiff_t strip
+    # The number of strips.
     ptrdiff_t strips
-    double* sums        # shape (strips, row), zeros at first
-    char* total         # elements: the strips' sums added up in order, and rounded
+    # One sum per strip and column, shape (strips, row), zero at first.
+    double* sums
+    # One element per column: the sums of all strips, added in order and rounded.
+    char* total
 
-# A pass and all that it takes to compute it; what is NULL is not needed. Nothing is allocated for it later.
+# A sweep and all that is needed to run it. A pointer is NULL where it is not needed. Running a plan allocates nothing.
 ctypedef struct Plan:
     dropout_sweep* sweep
-    const Layout* layout    # where decisions lie, unless they are side by side
-    const Strided* strided  # the arrays that a kernel cannot take as they are
-    const Columns* columns  # sums of results
-    ptrdiff_t size          # elements
-    int threads             # at most
-    char* room              # of room_for() bytes for each thread, where arrays are strided
+    # Where the decisions lie, unless they are adjacent.
+    const Layout* layout
+    # The arrays that a kernel cannot take as they are.
+    const Strided* strided
+    # The sums of the columns of the result.
+    const Columns* columns
+    # The number of elements.
+    ptrdiff_t size
+    # The number of threads, at most.
+    int threads
+    # room_for() bytes per thread, where arrays are strided.
+    char* room
 
-# How many threads a plan over so many elements is worth, and has.
+# The number of threads that a sweep over `size` elements is worth.
 cdef int threads_for(ptrdiff_t size) noexcept nogil
 
-# The whole of a plan that is too short for threads, slices or letting go of the interpreter. False, and nothing
-# done, where it is longer: then begin, a slice after the other, finish. The calling thread is in the default
-# floating-point mode.
-cdef bint run_short(const Plan* plan) noexcept nogil
+# Run a plan that is too short for threads, slices or releasing the GIL. Returns False, and has done nothing, where the
+# plan is longer: then call choose_stores, run_slice until the end, and sum_strips. The calling thread must be in the
+# default floating-point mode.
+cdef bint run_whole(const Plan* plan) noexcept nogil
 
-# Decides whether results bypass the cache.
-cdef void begin(Plan* plan) noexcept nogil
+# Choose whether results bypass the cache.
+cdef void choose_stores(Plan* plan) noexcept nogil
 
-# Elements from `first` on, as many as may pass between two looks at pending signals; returns the element after them.
+# Run the slice that begins with element `first`, on threads. Returns the first element of the next slice.
 cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil
 
-# The sums of columns become elements.
-cdef void finish(const Plan* plan) noexcept nogil
+# Add up the sums of all strips, and round them to elements.
+cdef void sum_strips(const Plan* plan) noexcept nogil

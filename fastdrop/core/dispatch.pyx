@@ -1,7 +1,9 @@
-"""From a plan to the active kernel: slices, threads, pieces of strided arrays and streaming stores.
+"""From a plan to the active kernel: in slices, on threads, piece by piece where arrays are strided.
 
-Nothing below knows a shape, nothing above an instruction set. Compiled for the baseline, and
-the only module that is compiled with OpenMP.
+A slice is what runs between two looks at pending signals. Its threads meet at multiples of a unit. The time that a
+call takes is decided here; its result does not depend on anything here.
+
+This module is compiled for the baseline, and it is the only one that is compiled with OpenMP.
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
@@ -10,9 +12,9 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
 from fastdrop.core.layout cimport run_range
 from fastdrop.core.strided cimport PIECE, gather, room_for, scatter
+from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
 
 from fastdrop.core import layout, strided
 
@@ -38,18 +40,21 @@ cdef extern from *:
     const char* COMPILER
 
 cdef enum:
-    SLICE = 1 << 24         # elements between two looks at pending signals: well below half a second
-    SHORT = 1 << 10         # elements that take less time than letting go of the interpreter does
+    SLICE = 1 << 24         # elements per slice, which take well below half a second
+    SHORT = 1 << 10         # below this many elements, releasing the GIL costs more than the work
 
 cdef str REBUILD = "fastdrop's compiled modules come from different builds, so install or build it anew"
 
 cdef dropout_kernel* kernel = NULL
-cdef int threads_set = 0                # 0: as many as by default
-cdef int default_threads = 1            # at most so many where none are set,
-cdef int most_threads = 1               # and so many whatever is set
-cdef ptrdiff_t thread_work = 1 << 15    # elements that pay for waking a thread
+cdef int threads_set = 0                # the number of threads that was set; 0 for the default
+cdef int default_threads = 1            # the most threads where none were set
+cdef int most_threads = 1               # the most threads, whatever was set
+cdef ptrdiff_t thread_work = 1 << 15    # elements that are worth waking a thread for
 cdef bint serial = False                # in a forked child, where GNU OpenMP would wait for ever
 cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cache
+
+
+include "columns.pxi"
 
 
 # --- slices and threads -----------------------------------------------------------------------
@@ -59,28 +64,28 @@ cdef int threads_for(ptrdiff_t size) noexcept nogil:
     return 1 if size <= SHORT else max(min(num_threads(), size // thread_work), 1)
 
 
-cdef bint run_short(const Plan* plan) noexcept nogil:
+cdef bint run_whole(const Plan* plan) noexcept nogil:
     if plan.size > SHORT:
         return False
     if plan.size:
-        run_on_thread(plan, 0, 0, plan.size)
-    finish(plan)
+        run_part(plan, 0, 0, plan.size)
+    sum_strips(plan)
     return True
 
 
-cdef void begin(Plan* plan) noexcept nogil:
-    ensure(plan.columns == NULL or plan.sweep.mask == NULL, "strips, which end anywhere in a byte, have no mask")
+cdef void choose_stores(Plan* plan) noexcept nogil:
+    ensure(plan.columns == NULL or plan.sweep.mask == NULL, "strips may end within a byte of a mask, so none is written")
     plan.sweep.streaming = plan.strided == NULL and plan.columns == NULL and can_stream(plan)
 
 
 cdef bint can_stream(const Plan* plan) noexcept nogil:
-    """Whether the result is larger than the cache, and its elements can be aligned."""
+    """Whether the result is larger than the cache, and its elements are aligned."""
     cdef int size = itemsize(plan.sweep.dtype)
     return plan.sweep.y != NULL and plan.size * size > streaming_bytes and <uintptr_t> plan.sweep.y % size == 0
 
 
 cdef ptrdiff_t unit_of(const Plan* plan) noexcept nogil:
-    """Threads meet at multiples of so many elements: where bytes of the mask end, or strips of rows."""
+    """The elements per unit: a number that ends bytes of the mask, or the elements of a strip."""
     return UNIT if plan.columns == NULL else plan.columns.strip * plan.columns.row
 
 
@@ -93,10 +98,10 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     if threads > 1:
         threads = threads_that_start(threads)
     if threads == 1:
-        run_on_thread(plan, 0, first, last)
+        run_part(plan, 0, first, last)
         return last
     for thread in prange(threads, schedule="static", num_threads=threads):
-        run_by_default(
+        run_part_in_default_mode(
             plan,
             thread,
             first + units * thread // threads * unit,
@@ -105,76 +110,50 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     return last
 
 
-cdef void run_by_default(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """What one of several threads does, in the default floating-point mode."""
+cdef void run_part_in_default_mode(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Run the part of one of several threads, each of which has a floating-point mode of its own."""
     cdef float_mode mode = enter_default_mode()
-    run_on_thread(plan, thread, first, last)
+    run_part(plan, thread, first, last)
     leave_default_mode(mode)
 
 
-cdef void run_on_thread(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Elements from one unit's beginning to another's, or to the last."""
+cdef void run_part(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Run elements first, ..., last - 1 of a slice on one thread. Both ends are ends of units, or of the sweep."""
     if plan.strided != NULL or plan.columns != NULL:
         run_pieces(plan, thread, first, last)
-    elif plan.layout != NULL:
-        run_range(kernel, plan.sweep, plan.layout, first, last)
     else:
-        kernel.run(plan.sweep, first, last)
+        run_decided(plan, plan.sweep, first, last)
     if plan.sweep.streaming:
         kernel.finish()
 
 
 cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """A piece at a time, which is in the cache when it is copied or added up."""
-    cdef dropout_sweep part = plan.sweep[0]
+    """Run a part piece by piece; a piece stays in the cache while it is copied or summed."""
+    cdef dropout_sweep sweep = plan.sweep[0]
     cdef char* room = NULL
     cdef ptrdiff_t end
     if plan.strided != NULL:
-        room = plan.room + thread * room_for(itemsize(part.dtype), plan.strided.piece)
+        room = plan.room + thread * room_for(itemsize(sweep.dtype), plan.strided.piece)
     while first < last:
         end = min(first + PIECE, last)
         if plan.strided != NULL:
-            gather(plan.strided, &part, first, end, room)
-        if plan.layout != NULL:
-            run_range(kernel, &part, plan.layout, first, end)
-        else:
-            kernel.run(&part, first, end)
+            gather(plan.strided, &sweep, first, end, room)
+        run_decided(plan, &sweep, first, end)
         if plan.columns != NULL:
-            add_columns(plan.columns, &part, first, end)
+            add_columns(plan.columns, &sweep, first, end)
         if plan.strided != NULL:
-            scatter(plan.strided, &part, first, end)
+            scatter(plan.strided, &sweep, first, end)
         first = end
 
 
-# --- sums over columns ------------------------------------------------------------------------
-
-
-cdef void add_columns(const Columns* columns, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Results first, ..., last - 1 are added to the sums of their strips, row by row."""
-    cdef double* sums
-    cdef ptrdiff_t row, column, some
-    while first < last:
-        row = first // columns.row
-        column = first - row * columns.row
-        some = min(columns.row - column, last - first)
-        sums = columns.sums + row // columns.strip * columns.row
-        kernel.add(part.dtype, part.y + first * itemsize(part.dtype), sums + column, some)
-        first += some
-
-
-cdef void finish(const Plan* plan) noexcept nogil:
-    """The strips are added up in order, which no thread changes."""
-    cdef const Columns* columns = plan.columns
-    cdef ptrdiff_t strip, column
-    cdef double total
-    if columns == NULL:
-        return
-    for column in range(columns.row):
-        total = 0
-        for strip in range(columns.strips):
-            total += columns.sums[strip * columns.row + column]
-        columns.sums[column] = total
-    kernel.round(plan.sweep.dtype, columns.sums, columns.total, columns.row)
+cdef inline void run_decided(
+    const Plan* plan, const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last
+) noexcept nogil:
+    """Run the kernel where the decisions are adjacent, and stretch by stretch where they are not."""
+    if plan.layout != NULL:
+        run_range(kernel, sweep, plan.layout, first, last)
+    else:
+        kernel.run(sweep, first, last)
 
 
 # --- settings ---------------------------------------------------------------------------------
@@ -196,21 +175,21 @@ def set_num_threads(int count):
 
 
 def set_thread_limits(int default_limit, int most):
-    """How many threads a call uses at most where no number is set, and where one is."""
+    """Set the most threads of a call where no number is set, and where one is."""
     global default_threads, most_threads
     default_threads = default_limit
     most_threads = most
 
 
 cdef void run_serially() noexcept nogil:
-    """One thread from now on: after a fork the threads of a GNU OpenMP team are gone, and a child would
-    wait for them for ever."""
+    """Use one thread from now on. After a fork the threads of a GNU OpenMP team are gone, and a child would wait for
+    them for ever."""
     global serial
     serial = True
 
 
 def set_thread_work(ptrdiff_t elements):
-    """How many elements a thread gets at least; tests let small arrays have threads."""
+    """Set the number of elements that a thread gets at least. Tests lower it, so that small arrays have threads."""
     global thread_work
     thread_work = elements
 
@@ -221,8 +200,8 @@ def set_kernel(capsule):
     Raises
     ------
     ImportError
-        If the kernel was compiled with another sweep.h than this module, which a structure of it
-        would then be read by.
+        If the kernel was compiled with another sweep.h than this module, and would read the structure
+        wrongly.
     """
     global kernel
     if not PyCapsule_IsValid(capsule, KERNEL_TAG):
@@ -237,7 +216,7 @@ def same_build(bytes tag, module):
 
 
 def active():
-    """The name of the active kernel, as the kernel itself says it."""
+    """The name of the active kernel, as the kernel itself states it."""
     return kernel.name.decode()
 
 
