@@ -74,12 +74,6 @@ def test_chunks_change_nothing(chunk):
     np.testing.assert_allclose(chunked.samples, whole.samples, rtol=1e-12)
     assert np.array_equal(chunked.samples == 0, whole.samples == 0)
 
-    def drop(x, stream):
-        return fd.gaussian_dropout(fd.dropout(x, 0.5, rng=stream)[0], 0.5, rng=stream)[0]
-
-    exact = [fd.mc_predict(drop, X, 4, rng=1, chunk=c, keep_samples=True).samples for c in (None, chunk)]
-    assert_identical(exact[1], exact[0])
-
 
 @pytest.mark.thread_unsafe
 def test_memory_does_not_grow_with_the_samples():
