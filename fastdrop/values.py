@@ -47,7 +47,8 @@ def _restored(kind: str | type, *fields: Any) -> Any:
     cls: Any = kinds.get(kind) if isinstance(kind, str) else kind
     bases: list[Any] = [base for base in kinds.values() if isinstance(cls, type) and issubclass(cls, base)]
     if not bases:
-        raise ValueError(f"kind must be {', '.join(kinds)} or a subclass of one of them, got {kind!r}")
+        names = ", ".join(sorted(kinds))
+        raise ValueError(f"kind must be {names} or a subclass of one of them, got {kind!r}")
     value = bases[0].__new__(cls)
     bases[0]._restore(value, *fields)
     return value
