@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numpy.exceptions import AxisError
 
 import fastdrop as fd
 from fastdrop import reference
@@ -282,8 +283,9 @@ X = np.ones((2, 3), np.float32)
 ERRORS = (
     ("dropout", {"bias": X[0, :2]}, ValueError, r"bias must have .* input's last axis, \(3,\), got \(2,\)"),
     ("dropout", {"bias": np.ones(3)}, TypeError, "bias must have the input's dtype float32, got float64"),
-    ("dropout", {"broadcast_dims": 2}, ValueError, "broadcast_dims must be axes of an array with 2 dim"),
-    ("dropout", {"broadcast_dims": (0, -3)}, ValueError, "broadcast_dims must be axes"),
+    ("dropout", {"broadcast_dims": 2}, AxisError, "broadcast_dims: axis 2 is out of bounds for array of dim"),
+    ("dropout", {"broadcast_dims": (0, -3)}, ValueError, "broadcast_dims: axis -3 is out of bounds"),
+    ("dropout", {"broadcast_dims": 2**70}, ValueError, f"broadcast_dims: axis {2**70} is out of bounds"),
     ("dropout", {"broadcast_dims": 0.5}, TypeError, "broadcast_dims must be an int or ints, got 0.5"),
     ("dropout_add", {"residual": X[0]}, ValueError, r"residual must have the input's shape .*, got \(3,\)"),
     ("dropout_add", {"residual": None}, TypeError, "residual must be an array, got None"),
