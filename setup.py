@@ -202,6 +202,7 @@ extensions = [
     *(extension(name) for name in ("core.call", "core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
+    extension("torch.fast"),    # it imports PyTorch when it is imported, and compiles without it
     extension("core.dispatch", threads, threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(extension(f"kernels.{isa}", [*flags, *APART], CYTHON_INLINE=INLINE) for isa, flags in KERNELS.items()),
 ]
