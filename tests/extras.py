@@ -1,4 +1,6 @@
-"""Print what extras of this checkout require, one line each: ``python tests/extras.py test lint``.
+"""Print what extras of this checkout require, one requirement per line.
+
+    python tests/extras.py test lint
 
 The Makefile and .ci/run install these lines with pip. They never name the package itself, so no index
 is asked for it: a package that an index has under our name is somebody else's.
@@ -20,7 +22,7 @@ OURS = re.compile(rf"{re.escape(PROJECT['name'])}\[(.*)\]")
 
 
 def requirements(extra: str) -> list[str]:
-    """What `extra` requires, with the extras that it names replaced by what they require."""
+    """Return what `extra` requires. Extras that it names are replaced by what they require."""
     found = []
     for line in PROJECT["optional-dependencies"][extra]:
         ours = OURS.fullmatch(line)

@@ -1,12 +1,12 @@
-"""Random arguments, for as long as you like: whole calls, and the raw entry points.
+"""Fuzz whole calls and the C entry points with random arguments, for as long as you like.
 
     python tests/fuzz.py [--seconds N] [--seed N] [--case N] [--isa NAME]
 
-Each case is two. One is a whole call of the package against the reference (`whole_calls.py`). The other
-calls a function through its pointer in `fastdrop.capi.__pyx_capi__`, on every kernel, against the generic
-kernel and the reference, between bytes that have to stay as they are. Wrong arguments are among the right
-ones. The first fault ends the run and is printed with the numbers that repeat it, a crash too; the exit code
-is then 1.
+Each case has two parts. The first compares a whole call of the package with the reference
+(`whole_calls.py`). The second calls a function through its pointer in `fastdrop.capi.__pyx_capi__` on every
+kernel. It compares the results with those of the generic kernel and of the reference, and checks that the
+bytes around them are unchanged. Some arguments are wrong. The first fault or crash ends the run, which
+prints the numbers that repeat it; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CStream(ctypes.Structure):
 
 
 def function(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
-    """A function of `fastdrop.capi` through its pointer, as C code calls it."""
+    """Return a function of `fastdrop.capi` that is called through its pointer, as C code calls it."""
     capsule, api = capi.__pyx_capi__[name], ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
@@ -118,7 +118,7 @@ def scale_of(case: Case) -> float:
 
 
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Elements, output elements of a forward call, and packed bits."""
+    """Return elements, output elements of a forward call, and packed bits."""
     rng = np.random.default_rng(case.values)
     dtype = np.dtype(DTYPES[case.dtype]) if DTYPES[case.dtype] != "bfloat16" else np.dtype(ml_dtypes.bfloat16)
     x = sample(case.size, dtype, seed=case.values)
@@ -127,7 +127,7 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def run(case: Case) -> Outcome:
-    """The call on the kernel that is active; raises where it has written what it may not."""
+    """Make the call on the active kernel, and raise an error if it has written where it may not."""
     x, y, saved = inputs(case)
     source, first, second = Place(x, case.remainders[0]), Place(y, 0), Place(saved, case.remainders[1])
     result = source if case.in_place else Place(np.full_like(x, 7), case.remainders[1])
@@ -161,13 +161,13 @@ def run(case: Case) -> Outcome:
 
 
 def has_reference(case: Case) -> bool:
-    """Not a backward call at 0 or 1: there the reference takes its scale from the probability."""
+    """Return whether the reference has this call. It takes the scale of a backward call from keep_prob."""
     backward_at_the_ends = case.function.startswith("backward") and case.keep_prob in (0, 1)
     return case.wrong == OK and case.size <= REFERENCE_SIZE and not backward_at_the_ends
 
 
 def expected(case: Case) -> Outcome | None:
-    """What the reference says, where it has the call."""
+    """Return the outcome of the reference, or None if it does not have the call."""
     if not has_reference(case):
         return None
     x, y, saved = inputs(case)
@@ -189,7 +189,7 @@ def expected(case: Case) -> Outcome | None:
 
 
 def fault(case: Case, isas: Sequence[str]) -> str | None:
-    """What is wrong with a case on one of the instruction sets, or None."""
+    """Return what is wrong with a case on one of the instruction sets, or None."""
     outcomes = {}
     for isa in dict.fromkeys((*isas, "generic")):
         cpu.activate(isa)
@@ -208,13 +208,13 @@ def fault(case: Case, isas: Sequence[str]) -> str | None:
 
 
 def effective(case: Case) -> int:
-    """Empty arrays need no pointer, and what has one element at most ends within the stream."""
+    """Return the expected status. Empty arrays need no pointer, and one element always fits the stream."""
     harmless = {BAD_POINTER: case.size == 0, BAD_OFFSET: case.size <= 1}
     return OK if harmless.get(case.wrong) else case.wrong
 
 
 def search(options: argparse.Namespace, current: Any) -> None:
-    """Try case after case, in a process of its own: one that a fault may end."""
+    """Try case after case. This runs in a process of its own, which a fault may end."""
     faulthandler.enable()
     isas = (options.isa,) if options.isa else cpu.available()
     number = cases = elements = asked = 0

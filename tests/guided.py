@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the kernels, each against the generic one: clang's libFuzzer, addresses checked.
+"""Fuzz each kernel against the generic one, guided by coverage: clang's libFuzzer with the address sanitizer.
 
     python tests/guided.py [--seconds N] [LIBFUZZER ARGUMENTS]
 
-Also of passes that no call asks for: tests/data/fuzz_kernels.c makes them of bytes. What is found is left in
-the working directory, in a file; its name as an argument tries it again.
+tests/data/fuzz_kernels.c makes sweeps from bytes, also sweeps that no call makes. A finding is saved in a
+file in the working directory. Pass its name as an argument to try it again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
         corpus.mkdir()
         limits = (f"-max_total_time={options.seconds}", "-max_len=512", "-len_control=0")
         command = [linked(tree), *limits, "-print_final_stats=1", *(rest or [corpus])]
-        # The interpreter leaves memory to the system at its end.
+        # The interpreter does not free all of its memory at exit.
         return subprocess.run(command, env=os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}).returncode
 
 

@@ -1,9 +1,10 @@
-"""Arguments that run code in the middle of a call, and arrays that lie: what a call makes of them.
+"""Call the package with arguments that run code in the middle of a call, and with arrays that lie.
 
-A door is an argument whose conversion runs Python code; a deed is what that code does to another argument of
-the same call. Whatever happens, a call gives the right result for what the arrays are when it computes, or a
-clear error, and then `out` and the stream are as the deed left them. `python tests/hostile.py FAMILY` tries
-all of a family; test_reentrancy.py runs it in a process of its own, because a fault may be a crash.
+A door is an argument whose conversion runs Python code. A deed is what that code does to another argument of
+the same call. Whatever happens, a call returns the right result for the arrays as they are when it computes,
+or it raises a clear error and leaves `out` and the stream as the deed left them. `python tests/hostile.py
+FAMILY` tries all of a family. test_reentrancy.py runs it in a process of its own, because a fault may be a
+crash.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ CLEAR = (TypeError, ValueError, RuntimeError, BufferError)
 
 
 class Deliberate(Exception):
-    """What a deed raises."""
+    """A deed raises this."""
 
 
 # --- calls ------------------------------------------------------------------------------------
 
 
 def arrays_for(call: str) -> dict[str, Any]:
-    """Arrays of their own, by the names of arguments; `x` stands for `dy` too."""
+    """Return new arrays by the names of their arguments; `x` also stands for `dy`."""
     generator = np.random.default_rng(5)
     arrays = {"x": generator.standard_normal(SHAPE, np.float32), "out": np.full(SHAPE, 7, np.float32)}
     if call.startswith("dropout_add") and not call.endswith("backward"):
@@ -77,7 +78,7 @@ Deed = Callable[[], None]
 
 
 class Hostile:
-    """An argument that is not what a call wants, but converts to it, and does the deed then."""
+    """This argument does not have the type that a call wants. It converts to it, and does the deed then."""
 
     def __init__(self, value: Any, deed: Deed) -> None:
         self.value, self.deed = value, deed
@@ -108,7 +109,7 @@ class ByDLPack(Hostile):
 
 
 class HostileReal(Hostile):
-    """A real number by registration alone."""
+    """This is a real number only by registration."""
 
     def __float__(self) -> float:
         self.deed()
@@ -136,15 +137,15 @@ class HostileFlag(Hostile):
         return self.value
 
 
-# These are what a call wants, of a subclass. They are made without a deed, and `doing` gives them theirs.
+# These are subclasses of the types that a call wants. They are made without a deed, which `doing` then sets.
 
 
 def nothing() -> None:
-    """The deed of a value that is still being made."""
+    """Do nothing: this is the deed of a value that is still being made."""
 
 
 class ByFinalize(np.ndarray):
-    """An array of which every view does the deed."""
+    """Every view of this array does the deed."""
 
     deed: Deed = staticmethod(nothing)
 
@@ -203,7 +204,7 @@ class HostileTile(fd.Tile):
 
 
 def doing(make: Callable[[Any], Any]) -> Callable[[Any, Deed], Any]:
-    """What makes a hostile argument of the right one and a deed."""
+    """Return a function that makes a hostile argument from the right one and a deed."""
 
     def door(right: Any, deed: Deed) -> Any:
         hostile = make(right)
@@ -285,7 +286,7 @@ def natives(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Attempt:
-    """One call with one door and one deed."""
+    """An attempt is one call with one door and one deed."""
 
     def __init__(self, call: str) -> None:
         self.call = call
@@ -312,7 +313,7 @@ class Attempt:
         return self.arrays["out"].tobytes(), self.stream.offset
 
     def verdict(self, door: str, hostile: Any) -> str | None:
-        """What is wrong with what the call did, or None."""
+        """Return what is wrong with what the call did, or None."""
         given, options = dict(self.arrays), dict(self.options)
         (given if door in given else options)[door] = hostile
         if door == "rng" and isinstance(hostile, fd.Stream):
@@ -331,7 +332,7 @@ class Attempt:
         return self.wrong(result, given)
 
     def wrong(self, result: Any, given: dict[str, Any]) -> str | None:
-        """Whether a result is not that of the arrays as they are now; a bias counts as it was read, too."""
+        """Return what is wrong with a result for the arrays as they are now, and the bias then or now."""
         first = result[0] if isinstance(result, tuple) else result
         if first is not given["out"]:
             return "what is returned is not out"
@@ -375,7 +376,7 @@ Trial = tuple[str, Callable[[], "str | None"]]
 
 
 def doors(call: str) -> Iterator[tuple[str, str, Callable[[Any, Deed], Any]]]:
-    """Which argument, by what, and what makes the hostile one of the right one."""
+    """Yield an argument, the kind of door, and what makes the hostile argument from the right one."""
     for name in arrays_for(call):
         for kind, door in ARRAY_DOORS.items():
             if name != "out" or kind == "__array_finalize__":
@@ -392,7 +393,7 @@ def trial(call: str, name: str, door: Any, action: Callable[[Attempt], Any]) -> 
 
 
 def changed_arrays(call: str) -> Iterator[Trial]:
-    """Every door, and everything that can be done to every array of the call."""
+    """Combine every door with everything that can be done to every array of the call."""
     for name, kind, door in doors(call):
         for target in arrays_for(call):
             for what, change in DEEDS_TO_ARRAYS.items():
@@ -452,7 +453,7 @@ class Cycle:
 
 
 def finalized(call: str) -> Iterator[Trial]:
-    """Garbage whose finalizer changes an array when the collector comes by in the call."""
+    """Make garbage whose finalizer changes an array when the collector runs during the call."""
     for target in arrays_for(call):
         for what in ("resized to nothing", "resized to more", "given a shorter dtype"):
             change = DEEDS_TO_ARRAYS[what]
@@ -506,7 +507,7 @@ def liar(attribute: str, lie: Any) -> type[np.ndarray]:
 
 
 def guarded(shape: tuple[int, ...], dtype: str, kind: type[np.ndarray]) -> tuple[Any, np.ndarray]:
-    """An array of a lying class, and the memory around it."""
+    """Return an array of a lying class, and the memory around it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.full(size + 2 * BEYOND, 0xA5, np.uint8)
     plain = memory[BEYOND : BEYOND + size].view(dtype).reshape(shape)
@@ -549,7 +550,7 @@ def lied(call: str, name: str, kind: type[np.ndarray], shape: tuple[int, ...], d
 
 
 def lying_values(call: str) -> Iterator[Trial]:
-    """Subclasses of Mask and GaussianNoise, which say one thing and hold another."""
+    """Make subclasses of Mask and GaussianNoise that report one value and hold another."""
     answers = {
         "shape": ((2000, 500), (20, 1), (), None, (20, 500, 1)),
         "bits": (np.zeros(1, np.uint8), None, b""),
@@ -625,7 +626,7 @@ def trials(family: str) -> Iterator[Trial]:
 
 
 def main() -> None:
-    """Try a family from a certain trial on; each is announced first, so that a crash has a name."""
+    """Try a family from a certain trial on. Each trial is announced first, so that a crash has a name."""
     warnings.simplefilter("ignore")  # of NumPy, about setting shapes and strides
     family, first = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
     isa, threads = cpu.active(), fd.get_num_threads()

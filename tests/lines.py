@@ -1,10 +1,11 @@
-"""Which lines the tests run, of Python and of Cython, kernels too.
+"""Report which lines of Python and Cython the tests run, those of the kernels too.
 
     python tests/lines.py [PYTEST ARGUMENTS]
 
-coverage.py counts lines of Python, gcov those of the C that Cython made; from each of these Cython knows
-the line of its own that it comes from. (Cython's tracing would see no line that runs without the GIL,
-which is nearly all of a kernel.) The package is copied and built apart, so the checkout stays as it is.
+coverage.py counts lines of Python, and gcov counts lines of the C code that Cython generates. Cython writes
+into that code which line of its own each part comes from. (Cython's tracing sees no line that runs without
+the GIL, which is nearly all of a kernel.) The package is copied and built elsewhere, so the checkout does
+not change.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ exclude_also =
 BUILD = Build(
     flags="--coverage",
     edits=(
-        # This marks lines, but nobody is told.
+        # This marks the lines in the C code; no trace function is called.
         ("setup.py", '"cdivision": True', '"cdivision": True, "linetrace": True'),
         ("setup.py", '"-O3"', '"-O1"'),
     ),
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 def add_lines_of_cython(tree: Path) -> None:
-    """What gcov has counted, as one more of coverage.py's files of data."""
+    """Write what gcov has counted as one more data file of coverage.py."""
     ran: dict[str, set[int]] = defaultdict(set)
     for notes in sorted(tree.glob("build/**/*.gcno")):
         counts = lines_of_c(notes, tree)
@@ -80,7 +81,7 @@ def add_lines_of_cython(tree: Path) -> None:
 
 
 def lines_of_c(notes: Path, tree: Path) -> dict[str, set[int]]:
-    """The lines that have run of each C file that Cython made, as gcov knows it from one object file."""
+    """Return the lines of each C file of Cython that have run, as gcov reports them for one object file."""
     command = ["gcov", "--json-format", "--stdout", str(notes)]
     said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
     return {
@@ -91,7 +92,7 @@ def lines_of_c(notes: Path, tree: Path) -> dict[str, set[int]]:
 
 
 def lines_of_cython(c_file: Path, ran: set[int]) -> Iterator[tuple[str, int]]:
-    """Each line of Cython of whose C at least a line has run: Cython writes where its C comes from."""
+    """Yield each line of Cython from whose C code at least one line has run."""
     source = None
     for number, text in enumerate(c_file.read_text().splitlines(), 1):
         if place := re.fullmatch(r' */\* "(fastdrop/.*)":(\d+)', text):

@@ -1,10 +1,10 @@
-"""Mutants: the package with one small fault each, made by rule. Which of them do the tests not find?
+"""Make mutants of the package, each with one small fault, and report those that the tests do not find.
 
     python tests/mutate.py [--files NAME ...] [--sample N] [--seed N] [--seconds N] [--list] [PYTEST OPTIONS]
 
-The checkout must be built. It is copied, and only what a mutant changes is compiled there, with little
-optimisation; of the kernels only the best that this machine has is compiled and tested. A mutant that
-crashes, hangs or takes all memory is found. The exit code is 1 where one survives.
+The checkout must be built. It is copied, and only the modules that a mutant changes are compiled there, with
+little optimisation. Of the kernels, only the best one of this machine is compiled and tested. A mutant that
+crashes, hangs or takes all memory counts as found. The exit code is 1 if a mutant survives.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pairs(text: str) -> dict[str, str]:
 BEST = cpu.available()[0]
 FILES = ("*.pyx", "*.pxi", "checks.py", "formulas.py", "functional.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
-# What finds most comes first.
+# The tests that find most come first.
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "checks")
 OWN_TESTS = pairs(  # of a file, before these
     "checks.py checks, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
@@ -47,7 +47,7 @@ OWN_TESTS = pairs(  # of a file, before these
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests
 
-# Lines of code of which no mutant changes a result, by file, and why.
+# No mutant of these lines changes a result. They are listed by file, with the reason.
 SPEED = "It decides how fast, and nothing else."
 EQUIVALENT = {
     ("dispatch.pyx", "SLICE = 1 << 24"): "How often a call looks at signals is time, and tested as such.",
@@ -68,7 +68,7 @@ NAMES = pairs(
 DECLARATION = re.compile("import|from|cimport|include|ctypedef|global|nonlocal|@|def|class")
 NOT_DELETED = re.compile("if|elif|else|for|while|with|try|except|finally|return|yield|assert|pass")
 
-# Run setup.py for some sources alone.
+# This program runs setup.py for some sources only.
 BUILD = """
 import runpy, sys
 import Cython.Build
@@ -180,7 +180,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """The logical lines of code that computes something."""
+    """Yield the logical lines of code that compute something."""
     tokens: list[tokenize.TokenInfo] = []
     blocks: list[tuple[int, str]] = []  # indentation and kind of the declarations around
     left_out = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -205,7 +205,7 @@ def statements(text: str) -> Iterator[Statement]:
 def changes(
     statement: Statement, text: str, starts: list[int]
 ) -> Iterator[tuple[str, tokenize.TokenInfo, tokenize.TokenInfo, str]]:
-    """A rule's name, the first and last token of what it replaces, and what stands there instead."""
+    """Yield the name of a rule, the first and last token of what it replaces, and the replacement."""
     tokens = statement.tokens
     words = [token.string for token in tokens]
     declares = words[0] in ("cdef", "cpdef") or words[1:2] == [":"]
@@ -242,7 +242,7 @@ def changes_of_token(token: tokenize.TokenInfo, before_not: bool) -> Iterator[tu
 
 
 def end_of_condition(words: list[str], first: int) -> int:
-    """The index after a condition; 0 where another rule negates it already, or it filters a loop."""
+    """Return the index after a condition, or 0 if another rule negates it already or if it filters a loop."""
     depth = 0
     for i in range(first, len(words)):
         depth += (words[i] in "([{") - (words[i] in ")]}")
@@ -258,7 +258,7 @@ def end_of_condition(words: list[str], first: int) -> int:
 
 
 class Bench:
-    """A copy of the package in which one file at a time is changed."""
+    """A bench is a copy of the package in which one file at a time is changed."""
 
     def __init__(self, folder: Path, mutants: list[Mutant], arguments: list[str]) -> None:
         self.tree = copy_tree(folder / "fastdrop")
@@ -279,7 +279,7 @@ class Bench:
         print(f"No test fails without a fault. A mutant may compute for {seconds} seconds.", flush=True)
 
     def outcome(self, mutant: Mutant) -> tuple[str, str]:
-        """What became of a mutant, and which test has found it."""
+        """Return what became of a mutant, and which test has found it."""
         path = self.tree / mutant.file
         text = path.read_text()
         path.write_text(mutant.of(text))
@@ -329,7 +329,7 @@ class Bench:
 
 
 def modules_with(path: Path) -> Iterator[Path]:
-    """The module that a file is, or those that include it."""
+    """Yield the module that a file is, or the modules that include it."""
     if path.suffix != ".pxi":
         yield path
         return
@@ -340,7 +340,7 @@ def modules_with(path: Path) -> Iterator[Path]:
 
 
 def copy_tree(tree: Path) -> Path:
-    """The checkout, to be built anew."""
+    """Copy the checkout without what is built."""
     left_out = shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "*.so")
     shutil.copytree(ROOT, tree, ignore=left_out)
     return tree

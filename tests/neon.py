@@ -1,10 +1,10 @@
-"""The tests of the kernels on the AArch64 ones, by an AArch64 Python under an emulator.
+"""Run the tests of the kernels for AArch64, with an AArch64 Python under an emulator.
 
     python tests/neon.py [PYTEST ARGUMENTS]
 
-Needs a Debian with gcc-aarch64-linux-gnu and qemu-user, and a network: Debian's Python for arm64 and the
-wheels of NumPy, ml_dtypes, pytest and hypothesis are unpacked in a temporary folder, for which no
-privilege is needed. The package is copied and cross-compiled there; nothing else changes.
+This needs Debian with gcc-aarch64-linux-gnu and qemu-user, and a network. Debian's Python for arm64 and the
+wheels of NumPy, ml_dtypes, pytest and hypothesis are unpacked in a temporary folder, which needs no
+privilege. The package is copied and cross-compiled there. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 
 def system(root: Path) -> list[str]:
-    """Debian's Python with what it needs, unpacked in `root`; returns the command that starts it."""
+    """Unpack Debian's Python and what it needs in `root`, and return the command that starts it."""
     state = Path(f"{root}-apt")
     for name in ("lists/partial", "cache/archives/partial", "log"):
         (state / name).mkdir(parents=True)
@@ -92,7 +92,7 @@ def wheels(folder: Path, python_version: str) -> Path:
 
 
 def build(tree: Path, root: Path, site: Path) -> Path:
-    """The package cross-compiled in place by this machine's setuptools and Cython."""
+    """Cross-compile the package in place with this machine's setuptools and Cython."""
     headers = [*root.glob("usr/include/python3.*"), root / "usr/include", site / "numpy/_core/include"]
     environment = {
         "CC": COMPILER,

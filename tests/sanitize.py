@@ -1,8 +1,9 @@
-"""The tests of the kernels on builds of other kinds: sanitizers, valgrind, clang, AVX-512 emulated.
+"""Run the tests of the kernels on other builds: with sanitizers, valgrind, clang, and emulated AVX-512.
 
     python tests/sanitize.py [NAME ...] [PYTEST ARGUMENTS]
 
-Without a name, all of BUILDS. The package is copied and built apart, so the checkout stays as it is.
+Without a name, all of BUILDS are tested. The package is copied and built elsewhere, so the checkout does not
+change.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ BUILDS = {
         flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-sanitize=shift-base "
         + CHECKED,
         libraries=("libasan.so", "libubsan.so"),
-        # The interpreter leaves memory to the system at its end.
+        # The interpreter does not free all of its memory at exit.
         environment=MALLOC | {"ASAN_OPTIONS": "detect_leaks=0"},
     ),
     "thread": Build(
@@ -138,7 +139,7 @@ def library(compiler: str, name: str) -> str:
 
 
 def shared_library(build: Build, folder: Path) -> str:
-    """The path of the library that a build's source makes."""
+    """Compile the source of a build, and return the path of the library."""
     path = folder / f"{build.source}.so"
     command = [build.compiler, *build.flags.split(), "-fPIC", "-shared", DATA / build.source, "-o", path]
     subprocess.run(command, check=True)
@@ -146,9 +147,9 @@ def shared_library(build: Build, folder: Path) -> str:
 
 
 def ours(report: Path) -> list[str]:
-    """Valgrind's errors with the package anywhere on the stack; the interpreter and NumPy have others.
+    """Return valgrind's errors that have the package on the stack; the interpreter and NumPy have others.
 
-    Leaks do not count, which it looks for in XML in any case: the interpreter leaves memory at its end.
+    Leaks do not count, because the interpreter does not free all of its memory at exit.
     """
     package = str(report.parent.resolve() / "fastdrop")
     try:

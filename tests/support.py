@@ -1,4 +1,4 @@
-"""What several test modules need: exact comparison, awkward arrays, known answers, other processes."""
+"""Several test modules share this: exact comparison, awkward arrays, known answers, other processes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ HANGING = 1200  # seconds after which another process is ended: it hangs, howeve
 
 
 def bit_patterns(array: np.ndarray) -> np.ndarray:
-    """The elements as unsigned integers of native byte order: what == compares exactly, NaN too."""
+    """Return the elements as unsigned integers of native byte order, which == compares exactly, NaN too."""
     native = array.astype(array.dtype.newbyteorder("="))
     return native.view(f"u{array.itemsize}")
 
 
 def assert_identical(actual: Any, expected: Any, what: str = "") -> None:
-    """Two arrays of one dtype and shape with the same bits, or two equal masks, or the same None."""
+    """Assert that two arrays have the same dtype, shape and bits, or that two masks or two None are equal."""
     assert type(actual) is type(expected), what
     if isinstance(expected, np.ndarray):
         assert actual.dtype.newbyteorder("=") == expected.dtype.newbyteorder("="), what
@@ -58,7 +58,7 @@ def assert_identical(actual: Any, expected: Any, what: str = "") -> None:
 
 
 def sample(size: int, dtype: Any = "float32", seed: int = 0) -> np.ndarray:
-    """Normal values, a third of them made zero or special: NaN, infinities, subnormals and so on."""
+    """Return normal values. A third of them is zero or special: NaN, infinities, subnormals and so on."""
     generator = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     values = generator.standard_normal(size).astype(dtype)
@@ -74,7 +74,7 @@ def specials(dtype: Any) -> np.ndarray:
 
 
 def at_address(array: np.ndarray, remainder: int) -> np.ndarray:
-    """A copy of `array` that starts `remainder` bytes after a multiple of 64."""
+    """Return a copy of `array` that starts `remainder` bytes after a multiple of 64."""
     buffer = np.zeros(array.nbytes + 128, np.uint8)
     start = -buffer.ctypes.data % 64 + remainder
     placed = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -83,7 +83,7 @@ def at_address(array: np.ndarray, remainder: int) -> np.ndarray:
 
 
 class Place:
-    """Elements at a chosen address, between bytes that are remembered."""
+    """A place holds elements at a chosen address, between bytes that are known."""
 
     def __init__(self, content: np.ndarray, remainder: int) -> None:
         self.memory = np.full(content.nbytes + 2 * AROUND + 64, CANARY, np.uint8)
@@ -131,17 +131,17 @@ def golden_streams() -> Iterator[Golden]:
 
 
 def content(path: Path) -> list[str]:
-    """The lines of `path` that are no comment."""
+    """Return the lines of `path` that are not comments."""
     return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
 def number(words: list[str]) -> int:
-    """Four hexadecimal 32-bit words, least significant first, as one integer."""
+    """Return one integer from four hexadecimal 32-bit words, least significant first."""
     return sum(int(word, 16) << (32 * i) for i, word in enumerate(words))
 
 
 def words(value: int) -> str:
-    """The reverse of `number`."""
+    """Return the words that `number` makes `value` of."""
     return " ".join(f"{(value >> 32 * i) & 0xFFFFFFFF:08x}" for i in range(4))
 
 
@@ -177,27 +177,27 @@ OURS = ("FASTDROP_", "OMP_")  # how the names of the variables begin that change
 
 
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Run `command`, and keep what it prints, as text unless ``text=False``.
+    """Run `command` and return what it prints, as text unless ``text=False``.
 
-    It may take as long as it needs: there is one limit for all, which ends what hangs for ever.
+    It may take as long as it needs. One limit for all commands ends those that hang for ever.
     """
     return subprocess.run(command, **{"capture_output": True, "text": True, "timeout": HANGING} | options)
 
 
 def output_of(command: Sequence[str | Path], **options: Any) -> Any:
-    """What `command` prints; it has to succeed."""
+    """Return what `command` prints. It has to succeed."""
     process = run(command, **options)
     assert process.returncode == 0, (process.stdout, process.stderr)
     return process.stdout
 
 
 def python(code: str | Path, *arguments: str) -> list[str]:
-    """The command that runs `code`, a text or a file, in another interpreter."""
+    """Return the command that runs `code`, a text or a file, in another interpreter."""
     return [sys.executable, *(["-c", code] if isinstance(code, str) else [str(code)]), *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """For another interpreter: it finds this very package, and of `OURS` what is given alone."""
+    """Return an environment with this package on the path, and with only `variables` of `OURS`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return inherited | {"PYTHONPATH": str(PACKAGE.parent)} | variables
 
@@ -211,7 +211,7 @@ def run_python(
 
 
 def printed_by(code: str | Path, *arguments: str, **options: Any) -> str:
-    """What `code` prints in another interpreter; it has to succeed."""
+    """Return what `code` prints in another interpreter. It has to succeed."""
     process = run_python(code, *arguments, **options)
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()

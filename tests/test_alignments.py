@@ -1,4 +1,4 @@
-"""Every length 0..300 at every address of an element within 64 bytes: nothing beside the result changes."""
+"""At every length 0..300 and every address of an element within 64 bytes, only the result changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LENGTHS = range(301)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", ml_dtypes.bfloat16])
 def test_every_length_at_every_alignment(isa, dtype):
-    """Prefixes of one stream: a length's result begins every longer one's."""
+    """The inputs are prefixes of one array, so the result of a length begins every longer result."""
     dtype = np.dtype(dtype)
     whole = sample(LENGTHS[-1], dtype, seed=6)
     expected, expected_mask = fd.reference.relu_dropout(whole, 0.7, rng=fd.Stream(1, 3))

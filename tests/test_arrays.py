@@ -1,4 +1,4 @@
-"""Memory layouts: results follow the logical C order, whatever lies beneath."""
+"""Results follow the logical C order, whatever the memory layout is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reversed_in_memory(x: np.ndarray) -> np.ndarray:
 
 
 def packed_record(x: np.ndarray) -> np.ndarray:
-    """A field of a packed record: neither aligned nor at a multiple of the item's size."""
+    """Return a field of a packed record, which is neither aligned nor at a multiple of the item's size."""
     records = np.zeros(x.shape, [("flag", np.uint8), ("value", x.dtype), ("more", np.uint16)])
     records["value"] = x
     return records["value"]
@@ -66,7 +66,7 @@ LAYOUTS = {
 
 
 def all_calls(library, x: np.ndarray, mask: fd.Mask, y: np.ndarray) -> dict[str, object]:
-    """Every call that reads elements, and what it gives for `x`."""
+    """Return what every call that reads elements gives for `x`."""
     return {
         "relu_dropout": library.relu_dropout(x, KEEP_PROB, rng=1),
         "dropout": library.dropout(x, KEEP_PROB, rng=1),
@@ -162,7 +162,7 @@ def test_more_axes_than_numpys_flat_has(library):
 
 
 def test_a_dtype_is_known_by_its_number():
-    """Where a long double has 8 bytes, it equals float64, and kernels do not know its number."""
+    """Where a long double has 8 bytes, it equals float64, but kernels do not know its number."""
 
     class LongDouble:
         num, char, type = np.dtype(np.longdouble).num, "g", np.longdouble

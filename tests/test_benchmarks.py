@@ -23,7 +23,7 @@ from benchmarks import planes, report, sizes, targets
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """Contenders choose kernels and threads; the next test finds its own."""
+    """Restore the kernel and the number of threads, which competitors choose."""
     isa, threads = cpu.active(), fd.get_num_threads()
     yield
     cpu.activate(isa)
@@ -31,20 +31,20 @@ def as_before():
 
 
 def run_suite(*arguments):
-    """The suite in a process of its own: it imports libraries that start threads."""
+    """Run the suite in a process of its own, because it imports libraries that start threads."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     return output_of(command, cwd=ROOT, env=environment())
 
 
 def test_every_contender_computes_dropout():
-    """But for those that compile first, for half a minute: `make bench` tries them before it measures."""
+    """Those that first compile for half a minute are left out: `make bench` tries them before it measures."""
     interpreted = "not compiled and not numba and not jax"
     assert " passed" in run_suite("benchmarks/test_peers.py", "--show-capture=no", "-k", interpreted)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """The JSON of a run of the suite, tiny."""
+    """Return the path of the JSON that a tiny run of the suite writes."""
     path = tmp_path_factory.mktemp("suite") / "results.json"
     run_suite("benchmarks/test_speed.py", "--sizes", "64,1Ki", "--comparison-seconds", "0.01",
               f"--benchmark-json={path}", "--competitors=fastdrop,copy,NumPy",

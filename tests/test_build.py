@@ -71,7 +71,7 @@ def script():
 
 @pytest.fixture
 def build_probe(script, tmp_path, monkeypatch):
-    """Builds a small module as setup.py builds its own, with flags in the environment."""
+    """Build a small module as setup.py builds its own, with flags in the environment."""
     from setuptools import Distribution, Extension
 
     shutil.which("gcc") or pytest.skip("no gcc")
@@ -119,7 +119,7 @@ def test_without_such_flags_nothing_is_said(build_probe, capsys):
 
 
 def test_a_module_that_turns_subnormals_off_is_an_error(build_probe, tmp_path):
-    """It comes by a way that the filter does not see: a file of flags."""
+    """The flag comes in a file of flags, which the filter does not see."""
     from setuptools.errors import CompileError
 
     asked = subprocess.run(["gcc", "-print-file-name=crtfastmath.o"], capture_output=True, text=True)
@@ -141,7 +141,7 @@ def test_every_extension_is_compiled_with_the_checks(script):
 
 
 def refusal(compiler, *flags):
-    """What the compiler says to the checks; empty if they pass."""
+    """Return what the compiler says about the checks, which is nothing if they pass."""
     shutil.which(compiler) or pytest.skip(f"no {compiler}")
     command = [compiler, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *flags, "-include", str(CHECKS)]
     return subprocess.run([*command, "-xc", "/dev/null"], capture_output=True, text=True).stderr
@@ -191,7 +191,7 @@ def test_a_big_endian_machine_does_not_compile(compiler, flags):
 
 
 def capsule(name):
-    """A capsule with a pointer to nothing that may be read."""
+    """Return a capsule whose pointer must not be read."""
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     return new(8, name, None)
@@ -245,7 +245,7 @@ CIMPORTED = re.compile(rf"^\s*(?:from ({NAME}[\w.]*) cimport (.*)|cimport ({NAME
 
 
 def named_in(path):
-    """The files of the package that a source file names."""
+    """Yield the files of the package that a source file names."""
     text = path.read_text("utf-8")
     for name in INCLUDED.findall(text):
         places = (folder / name for folder in (path.parent, *INCLUDE_DIRS))
@@ -285,7 +285,7 @@ def test_make_looks_at_every_source():
 
 
 def test_compiled_modules_hold_no_list_comprehension():
-    """Where memory ends in the middle of one, what Cython 3.3 makes of it releases an element twice."""
+    """If memory ends in the middle of one, the code of Cython 3.3 releases an element twice."""
     made = [path for path in PACKAGE.rglob("*.c") if list(path.parent.glob(f"{path.stem}.py*"))]
     if not made:
         pytest.skip("an installed package has no C sources")

@@ -1,7 +1,7 @@
-"""Errors: the type, the argument, the value and what is accepted, and that nothing has happened.
+"""An error names the argument, the value and what is accepted, and a call that raises has changed nothing.
 
-Every case is tried on the reference and on the package, which have to say the same in every word.
-Arguments are looked at before a kernel is, so it does not matter which one is in use.
+The reference and the package have to raise the same error, word for word. Arguments are checked before a
+kernel runs, so it does not matter which one is in use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import fastdrop as fd
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
 MASK = fd.Mask.from_array(X > 5, 0.5)
 
-# Values that a call accepts, argument by argument; a case replaces one or two of them.
+# A call accepts these values of its arguments. A case replaces one or two of them.
 PREDICT = {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None}
 GOOD = {
     "relu_dropout": PREDICT | {"rng": 1},
@@ -45,7 +45,7 @@ NEARLY_DONE = fd.Stream(9, 2**64 - 11)
 
 
 def elements_cases():
-    """No dtype but the floating ones is taken for elements, nor turned into one."""
+    """Only floating dtypes are taken for elements, and no other dtype is converted to one."""
     wrong = [
         (X.astype(np.int64), "int64"),
         (X.astype(np.uint8), "uint8"),
@@ -195,7 +195,7 @@ def described(case) -> str:
 
 
 def message_of(library, case) -> str:
-    """What a call says that is given a case's arguments; nothing else may come of it."""
+    """Return the error text of a case, and assert that nothing else has happened."""
     name, values, error, *_ = case
     arguments = GOOD[name] | values
     if "rng" in arguments and "rng" not in values:
@@ -266,7 +266,7 @@ def test_a_mask_agrees_with_what_is_said_of_it(library):
 
 @pytest.mark.parametrize("shape", [2**60, 2**63, 2**64, (2**32, 2**32), (2**70,)])
 def test_the_stream_is_not_used_where_no_memory_is_left(library, shape):
-    """More bits than there are addresses: the allocation fails before anything is reserved."""
+    """There are more bits than addresses, so the allocation fails before positions are reserved."""
     stream = fd.Stream(1)
     with pytest.raises((MemoryError, ValueError)):
         library.keep_mask(shape, 0.5, rng=stream)

@@ -1,4 +1,4 @@
-"""The command line: what it prints, for people and for machines, and its exit codes."""
+"""The command line prints for people and for machines, and returns the right exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import environment, output_of
 
 
 def refused(*arguments: str) -> int:
-    """The exit code of arguments that argparse refuses."""
+    """Return the exit code of arguments that argparse refuses."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     return stopped.value.code
@@ -94,7 +94,7 @@ def test_check_finds_every_kernel_equal(capsys):
 
 
 def test_check_knows_every_call_of_the_reference():
-    """A new call must not be forgotten there."""
+    """A new call must not be forgotten in the check command."""
     names = {call.partition(" ")[0] for call in check.CALLS}
     assert names == {name for name, value in vars(fd.reference).items() if name in fd.__all__
                      and inspect.isfunction(value)}  # fmt: skip
@@ -219,7 +219,7 @@ def test_bench_measures_and_draws(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def short_demo(capsys):
-    """A demo of one epoch, and the result that it prints."""
+    """Run a demo of one epoch, and return its exit code and the result that it prints."""
     pytest.importorskip("sklearn", reason="scikit-learn is in the extra demo")
 
     def run() -> tuple[int, dict]:

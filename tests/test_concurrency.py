@@ -1,6 +1,6 @@
-"""Threads, processes and signals: no position drawn twice, no call that never returns.
+"""With threads, processes and signals, no position is drawn twice and every call returns.
 
-Whatever could hang runs in an interpreter of its own, which is ended when it does.
+Whatever could hang runs in an interpreter of its own, which is ended if it hangs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_threads_that_reserve_lose_no_position_and_share_none():
 
 
 def test_calls_of_every_kind_on_one_stream_share_no_position(isa):
-    """Each mask lies where the stream has it, and the pieces tile the stream."""
+    """The masks are those of the stream, side by side and without gaps."""
     size, calls, seed = 1003, 60, 5  # not a multiple of 8: pieces begin at any bit
     x, stream = np.ones(size, np.float32), fd.Stream(seed)
 
@@ -65,7 +65,7 @@ def test_threads_with_streams_of_their_own_get_what_they_get_alone(isa, size):
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_threads_on_parts_of_one_array_write_nothing_but_their_own(isa, in_place):
-    """As the threads of one call do: parts meet within a cache line, where a byte of the mask ends."""
+    """Parts meet within a cache line, where a byte of the mask ends, as the threads of one call do."""
     size, part = 200_000, 10_008
     x, seed, keep_prob = sample(size, seed=4), 9, 0.75
     expected, expected_mask = fd.reference.relu_dropout(x, keep_prob, rng=seed)
@@ -128,7 +128,7 @@ print([exit_code_of_child(lambda: child(first)) for first in (False, True)], sam
 
 @needs_fork
 def test_a_child_forked_while_other_threads_call_can_call():
-    """A lock that another thread holds at the fork stays locked in the child; none may be needed."""
+    """A lock that another thread holds at the fork stays locked in the child, which must not need it."""
     code = (
         FORK
         + """
@@ -154,7 +154,7 @@ print(codes, same())
 
 @needs_fork
 def test_a_child_can_go_on_with_a_stream_that_another_thread_was_in():
-    """Whatever another thread holds at the fork, it holds in the child for ever."""
+    """A lock that another thread holds at the fork is never released in the child."""
     code = (
         FORK
         + """
@@ -229,9 +229,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", [*multiprocessing.get_all_start_methods(), "loky"])
 def test_workers_get_what_their_streams_give_here_or_masks_of_their_own(method, tmp_path):
-    """Spawned streams, and slices of one stream; threads have run before the workers start.
+    """Workers use spawned streams and parts of one stream. Threads have run before the workers start.
 
-    Without ``rng=`` each draws masks of its own: workers that all draw the same are a bug that others had.
+    Without ``rng=`` each worker draws other masks. Other libraries had workers that all drew the same.
     """
     if method == "loky":
         pytest.importorskip("joblib")
@@ -246,11 +246,11 @@ def test_workers_get_what_their_streams_give_here_or_masks_of_their_own(method, 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals on this system")
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_a_long_call_lets_threads_run_answers_signals_and_can_be_interrupted(threads):
-    """All of that before the call has finished, and afterwards the same calls give the same bits.
+    """All of this happens before the call has finished. Afterwards, the same calls give the same bits.
 
-    Another thread sees that the call has begun, and sends it signals, the next when the last was answered;
-    the fourth is Ctrl-C. Were the interpreter not let go of, or signals not looked at every now and then,
-    then the call would write its last element first.
+    Another thread sees that the call has begun. It sends signals, each one when the last was answered; the
+    fourth is Ctrl-C. If the call did not release the GIL, or did not check for signals, it would write its
+    last element first.
     """
     code = """
 import signal, threading, time

@@ -1,4 +1,4 @@
-"""Which kernel runs: the best this machine has, the one that is asked for, or a loud error."""
+"""The best kernel of this machine runs, or the one that is requested; everything else is an error."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_activating_what_is_not_there(isa, name):
 
 
 def test_a_kernel_that_fails_to_import_is_an_error():
-    """Not a fallback to the next best: a broken build must not pass for a slow machine."""
+    """The next best kernel is not used instead: a broken build must not pass for a slow machine."""
     code = f"""
 import sys
 from importlib.machinery import ModuleSpec
@@ -75,7 +75,7 @@ import fastdrop
 
 
 def test_importing_leaves_subnormals_alone():
-    """Libraries linked with -ffast-math have made a whole process flush them to zero."""
+    """Libraries linked with -ffast-math have made whole processes flush subnormals to zero."""
     code = """
 import sys, numpy as np, fastdrop as fd
 fd.relu_dropout(np.ones(100_000, np.float32), 0.5)
@@ -85,7 +85,7 @@ assert np.finfo(np.float32).tiny * np.float32(0.5) != 0
     printed_by(code)
 
 
-# Machines that this one is not, emulated: what they lack must not run at import, nor be chosen.
+# Other machines are emulated. Instructions that they lack must not run at import.
 MODELS = {"Nehalem": ["generic"], "Haswell": ["avx2", "generic"]}
 
 
@@ -99,7 +99,7 @@ print(*cpu.available())
 print(fd.relu_dropout([1.0, -1.0, 2.0, 3.0], 0.5, rng=1)[0].tolist())
 """
     prefix = ("qemu-x86_64", "-cpu", model)
-    # NumPy's BLAS, too, has to take the machine for the emulated one, whatever is set for this one.
+    # NumPy's BLAS also has to believe in the emulated machine, whatever is set for this one.
     blas = {"OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": model}
     available, y = printed_by(code, prefix=prefix, **blas).splitlines()
     assert available.split() == MODELS[model]

@@ -1,4 +1,4 @@
-"""The pages: their Python runs, and their links lead somewhere."""
+"""The Python code of the pages runs, and their links lead to files."""
 
 from __future__ import annotations
 

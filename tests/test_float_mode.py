@@ -1,4 +1,4 @@
-"""The floating-point mode of the calling thread: no result depends on it, and it is given back."""
+"""No result depends on the floating-point mode of the calling thread, and a call restores it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fastdrop as fd
 from fastdrop.core import dispatch
 from support import DTYPES, THREAD_WORK, assert_identical, specials
 
-# The word of C's fenv_t that holds rounding and the treatment of subnormals: its place, and what it may be.
+# One word of C's fenv_t holds the rounding and the treatment of subnormals. These are its place and values.
 WORDS = {
     "x86_64": (28, {"flushed": 0x9FC0, "up": 0x5F80, "down": 0x3F80, "to zero": 0x7F80, "all": 0xFFC0}),
     "aarch64": (0, {"flushed": 1 << 24, "up": 1 << 22, "down": 2 << 22, "to zero": 3 << 22}),
@@ -39,7 +39,7 @@ def mode_word() -> int:
 
 @contextmanager
 def mode(word: int) -> Iterator[None]:
-    """This thread computes in a mode for a while."""
+    """Let this thread compute in a mode for a while."""
     libm = ctypes.CDLL("libm.so.6")
     before, changed = ctypes.create_string_buffer(256), ctypes.create_string_buffer(256)
     libm.fegetenv(before)
@@ -53,7 +53,7 @@ def mode(word: int) -> Iterator[None]:
 
 
 def all_results(x: np.ndarray, dy: np.ndarray) -> list[object]:
-    """Every kind of call, with probabilities whose scale is rounded."""
+    """Return the results of every kind of call, with probabilities whose scale is rounded."""
     bias, keep_prob = x[0], 0.3
     y, mask = fd.relu_dropout(x, keep_prob, bias=bias, rng=1)
     added, shared = fd.dropout_add(x, dy, keep_prob, rng=2, broadcast_dims=0)

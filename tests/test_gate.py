@@ -1,4 +1,4 @@
-"""The gate: what changes while a call is under way is refused, and what is refused has changed nothing."""
+"""A call refuses arrays that change while it runs, and has then changed nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = {
 
 
 class LateArray:
-    """An argument that runs code when the call asks what it is."""
+    """This argument runs code when the call converts it."""
 
     def __init__(self, value, change):
         self.value, self.change = value, change
@@ -50,9 +50,8 @@ def test_what_changed_after_it_was_measured_is_refused(name, argument):
     assert (y == 7).all()
 
 
-# A handler runs in the middle of a call: another thread sends the signal when the call lets go of the
-# GIL, which nothing else hands over. On a busy machine that may be too late, so calls are made until one
-# is hit.
+# A handler runs in the middle of a call. Another thread sends the signal when the call releases the GIL,
+# which nothing else releases. On a busy machine that may be too late, so calls are made until one is hit.
 IN_THE_MIDDLE = """
 import os, signal, sys, threading
 import numpy as np, fastdrop as fd
@@ -89,7 +88,7 @@ on_posix = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such si
 
 @on_posix
 def test_a_signal_handler_cannot_take_memory_away():
-    """Between two slices handlers run; the arrays are compared again before the next one."""
+    """Handlers run between two slices. The arrays are compared again before the next slice."""
     code = (
         IN_THE_MIDDLE
         + """
@@ -109,7 +108,7 @@ print(str(hit(resize, prepare, call)).split(",")[0], stream.offset == 2**26)
 
 @on_posix
 def test_an_interrupted_call_leaves_what_it_has_not_reached():
-    """Overlapping input and result: what has not been computed is not written, nor is foreign memory."""
+    """Where input and result overlap, elements that were not computed keep their values."""
     code = (
         IN_THE_MIDDLE
         + """
@@ -128,7 +127,7 @@ print(np.unique(memory).tolist(), bool((memory[-2**20:] == 3).all()))
 
 
 class Late(int):
-    """An int whose arithmetic runs code."""
+    """The arithmetic of this int runs code."""
 
     def act(self, *_):
         raise AssertionError("arithmetic of an argument ran")

@@ -1,4 +1,4 @@
-"""Gaussian dropout: equal to its reference bit for bit, and its normals are normal."""
+"""Gaussian dropout equals its reference bit for bit, and its normal numbers are normal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def golden_module():
 
 
 def sample(size, dtype="float32", seed=0):
-    """With special values, which for the short dtypes are those of float32, rounded."""
+    """Return values with special ones. For the short dtypes these are those of float32, rounded."""
     with np.errstate(all="ignore"):
         return sample_of(size, "float64" if dtype == "float64" else "float32", seed).astype(dtype)
 
@@ -53,7 +53,7 @@ def test_the_reference_keeps_to_the_golden_normals():
 
 @functools.cache
 def expected_of(length, dtype, keep_prob, offset):
-    """The reference's answer, which all kernels share."""
+    """Return the result of the reference, which is computed once for all kernels."""
     stream, x = fd.Stream(SEED, offset), sample(length, dtype, seed=length)
     y, noise = reference.gaussian_dropout(x, keep_prob, rng=stream)
     assert noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob)
@@ -142,7 +142,7 @@ def test_the_noise_is_the_same_for_every_dtype(library):
 
 
 def test_the_noise_does_not_tell_what_dropout_keeps():
-    """One seed and position for both: no correlation beyond four standard deviations."""
+    """Both have one seed and position. Their correlation is within four standard deviations of 0."""
     size = 1_000_000
     noise = fd.gaussian_dropout(np.ones(size), 0.5, rng=9)[0] - 1
     kept = fd.keep_mask(size, 0.5, rng=9).to_array() - 0.5
@@ -160,7 +160,7 @@ def test_the_gradient_is_the_noise(library):
 
 
 def test_radius_and_direction_are_accurate():
-    """Against float64, at the ends and at random: half a unit in the last place is 6e-8."""
+    """They are compared with float64, at the ends and at random. Half a unit in the last place is 6e-8."""
     ends = np.arange(5000, dtype=np.uint32)
     random = np.random.default_rng(1).integers(0, 2**32, 300_000, np.uint32)
     powers = (1 << np.arange(32, dtype=np.uint32))[:, None] + np.arange(-50, 50).astype(np.uint32)
@@ -178,7 +178,7 @@ def test_radius_and_direction_are_accurate():
 
 
 def test_directions_come_in_opposite_pairs():
-    """So the mean is exactly 0: what a word gives, another gives with the other sign."""
+    """The mean is exactly 0, because for each word another gives the same with the other sign."""
     word = np.random.default_rng(2).integers(0, 2**32, 10_000, np.uint32)
     cosine, sine = normals.direction(word)
     opposite = word ^ np.uint32(0x80000000) ^ np.uint32(0x3FFFFFFF)  # the other half, and -x for x
@@ -193,7 +193,7 @@ def test_the_tail_reaches_as_far_as_32_bits_do():
 
 
 def kolmogorov_smirnov(values: np.ndarray) -> float:
-    """sqrt(n) times the largest distance of the empirical distribution from the normal."""
+    """Return sqrt(n) times the largest distance of the empirical distribution from the normal one."""
     values = np.sort(values.astype(np.float64))
     cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in values])
     n = len(values)
@@ -202,7 +202,7 @@ def kolmogorov_smirnov(values: np.ndarray) -> float:
 
 
 def test_the_noise_is_normal():
-    """False alarms: one seed in about 10**7, as P(K > 2.9) = 2 exp(-2 * 2.9**2); seeds are fixed anyway."""
+    """One seed in about 10**7 gives a false alarm: P(K > 2.9) = 2 exp(-2 * 2.9**2). The seeds are fixed."""
     for seed in range(4):
         noise = fd.gaussian_dropout(np.ones(100_000), 0.5, rng=seed)[0] - 1  # variance 1
         assert kolmogorov_smirnov(noise) < 2.9
@@ -215,7 +215,7 @@ def test_the_noise_is_normal():
 
 
 def test_moments():
-    """Five standard deviations each: a false alarm in about a million."""
+    """Each moment is within five standard deviations: a false alarm is one in about a million."""
     n, size = fd.gaussian_dropout(np.ones(2_000_000), 0.5, rng=11)[0] - 1, 2_000_000
     for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs(np.mean(n**power) - mean) < 5 * math.sqrt(variance / size), power
@@ -260,7 +260,7 @@ def test_a_noise_that_cannot_be(values, error, message):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_keras_s_formula_with_our_noise_in_pytorch(dtype):
-    """Keras: ``inputs * random.normal(mean=1, stddev=sqrt(rate / (1 - rate)))``; the gradient by autograd."""
+    """Keras computes ``inputs * random.normal(mean=1, stddev=sqrt(rate / (1 - rate)))``."""
     torch = pytest.importorskip("torch", reason="PyTorch is in the extra torch")
     x, dy = np.random.default_rng(0).normal(size=(2, 50, 60)).astype(dtype)
     y, noise = fd.gaussian_dropout(x, 0.7, rng=1)

@@ -15,7 +15,7 @@ KEEP_PROBS = (0.0, 2.0**-11, 0.25, 0.5, 0.9, 1.0)
 SIZE = 3001
 
 
-# Of the reference and of one kernel, as test_kernels.py holds every kernel to the reference.
+# The reference and one kernel are enough here, because test_kernels.py compares all kernels.
 
 
 def scale_of(keep_prob: float, mode: str) -> float:
@@ -25,7 +25,7 @@ def scale_of(keep_prob: float, mode: str) -> float:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_analytic_gradient(library, dtype, mode):
-    """d(scale * relu(x)) / dx is the scale where x was kept and above 0, else 0: exactly."""
+    """d(scale * relu(x)) / dx is exactly the scale where x was kept and above 0, and 0 elsewhere."""
     for keep_prob in KEEP_PROBS:
         assert_analytic_gradient(library, dtype, mode, keep_prob)
 
@@ -52,7 +52,7 @@ def assert_analytic_gradient(library, dtype, mode, keep_prob):
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("keep_prob", [0.25, 0.75])
 def test_finite_differences(library, mode, relu, keep_prob):
-    """Along each coordinate, of a loss that weighs every result; the step crosses no kink."""
+    """The differences are taken along each coordinate of a weighted sum; the step crosses no kink."""
     forward = library.relu_dropout if relu else library.dropout
     generator = np.random.default_rng(2)
     x, weights = generator.standard_normal((2, 64))
@@ -99,7 +99,7 @@ def test_the_output_is_as_good_as_the_mask(library, dtype):
 
 @pytest.mark.parametrize("offset", [0, 2**32 - 100, 2**63 + 3])
 def test_a_mask_made_again_gives_the_same_gradient(library, offset):
-    """Forward and backward masks that disagree past 2**32 positions are a bug that others had."""
+    """Other libraries had forward and backward masks that disagreed past 2**32 positions."""
     x, dy = sample(SIZE, seed=1), sample(SIZE, seed=2)
     _, mask = library.dropout(x, 0.7, rng=fd.Stream(1, offset))
     again = library.keep_mask(SIZE, 0.7, rng=fd.Stream(1, offset))
@@ -113,10 +113,10 @@ REPEATS = 4000
 
 
 def tolerance(greatest: np.ndarray, comparisons: int) -> np.ndarray:
-    """How far a mean of REPEATS values in [0, greatest] may stray from its expectation.
+    """Return how far a mean of REPEATS values in [0, greatest] may stray from its expectation.
 
-    Hoeffding's inequality (1963): P(|mean - expectation| >= t) <= 2 exp(-2 n t**2 / greatest**2),
-    and the probabilities of all `comparisons` add up to FALSE_ALARM at most.
+    Hoeffding's inequality (1963) says that P(|mean - expectation| >= t) <= 2 exp(-2 n t**2 / greatest**2).
+    The probabilities of all `comparisons` add up to at most FALSE_ALARM.
     """
     return greatest * math.sqrt(math.log(2 * comparisons / FALSE_ALARM) / (2 * REPEATS))
 
@@ -124,10 +124,10 @@ def tolerance(greatest: np.ndarray, comparisons: int) -> np.ndarray:
 @pytest.mark.parametrize("keep_prob", [0.5, 0.9])
 @pytest.mark.parametrize("mode", MODES)
 def test_training_has_the_expectation_of_prediction(mode, keep_prob):
-    """The mean over masks of what training gives is what prediction gives, in each mode by itself.
+    """In each mode, the mean over masks of the training result is the prediction.
 
     Vanilla scales at prediction what inverted scales in training, so each is the other times
-    keep_prob; the chance that a correct stream fails is below 1e-6 for the four cases together.
+    keep_prob. The chance that a correct stream fails is below 1e-6 for the four cases together.
     """
     x = np.linspace(-1, 2, 61)
     stream = fd.Stream(2014)

@@ -1,6 +1,6 @@
-"""Not a byte is read or written outside of the arrays: the pages beside them cannot be touched.
+"""No byte is read or written outside of the arrays, because the pages beside them cannot be accessed.
 
-A kernel that strays dies by a segmentation fault, in a process of its own.
+A kernel that strays ends its process by a segmentation fault.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Every kernel against the reference, bit for bit.
+"""Every kernel equals the reference, bit for bit.
 
-A case is one call: which, on what, with what. The choices are far too many to cross, so lengths
-are all run, and for each of them the other choices are drawn by a fixed pseudo-random sequence; a
-test holds that every pair of choices meets. The reference's answers are shared by all kernels.
+A case is one call with its arguments. There are far too many combinations, so all lengths are tested, and
+for each of them the other choices are drawn by a fixed pseudo-random sequence. One test checks that every
+pair of choices occurs. The results of the reference are computed once for all kernels.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ CASES = cases()
 
 
 def called(library: Any, case: Case) -> tuple[Any, ...]:
-    """All that a call returns, on arrays at the addresses that the case wants."""
+    """Return all that a call returns, on arrays at the addresses of the case."""
     name, _, variant = case.operation.partition(" ")
     call = getattr(library, name)
     stream = fd.Stream(case.seed, case.offset)
@@ -100,7 +100,7 @@ def called(library: Any, case: Case) -> tuple[Any, ...]:
 
 
 def saved(case: Case, variant: str) -> dict[str, Any]:
-    """What a backward call reads, made by the reference: half of it zeros, or NaN and so on."""
+    """Return what a backward call reads. Half of it is zero or dropped, and some is NaN and so on."""
     if variant == "from the output":
         y = at_address(sample(case.length, case.dtype, seed=case.length + 1), case.out_address)
         return {"saved": y, "keep_prob": case.keep_prob, "mode": case.mode}
@@ -151,7 +151,7 @@ def start_of_a_stream(keep_prob: float) -> np.ndarray:
 
 @pytest.mark.parametrize("operation", ["keep_mask", "relu_dropout", "dropout"])
 def test_every_offset_in_a_block(isa, operation):
-    """128 starts of a run that crosses three blocks are slices of one stream."""
+    """Calls at 128 offsets, each across three blocks, give parts of one stream."""
     x = sample(512)
     for keep_prob, offset in itertools.product(KEEP_PROBS, range(128)):
         whole = start_of_a_stream(keep_prob)
@@ -166,7 +166,7 @@ def test_every_offset_in_a_block(isa, operation):
 
 @functools.cache
 def uniforms(seed: int, count: int) -> list[int]:
-    """U of the first `count` elements, as integers."""
+    """Return U of the first `count` elements, as integers."""
     blocks = np.arange(-(-count // decisions.BLOCK), dtype=np.uint64)
     total = np.zeros(len(blocks) * decisions.BLOCK, np.uint64)
     for j in range(64):
@@ -181,7 +181,7 @@ def significant_bits(value: int) -> int:
 
 @pytest.mark.parametrize("seed", [1, 2**64 + 3])
 def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, seed):
-    """Ties down to the last plane: those uniforms of a stream that a float64 holds exactly."""
+    """The uniforms of a stream that a float64 holds exactly are ties down to the last plane."""
     count = 30_000
     tied = [(n, u) for n, u in enumerate(uniforms(seed, count)) if u and significant_bits(u) <= 53]
     assert len(tied) > 50
@@ -196,7 +196,7 @@ def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, se
 
 @pytest.fixture
 def bypassing() -> Iterator[None]:
-    """Results of any size bypass the cache, as those do that are larger than it."""
+    """Let results of any size bypass the cache, as only results larger than it do otherwise."""
     dispatch.set_streaming_bytes(0)
     yield
     dispatch.set_streaming_bytes(fd.cpu.last_level_cache())
@@ -205,7 +205,7 @@ def bypassing() -> Iterator[None]:
 @pytest.mark.usefixtures("bypassing")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_that_bypass_the_cache(isa, dtype):
-    """Such stores are aligned, so that what comes before the first cache line is a case of its own."""
+    """Such stores are aligned, so the elements before the first cache line are a case of their own."""
     stretches = ((0, 1025), (1, 2047), (127, 5000), (2**32 - 5, 8192), (64, 20_003))
     operations = ("relu_dropout", "dropout", "dropout_backward", "relu_dropout_predict")
     addresses = (0, 4, 8, 16, 20, 32, 60, 63, 1)
@@ -217,7 +217,7 @@ def test_results_that_bypass_the_cache(isa, dtype):
 
 # --- special values ---------------------------------------------------------------------------
 
-# Of the reference and of one kernel, as those above hold every kernel to the reference, on such values too.
+# The reference and one kernel are enough here: the tests above compare all kernels, on such values too.
 
 SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, -1.0])
 
@@ -248,7 +248,7 @@ def test_relu_of_special_values(library, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_result_is_rounded_once(library, dtype):
-    """scale = dtype(1 / keep_prob), then one multiply in the dtype; the short ones in float32."""
+    """The scale is dtype(1 / keep_prob). Elements are multiplied in the dtype, short ones in float32."""
     x = np.abs(np.random.default_rng(0).standard_normal(5000)).astype(dtype)
     for keep_prob in (0.1, 0.3, 0.7, 0.9, 1 - 2.0**-53):
         y, mask = library.relu_dropout(x, keep_prob, rng=1)

@@ -1,4 +1,4 @@
-"""The layers: the calls, with a memory of the mask and a stream that goes on."""
+"""The layers make the calls, keep the mask, and have a stream that advances."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_layers_share_a_stream_without_sharing_positions():
 
 
 def test_repr_shows_what_is_dropped():
-    """So that a rate passed as keep_prob is seen."""
+    """The text shows the rate, so a rate that was passed as keep_prob is noticed."""
     assert repr(ReLUDropout(0.1, mode="vanilla", rng=3)) == (
         "ReLUDropout(keep_prob=0.1, mode='vanilla', rng=Stream(seed=3, offset=0), training, 90 % dropped)"
     )
@@ -309,7 +309,7 @@ def test_a_call_of_dropconnect_that_raises_changes_nothing(values, error):
 
 @pytest.mark.parametrize("shift", [0, 2])
 def test_a_result_over_the_input_or_the_bias_of_dropconnect(shift):
-    """The gradient needs the input that the call got, and the result the bias that it had."""
+    """The gradient needs the input and the result needs the bias before they are overwritten."""
     weights, memory = sample(16, "float64", seed=1).reshape(4, 4), np.arange(40.0).reshape(10, 4)
     weights = np.where(np.isfinite(weights), weights, 1.0)
     layers = [DropConnect(weights, 0.5, rng=1, bias=bias) for bias in (np.ones(4), memory[9])]

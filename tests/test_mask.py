@@ -1,4 +1,4 @@
-"""Mask: one bit an element, in the order of numpy.packbits(..., bitorder="little")."""
+"""A Mask has one bit per element, in the order of numpy.packbits(..., bitorder="little")."""
 
 from __future__ import annotations
 

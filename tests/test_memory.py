@@ -1,4 +1,4 @@
-"""Memory: what a call does where there is none left, and that calls leave none behind."""
+"""A call without enough memory changes nothing, and calls leave no memory behind."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def after(start: int) -> fd.Stream:
 
 
 def test_a_mask_of_more_elements_than_32_bits_count():
-    """On either side of the boundary, and at the end, it is what those positions say."""
+    """On either side of the boundary and at the end, the mask is that of the reference at these positions."""
     mask = fd.keep_mask(BOUNDARY + BEYOND, 0.7, rng=after(0))
     for start in (0, 2**31 - 4096, BOUNDARY - 4096, BOUNDARY):
         count = min(8192, BOUNDARY + BEYOND - start)
@@ -115,7 +115,7 @@ def test_a_mask_of_more_elements_than_32_bits_count():
 
 @pytest.mark.large
 def test_arrays_of_more_elements_than_32_bits_count():
-    """Forward and backward in place, 8 GiB of float16: around each boundary as the reference."""
+    """Forward and backward calls in place on 8 GiB of float16 equal the reference around each boundary."""
     size = BOUNDARY + BEYOND
     places = [slice(start, start + BEYOND) for start in (0, 2**31 - 999, BOUNDARY - 999, size - BEYOND)]
     x = np.zeros(size, np.float16)

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: mean and variance are the samples', and each sample can be made again."""
+"""Monte Carlo dropout gives the mean and variance of its samples, and each sample can be computed again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ W1, W2 = RNG.standard_normal((6, 20)), RNG.standard_normal((20, 3))
 
 
 def predict(x, stream):
-    """A network with dropout in two places."""
+    """Predict with a network that has dropout in two places."""
     hidden, _ = fd.relu_dropout(x @ W1, 0.5, rng=stream)
     output, _ = fd.dropout(hidden @ W2, 0.9, rng=stream)
     return output
@@ -68,7 +68,7 @@ def test_a_sample_does_not_depend_on_how_many_there_are():
 
 @pytest.mark.parametrize("chunk", [1, 3, 5, 9, 10, 11])
 def test_chunks_change_nothing(chunk):
-    """Up to the rounding of the matrix products, which may differ with the number of rows."""
+    """The matrix products may be rounded differently for another number of rows."""
     whole = fd.mc_predict(predict, X, 4, rng=fd.Stream(1, 5), keep_samples=True)
     chunked = fd.mc_predict(predict, X, 4, rng=fd.Stream(1, 5), chunk=chunk, keep_samples=True)
     np.testing.assert_allclose(chunked.samples, whole.samples, rtol=1e-12)
@@ -175,7 +175,7 @@ EXAMPLES = settings(max_examples=80, deadline=None, suppress_health_check=list(H
 
 
 def run(program, calls, x, stream):
-    """A network without a sum, so that no rounding depends on the number of rows."""
+    """Run a network without a sum, so no rounding depends on the number of rows."""
     for step, argument in program:
         if step in ("dropout", "relu_dropout", "alpha_dropout"):
             x, _ = getattr(calls, step)(x, 0.7, broadcast_dims=argument, rng=stream)
@@ -285,7 +285,7 @@ def test_a_stream_s_own_children_are_what_they_were():
 
 
 def test_samples_within_a_sample_spawn_their_own():
-    """Also where the inner samples begin at the position of the outer one."""
+    """They do so also if the inner samples begin at the position of the outer one."""
     inner = []
 
     def predict(x, stream):

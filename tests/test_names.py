@@ -27,33 +27,33 @@ NAME = rf"{IMPORTED}(?:[-_]kernels)?"
 GAP = r"[\s\"',]+"  # between the words of a command, also where they are a list of strings
 INSTALLER = r"(?:pip[\d.]*\)?|pipx|uvx?|conda|mamba|micromamba|pixi|poetry|pdm|hatch|rye|easy_install)"
 ASKS = [
-    # An argument of a command. What stands behind a slash or before a dot is a path or a module.
+    # This is an argument of a command. A name behind a slash or before a dot is a path or a module.
     rf"\b{INSTALLER}(?!\w)(?:[^\n`;&|#()]*?{GAP})(?:--with[ =])?{NAME}(?![\w./-])",
-    # An extra, wherever it stands: only a distribution has one.
+    # This is an extra, which only a distribution has.
     rf"(?<![\w./-]){NAME}\[",
-    # A version, as in a list of requirements.
+    # This has a version, as in a list of requirements.
     rf"(?<![\w./-]){NAME}\s*(?:[=!~]=|[<>]=?)\s*\d",
-    # A line of a list of requirements, an item of a YAML list.
+    # This is a line of a list of requirements, or an item of a YAML list.
     rf"^(?:\s*-\s+)?[\"']?{NAME}[\"']?\s*(?:[;#].*)?$",
-    # An item of a list of requirements in TOML or in Python, inline scripts included.
+    # This is an item of a list of requirements in TOML or in Python, inline scripts included.
     rf"(?:dependencies|requires|require)[\"']?\s*[=:(]\s*\[?[^\]\)]*[\"']{NAME}[\"']",
-    # What the installed distribution of that name says: it may be somebody else's.
+    # This asks the installed distribution of that name, which may be somebody else's.
     rf"\b(?:metadata|pkg_resources)\.\w+\(\s*[\"']{IMPORTED}[\"']",
     rf"\b(?:version|distribution|requires|get_distribution)\(\s*[\"']{IMPORTED}[\"']",
-    # A page or a badge of an index.
+    # This is a page or a badge of an index.
     rf"\b(?:pypi|pythonhosted|anaconda|conda-forge|libraries\.io)\b[^\s)]*/{NAME}\b",
 ]
 PATTERNS = [re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in ASKS]
 
 
 def asked(text):
-    """What in `text` asks an index for the package."""
+    """Return what in `text` asks an index for the package."""
     joined = re.sub(r"\\\n\s*", " ", text)
     return [found[0] for pattern in PATTERNS for found in pattern.finditer(joined)]
 
 
 def sources():
-    """The text files of a checkout, or of an unpacked source distribution."""
+    """Yield the text files of a checkout, or of an unpacked source distribution."""
     paths = [*ROOT.iterdir(), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))]
     for path in paths:
         in_c = path.suffix == ".c" and (path.with_suffix(".pyx").exists() or path.with_suffix(".py").exists())

@@ -1,4 +1,4 @@
-"""normal.h, compiled by itself for every machine there is a compiler for, against the reference."""
+"""normal.h equals the reference when it is compiled by itself, for every machine that has a compiler here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import DATA, output_of
 
 
 def words() -> np.ndarray:
-    """Both ends, powers of two and their neighbours, and words at random, in groups of 32."""
+    """Return both ends, powers of two and their neighbours, and random words, in groups of 32."""
     powers = (1 << np.arange(32, dtype=np.uint32))[:, None] + np.arange(-16, 16).astype(np.uint32)
     ends = np.arange(2**12, dtype=np.uint32)
     random = np.random.default_rng(5).integers(0, 2**32, 2**18, np.uint32)
@@ -60,7 +60,7 @@ def test_compiler_and_optimisation_change_nothing(compiler, flags, tmp_path):
 
 
 def test_accuracy_over_a_grid_of_words(tmp_path):
-    """A million words, evenly spaced; normal_grid.c tells how to try all of them."""
+    """A million words are evenly spaced. normal_grid.c says how to try all of them."""
     compiler = shutil.which("gcc") or pytest.skip("no gcc")
     program = str(tmp_path / "grid")
     flags = ["-O2", "-ffp-contract=off", "-fno-math-errno", f"-I{VOCABULARY.parent}", "-Wall", "-Wextra"]

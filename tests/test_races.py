@@ -1,7 +1,7 @@
-"""The threads of one call: any number of them gives what one thread gives, and no two touch the same memory.
+"""Any number of threads in a call gives what one thread gives, and no two of them access the same memory.
 
-The first is compared here, the second by `make sanitize ARGS=openmp`, which runs these calls under the
-thread sanitizer.
+The first is tested here. The second is tested by `make sanitize ARGS=openmp`, which runs these calls under
+the thread sanitizer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ CALLS: dict[str, Callable[[np.ndarray], Any]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_number_of_threads_gives_what_one_gives(isa, layout):
-    """Each call with 2 to 7 threads, another number for each layout."""
+    """Each call runs on 2 to 7 threads, on another number for each layout."""
     make, turn = LAYOUTS[layout], list(LAYOUTS).index(layout)
     x = sample(ROWS * COLUMNS, seed=6).reshape(ROWS, COLUMNS)
     for index, (name, call) in enumerate(CALLS.items()):

@@ -1,6 +1,6 @@
-"""The stream against an independent oracle: Random123's own header, compiled here.
+"""The stream agrees with an independent oracle: Random123's own header, which is compiled here.
 
-The header is Debian's package librandom123-dev; its ARS needs AES-NI, so an x86-64 machine.
+The header is in Debian's package librandom123-dev. Its ARS needs an x86-64 machine with AES-NI.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
-    """A function that puts questions to the oracle, a line each, and returns its answers."""
+    """Return a function that asks the oracle questions, one per line, and returns its answers."""
     program = tmp_path_factory.mktemp("oracle") / "random123_oracle"
     command = [COMPILER, "-O2", "-maes", str(DATA / "random123_oracle.c"), "-o", str(program)]
     output_of(command)

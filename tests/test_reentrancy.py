@@ -1,4 +1,4 @@
-"""Code that runs in the middle of a call, and arguments that lie: a right result or an error, no crash."""
+"""Code that runs in the middle of a call and arguments that lie get a right result or an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hostile import FAMILIES
 
 from support import ROOT, run_python
 
-# Blocks above this size go back to the system when they are freed, so that to read one then is a crash.
+# Blocks above this size go back to the system when they are freed, so a later read of one is a crash.
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "32768"}
 
 

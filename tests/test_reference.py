@@ -1,4 +1,4 @@
-"""The reference against what came from outside: FIPS 197, Random123's known answers, stored streams."""
+"""The reference agrees with outside sources: FIPS 197, Random123's known answers, stored streams."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ars(counter: int, seed: int, rounds: int = generator.ROUNDS) -> int:
 
 
 def test_a_round_of_aes():
-    """FIPS 197, appendix C.1: round 1, after each of its steps."""
+    """FIPS 197, appendix C.1, shows the state after each step of round 1."""
     state = np.frombuffer(bytes.fromhex("00102030405060708090a0b0c0d0e0f0"), np.uint8).reshape(1, 16)
     state = generator.SBOX[state]
     assert state.tobytes().hex() == "63cab7040953d051cd60e0e7ba70e18c"
@@ -40,7 +40,7 @@ def test_a_round_of_aes():
 
 
 def test_the_substitution_box_is_that_of_the_standard():
-    """FIPS 197, figure 7: its corners, and that it is a permutation."""
+    """The corners are those of FIPS 197, figure 7, and the box is a permutation."""
     assert [generator.SBOX[i] for i in (0x00, 0x0F, 0x53, 0xF0, 0xFF)] == [0x63, 0x76, 0xED, 0x8C, 0x16]
     assert sorted(generator.SBOX) == list(range(256))
 
@@ -62,7 +62,7 @@ def test_the_script_writes_the_stored_streams():
 
 
 def uniform(seed: int, position: int) -> int:
-    """U of the definition, an integer, a bit at a time."""
+    """Return U of the definition as an integer, computed bit by bit."""
     block, bit = divmod(position, 128)
     planes = (ars(block + (j << 64), seed) for j in range(64))
     return sum(((plane >> bit) & 1) << (63 - j) for j, plane in enumerate(planes))
@@ -82,7 +82,7 @@ def test_kept_is_a_comparison_of_integers(seed, start):
 )
 @pytest.mark.parametrize(("byte", "uniform"), [(0x00, 0), (0xFF, 2**64 - 1)])
 def test_the_extreme_uniforms(monkeypatch, keep_prob, byte, uniform):
-    """The least and the greatest uniform are decided exactly: 0 keeps none of them, 1 all."""
+    """The least and the greatest uniform are decided exactly: keep_prob 0 keeps none, and 1 keeps all."""
 
     def plane(seed, blocks, j):
         return np.full((len(blocks), 16), byte, np.uint8)
@@ -131,7 +131,7 @@ def test_signatures_are_those_of_the_compiled_calls(name):
 
 
 def test_nothing_compiled_is_needed(tmp_path):
-    """The modules of plain Python alone, under an empty `fastdrop/__init__.py`, give the same."""
+    """The modules of plain Python alone give the same under an empty `fastdrop/__init__.py`."""
     package = plain_package(tmp_path)
     code = "import fastdrop.reference as r; print(r.__file__, r.dropout([1.0] * 9, 0.5, rng=1)[0].tolist())"
     expected = fd.dropout([1.0] * 9, 0.5, rng=1)[0].tolist()
@@ -141,7 +141,7 @@ def test_nothing_compiled_is_needed(tmp_path):
 @pytest.mark.thread_unsafe
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="tracemalloc is CPython's")
 def test_temporary_memory_is_bounded():
-    """Eight times the elements take no more beside the result and the mask."""
+    """Eight times the elements take no more memory beside the result and the mask."""
 
     def temporary(size: int) -> int:
         x = np.zeros(size, np.float32)

@@ -1,4 +1,4 @@
-"""Streams, the argument `rng=`, and what random access promises: slicing, nesting, replay."""
+"""Streams and the argument `rng=` keep the promises of random access: slicing, nesting and replay."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_offset_that_is_refused_is_not_taken():
 
 
 def test_positions_are_plain_ints():
-    """A NumPy integer that counts them must not put one of 64 bits in their place."""
+    """A NumPy integer as a count must not turn the offset into an integer of 64 bits."""
     stream = fd.Stream(1, np.uint64(2**63))
     assert stream.reserve(np.int64(2**62)) == 2**63
     assert (stream.offset, type(stream.offset)) == (2**63 + 2**62, int)
@@ -128,7 +128,7 @@ def test_processes_without_rng_differ_and_with_equal_seeds_agree():
 
 
 def test_every_bit_of_the_seed_changes_the_mask(library):
-    """A seed cut to 32 or 64 bits is a bug that others had."""
+    """Other libraries have cut seeds to 32 or 64 bits."""
     seeds = [0, *(1 << bit for bit in range(128))]
     masks = {library.keep_mask(128, 0.5, rng=seed).bits.tobytes() for seed in seeds}
     assert len(masks) == len(seeds)
@@ -180,7 +180,7 @@ def test_what_is_kept_stays_kept_at_a_higher_keep_prob(library, seed):
 
 
 def test_dtypes_and_calls_draw_one_mask(library):
-    """Comparing in the data's own dtype is a bug that others had."""
+    """Other libraries have compared in the dtype of the data."""
     expected = library.keep_mask(3000, 0.9, rng=4).to_array()
     for dtype in ("float32", "float64"):
         x = np.ones(3000, dtype)

@@ -1,4 +1,4 @@
-"""Threads: how many run is nobody's business but the clock's."""
+"""The number of threads is set and bounded as documented, and changes no result."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_environment_sets_the_number(count):
 
 @pytest.mark.skipif(not openmp(), reason="built without OpenMP: one thread")
 def test_otherwise_openmp_says_the_number_up_to_the_processors():
-    """Its own variable, the processors that this process may use, and threadpoolctl."""
+    """OpenMP's own variable and the processors that this process may use decide."""
     assert printed_by(SHOW, OMP_NUM_THREADS="1") == "1"
     assert printed_by(SHOW, OMP_NUM_THREADS="1000") == str(cpus())
     assert printed_by(SHOW, OMP_NUM_THREADS="3", FASTDROP_NUM_THREADS="2") == "2"
@@ -90,7 +90,7 @@ def test_the_environment_cannot_set_nonsense(count):
     assert count in process.stderr.splitlines()[-1]
 
 
-# Files of a system, and the CPUs that they grant.
+# A system has these files, which grant so many CPUs.
 V2, V1 = "0::/pod/job\n", "8:pids:/pod\n4:cpu,cpuacct:/pod/job\n0::/\n"
 QUOTAS = {
     "version 2": ({"cgroup": V2, "pod/job/cpu.max": "150000 100000\n"}, 1.5),
@@ -141,7 +141,7 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="coun
 
 @on_linux
 def test_a_call_lives_with_the_threads_that_start():
-    """OpenMP ends the process when it cannot create a thread: here memory is left for one or two."""
+    """OpenMP ends the process if it cannot create a thread. Here memory is left for one or two threads."""
     code = (
         COUNT_TASKS
         + f"""
@@ -166,7 +166,7 @@ print(np.array_equal(fd.dropout_backward(x, mask, bias_grad=True, out=y)[1], sum
 
 @on_linux
 def test_threads_are_bounded_by_the_work():
-    """A small gradient of a bias has a few strips of rows, each for one thread."""
+    """A small bias gradient has a few strips of rows, and each is for one thread."""
     code = (
         COUNT_TASKS
         + """
@@ -188,7 +188,7 @@ print(tasks() - before)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_that_python_does_not_see_can_call():
-    """C's own fork runs no handler of Python's. The child ends itself if it hangs."""
+    """C's own fork runs none of Python's handlers. The child ends itself if it hangs."""
     code = f"""
 import ctypes, os, signal, numpy as np, fastdrop as fd
 fd.set_num_threads(4)

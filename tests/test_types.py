@@ -1,4 +1,4 @@
-"""The types: a type checker accepts what users write, and the stubs say what the modules have."""
+"""Type checkers accept what users write, and the stubs agree with the modules."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ WRONG = 'import fastdrop as fd\n\nfd.dropout([1.0], "0.9")\nfd.keep_mask(8, 0.5,
 
 
 def test_mypy_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
-    """What is wrong shows that not everything is typed as Any."""
+    """The errors show that not everything is typed as Any."""
     pytest.importorskip("mypy", reason="mypy is in the extra lint")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG)
-    # Silent on what it imports, as it would be if the package lay in site-packages.
+    # It is silent about the package, as it would be if the package were in site-packages.
     options = ["--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path)]
     found = run([sys.executable, "-m", "mypy", *options, str(USER), str(wrong)], cwd=ROOT).stdout
     errors = re.findall(r"(\w+\.py):(\d+): error", found)

@@ -1,4 +1,4 @@
-"""What stays what it is: a Mask, a Stream, a Tile, a GaussianNoise, whatever way they come."""
+"""A Mask, a Stream, a Tile and a GaussianNoise keep their values, whatever way they are made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def value_of(kind):
-    """One that belongs to X."""
+    """Return a value of this kind that fits X."""
     return {
         fd.Mask: lambda: fd.keep_mask(X.shape, 0.5, rng=1),
         fd.Stream: lambda: fd.Stream(2**128 - 1, 17),
@@ -33,7 +33,7 @@ def value_of(kind):
 
 
 def others_arguments(kind):
-    """Of another value that the constructor accepts."""
+    """Return arguments of another value, which the constructor accepts."""
     return {
         fd.Mask: (np.zeros(1, np.uint8), 3, 0.25),
         fd.Stream: (1, 2),
@@ -48,7 +48,7 @@ def fields(value):
 
 
 def used(library, value):
-    """What calls make of a value."""
+    """Return what calls compute with a value."""
     if isinstance(value, fd.Mask):
         return library.dropout_backward(X, value)
     if isinstance(value, fd.GaussianNoise):
@@ -153,7 +153,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def modules_in(stored: bytes) -> set[str]:
-    """The modules that a pickle names, but for those of Python itself."""
+    """Return the modules that a pickle names, except those of Python itself."""
     unpickler = Unpickler(stored)
     unpickler.load()
     return unpickler.modules - {"_codecs", "builtins", "__builtin__"}
@@ -206,7 +206,7 @@ def test_a_subclass_is_copied_by_its_own_class_with_what_it_adds(duplicate, libr
 
 
 def test_stored_pickles():
-    """Of every value and protocol: what was stored once can be loaded for ever."""
+    """A value that was stored once can always be loaded, whatever its kind and protocol."""
     values = runpy.run_path(str(DATA / "make_pickles.py"))["VALUES"]
     stored = content(DATA / "pickles.txt")
     assert len(stored) == 4 * len(values)
@@ -281,7 +281,7 @@ REFUSED = (TypeError, ValueError, AttributeError, pickle.UnpicklingError)
 
 @st.composite
 def states(draw):
-    """A kind, and fields of which some are what they should be."""
+    """Draw a kind, and fields of which some are as they should be."""
     kind = draw(st.sampled_from(list(TRUE_FIELDS)))
     state = [draw(JUNK) if draw(st.booleans()) else field for field in TRUE_FIELDS[kind]]
     if not draw(st.integers(0, 9)):
@@ -290,7 +290,7 @@ def states(draw):
 
 
 class Forged:
-    """Something that is pickled as another."""
+    """This is pickled as something else."""
 
     def __init__(self, *reduced):
         self.reduced = reduced
@@ -324,7 +324,7 @@ def test_any_state_is_a_valid_value_or_refused(state, added, as_slots, protocol)
 
 
 def exercise(value):
-    """No call may fail on a valid value, but for want of memory or positions."""
+    """Make calls with a valid value. They may fail only for lack of memory or positions."""
     repr(value)
     assert fields(pickle.loads(pickle.dumps(value))) == fields(value)
     for library in (fd, fd.reference):

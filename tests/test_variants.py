@@ -1,4 +1,4 @@
-"""What bias, residual, shared draws, alpha dropout and tiles mean.
+"""Bias, residual, shared draws, alpha dropout and tiles mean what the pages say.
 
 test_whole_calls.py compares every kernel with the reference on all of them.
 """
@@ -16,12 +16,12 @@ from support import assert_identical, sample
 
 
 def numbers(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
-    """Special values too."""
+    """Return normal and special values."""
     return sample(math.prod(shape), dtype, seed).reshape(shape)
 
 
 def with_one_nan(value):
-    """Of a sum of two NaN, C leaves open which one stays; test_kernels.py holds the single ones."""
+    """Replace every NaN by one, because C does not say which NaN the sum of two is."""
     if not isinstance(value, np.ndarray):
         return value
     return np.where(np.isnan(value), np.array(np.nan, value.dtype), value)
@@ -77,7 +77,7 @@ def test_a_dropped_row_is_not_read(isa):
 
 
 def test_alpha_dropout_keeps_mean_and_variance():
-    """Of N(0, 1), the fixed point of SELU: both lie within 5 standard errors (one run in 10**6 fails)."""
+    """N(0, 1) is the fixed point of SELU. Both lie within 5 standard errors: one run in 10**6 fails."""
     n = 10**6
     x = np.random.default_rng(5).standard_normal(n)
     for keep_prob in (0.5, 0.8, 0.95):

@@ -1,4 +1,4 @@
-"""Every vector vocabulary in simd/ against plain loops, and ARS on each against its known answers."""
+"""Every vector vocabulary in simd/ equals plain loops, and ARS on each gives its known answers."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_seven_rounds_are_what_a_stream_takes(isa):
 
 
 def flags_of(name: str, machine: str) -> list[str]:
-    """What setup.py compiles the kernel `name` with on `machine`."""
+    """Return the flags that setup.py compiles the kernel `name` with on `machine`."""
     extensions = setup_script(machine).extensions
     return next(e.extra_compile_args for e in extensions if e.name == f"fastdrop.kernels.{name}")
 
 
 def tools(machine: str) -> tuple[str, list[str]]:
-    """A compiler for `machine`, and what runs a program for it here; skips where there is none."""
+    """Return a compiler for `machine` and the command that runs its programs here, or skip the test."""
     if machine == MACHINE:
         compiler = shutil.which("gcc") or pytest.skip("no gcc")
         return compiler, []
@@ -58,7 +58,7 @@ def tools(machine: str) -> tuple[str, list[str]]:
 
 
 def text_of(name: str, machine: str, directory: Path, *more: str, needs: str = "") -> str:
-    """What the driver prints on a vocabulary, compiled with `more` flags, for a CPU that has `needs`."""
+    """Return what the driver prints on a vocabulary for a CPU that has `needs`."""
     compiler, emulator = tools(machine)
     needs = needs or name
     program = directory / name
@@ -77,7 +77,7 @@ def text_of(name: str, machine: str, directory: Path, *more: str, needs: str = "
 
 @pytest.fixture(scope="module")
 def plain_loops(tmp_path_factory):
-    """What the driver prints on plain loops, by machine."""
+    """Return a function of the machine that gives what the driver prints on plain loops."""
 
     @functools.cache
     def text(machine: str) -> str:
@@ -106,7 +106,7 @@ def test_functions_equal_the_generic_ones_also_on_a_cpu_with_avx2_alone(name, tm
 
 
 def functions(header: Path) -> set[str]:
-    """The vocabulary functions that a header defines, with what it includes of its own."""
+    """Return the vocabulary functions that a header defines, also through headers that it includes."""
     text = header.read_text()
     shared = re.findall(r'#include "(\w+\.h)"', text)
     names = re.findall(r"^VOCABULARY [\w ]+?\**(\w+)\(", text, re.MULTILINE)

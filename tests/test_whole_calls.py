@@ -1,4 +1,4 @@
-"""Any call, on any arrays, with any settings: results, errors and memory are as the reference says."""
+"""Any call, on any arrays, with any settings, gives the results, errors and memory of the reference."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A whole call, drawn at random: what is called, on which arrays, lying how, with which settings.
+"""Draw whole calls at random: which call, on which arrays, in which layout, with which settings.
 
-`drawn` makes a case from a seeded generator, `run` makes the call on the active kernel, `expected` asks the
-reference, which gets contiguous native copies of its own, so that its handling of layouts cannot hide a
-fault. `fault` compares: results, bits, errors, the stream's position, and every byte around the result. All
-arrays of a call lie in one block of memory, apart or over each other.
+`drawn` makes a case from a seeded generator. `run` makes the call on the active kernel. `expected` makes it
+on the reference, with contiguous native copies, so the reference's handling of layouts cannot hide a fault.
+`fault` compares results, bits, errors, the position of the stream, and every byte around the result. All
+arrays of a call are in one block of memory, apart or over each other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WEIGHTS = (*(4, 4, 4, 2, 2), *(2, 4, 1, 1, 1), *(1, 1, 1), 2)
 EDGES = (0.0, 1.0, 0.5, 0.25, 2**-32, 1 - 2**-32, 2**-64, 2**-65, 1 - 2**-53, 5e-324, 0.9)
 OTHER_REALS = (0, 1, Fraction(1, 3), np.float32(0.3), np.float64(0.7), np.int8(1))
 
-# Wrong values of an argument, at most one of which is in a call.
+# These are wrong values of arguments. A call has at most one of them.
 WRONG = {
     "keep_prob": (-0.1, 1.5, float("nan"), "0.5", None, True, 1j, np.inf),
     "mode": ("other", None, 3, "alpha"),
@@ -53,7 +53,7 @@ WRONG = {
 
 
 class Layout(NamedTuple):
-    """How an array lies: its axes from the fastest to the slowest, and how each steps."""
+    """A layout says how an array lies: its axes from the fastest to the slowest, and the step of each."""
 
     order: tuple[int, ...]
     steps: tuple[int, ...]  # in units of what the faster axes reach over; 0 repeats
@@ -67,7 +67,7 @@ class Layout(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What `rng` is."""
+    """A source says what `rng` is."""
 
     kind: str  # int, Stream, Tile, Generator, SeedSequence
     seed: int
@@ -163,7 +163,7 @@ def drawn(rng: random.Random) -> Case:
 
 
 def drawn_shape(rng: random.Random, call: str) -> tuple[int, ...]:
-    """Mostly small; sometimes large enough for several threads, with rows beyond NumPy's buffers."""
+    """Draw a small shape, or sometimes one that is large enough for several threads and NumPy's buffers."""
     odd = (0, 1, 1, 2, 3, 5, 7, 8, 9, 16, 17, 31, 33)
     kind = rng.random()
     if call == "keep_mask" and kind < 0.2:  # more axes than an array can have
@@ -242,7 +242,7 @@ def dtype_of(case: Case) -> np.dtype[Any]:
 
 
 def decided(case: Case) -> tuple[int, ...]:
-    """The shape of the decisions."""
+    """Return the shape of the decisions."""
     axes = {axis % len(case.shape) for axis in case.shared}
     return tuple(min(n, 1) if axis in axes else n for axis, n in enumerate(case.shape))
 
@@ -271,7 +271,7 @@ def strides_of(case: Case, name: str, layout: Layout) -> tuple[int, ...]:
 
 
 def reach(case: Case, name: str, strides: Sequence[int]) -> tuple[int, int]:
-    """The bytes that an array takes, counted from its first element."""
+    """Return the first and last byte that an array takes, counted from its first element."""
     steps = [(max(n, 1) - 1) * stride for n, stride in zip(shape_of(case, name), strides)]
     return sum(min(step, 0) for step in steps), sum(max(step, 0) for step in steps) + 8
 
@@ -290,11 +290,11 @@ class Spot(NamedTuple):
 
 
 class Subclass(np.ndarray):
-    """An array of a class that changes nothing."""
+    """This class of arrays changes nothing."""
 
 
 def placed(case: Case) -> tuple[dict[str, Spot], int]:
-    """Where the arrays lie in a block of memory, and the size of the block."""
+    """Return where the arrays lie in a block of memory, and the size of the block."""
     starts: dict[str, int] = {}
     ends = [0]
     for name, layout in case.layouts.items():
@@ -321,7 +321,7 @@ def placed(case: Case) -> tuple[dict[str, Spot], int]:
 
 
 def filled(case: Case, spots: dict[str, Spot], size: int) -> np.ndarray:
-    """A block of memory whose arrays have values, and the same bytes everywhere else."""
+    """Return a block of memory whose arrays have values, with the same byte everywhere else."""
     memory = np.full(size + 64, CANARY, np.uint8)
     memory = memory[-memory.ctypes.data % 64 :][:size]
     for number, (name, spot) in enumerate(spots.items()):
@@ -340,7 +340,7 @@ def filled(case: Case, spots: dict[str, Spot], size: int) -> np.ndarray:
 
 
 def source_of(case: Case) -> Any:
-    """What is given as `rng`, new at each time."""
+    """Return a new object to pass as `rng`."""
     kind, seed, anchor, delta, before, after = case.source
     shape = case.shape
     if kind == "Tile":
@@ -361,14 +361,14 @@ def source_of(case: Case) -> Any:
 
 
 def state_of(source: Any) -> Any:
-    """How far a source of randomness has got."""
+    """Return how far a source of randomness has advanced."""
     if isinstance(source, fd.Stream):
         return source.offset
     return str(source.bit_generator.state) if isinstance(source, np.random.Generator) else None
 
 
 def saved_of(case: Case, arrays: dict[str, Any]) -> Any:
-    """What a backward call is given of the forward call."""
+    """Return what a backward call gets of the forward call."""
     if case.wrong == ("saved", "none"):
         return None
     shape = decided(case)
@@ -384,7 +384,7 @@ def saved_of(case: Case, arrays: dict[str, Any]) -> Any:
 
 
 def call_of(case: Case, arrays: dict[str, Any], source: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of the call."""
+    """Return the arguments of the call."""
     options: dict[str, Any] = {}
     if case.call == "keep_mask":
         options |= {"shape": case.shape, "keep_prob": case.keep_prob, "rng": source}
@@ -423,7 +423,7 @@ def call_of(case: Case, arrays: dict[str, Any], source: Any) -> tuple[tuple[Any,
 
 
 class Outcome(NamedTuple):
-    """What there is after a call, in a form that == compares."""
+    """An outcome has all that a call has changed or returned, in a form that == compares."""
 
     error: tuple[str, str] | None = None
     y: np.ndarray | None = None
@@ -434,7 +434,7 @@ class Outcome(NamedTuple):
 
 
 def run(case: Case, module: ModuleType = fd) -> Outcome:
-    """The call on the arrays as they lie."""
+    """Make the call on the arrays as they lie."""
     spots, size = placed(case)
     memory = filled(case, spots, size)
     arrays: dict[str, Any] = {}
@@ -446,7 +446,7 @@ def run(case: Case, module: ModuleType = fd) -> Outcome:
 
 
 def expected(case: Case) -> Outcome:
-    """What the reference gives for contiguous native copies, and where `out` lies then."""
+    """Return the outcome of the reference for contiguous native copies, written to where `out` lies."""
     spots, size = placed(case)
     memory = filled(case, spots, size)
     copies = {
@@ -497,7 +497,7 @@ def parts_of(saved: Any) -> Any:
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """A copy of the elements, contiguous and in native byte order."""
+    """Return a copy of the elements, contiguous and in native byte order."""
     return np.array(array, array.dtype.newbyteorder("="), order="C", subok=False)
 
 
@@ -506,7 +506,7 @@ def native(array: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def settings(case: Case) -> Iterator[None]:
-    """The threads and stores that a case wants, for as long as it runs."""
+    """Set the threads and stores of a case for as long as it runs."""
     threads, isa = fd.get_num_threads(), cpu.active()
     fd.set_num_threads(case.threads)
     dispatch.set_streaming_bytes(0 if case.streaming else cpu.last_level_cache())
@@ -521,7 +521,7 @@ def settings(case: Case) -> Iterator[None]:
 
 
 def fault(case: Case, isas: Sequence[str] = ()) -> str | None:
-    """What is wrong with a case on one of the instruction sets, or None."""
+    """Return what is wrong with a case on one of the instruction sets, or None."""
     wanted = expected(case)
     if case.size <= SMALL and (found := difference(case, run(case, fd.reference), wanted)):
         return f"the reference with the arrays as they lie: {found}"
@@ -542,7 +542,7 @@ def difference(case: Case, found: Outcome, wanted: Outcome) -> str | None:
         return f"error {found.error}, not {wanted.error}"
     if found.position != wanted.position:
         return f"the stream is at {found.position}, not at {wanted.position}"
-    # Which NaN a sum of two NaNs is, neither IEEE 754 nor NumPy says.
+    # Neither IEEE 754 nor NumPy says which NaN the sum of two NaNs is.
     sums = "bias" in case.layouts or "residual" in case.layouts
     if wanted.y is not None and (where := differing(found.y, wanted.y, sums)):
         return f"y: {where}"
@@ -577,7 +577,7 @@ def described(found: Any, wanted: Any) -> str:
 
 
 def stray(case: Case, found: Outcome, wanted: Outcome, sums: bool) -> str | None:
-    """Whether a byte that is not the result's has changed."""
+    """Return which bytes outside of the result have changed, or None."""
     memory = wanted.memory
     if sums and not wanted.error and "out" in case.layouts:  # NaNs that may be others
         out = placed(case)[0]["out"]
@@ -593,7 +593,7 @@ def stray(case: Case, found: Outcome, wanted: Outcome, sums: bool) -> str | None
 
 
 def simpler(case: Case) -> Iterator[Case]:
-    """Cases with one thing less."""
+    """Yield cases that are simpler in one respect."""
     for name in ("bias", "out", "residual"):
         if name in case.layouts and (name != "residual" or "add" not in case.call):
             rest = {key: value for key, value in case.layouts.items() if key != name}
@@ -626,7 +626,7 @@ def simpler(case: Case) -> Iterator[Case]:
 
 
 def shrunk(case: Case, isas: Sequence[str] = (), tries: int = 200) -> Case:
-    """A simpler case that is wrong too."""
+    """Return a simpler case that is wrong too."""
     for _ in range(tries):
         smaller = next((less for less in simpler(case) if fault(less, isas)), None)
         if smaller is None:
@@ -636,5 +636,5 @@ def shrunk(case: Case, isas: Sequence[str] = (), tries: int = 200) -> Case:
 
 
 def numbered(seed: int, number: int) -> Case:
-    """The case that a seed and a number stand for."""
+    """Return the case that a seed and a number stand for."""
     return drawn(random.Random(f"{seed} {number}"))

@@ -1,8 +1,8 @@
-"""Every allocation of a call fails once: each time it raises MemoryError, and out and stream are as before.
+"""Every allocation of a call fails once: the call raises MemoryError, and leaves out and stream alone.
 
-`python tests/without_memory.py LIBRARY` runs where LIBRARY, made of tests/data/failing_malloc.c, is
-preloaded; test_memory.py does that. Calls are announced on stderr, so that a crash has a name; `--first N`
-begins with that one.
+`python tests/without_memory.py LIBRARY` runs with LIBRARY preloaded, which is compiled from
+tests/data/failing_malloc.c; test_memory.py does that. Calls are announced on stderr, so that a crash has a
+name. `--first N` begins with call N.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 class Prepared:
-    """A call whose arguments are made, so that it allocates nothing but its own."""
+    """The arguments of a prepared call exist already, so only the call itself allocates."""
 
     def __init__(self, case: Case) -> None:
         spots, size = placed(case)
@@ -128,7 +128,7 @@ def same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
 
 
 def fault(case: Case, allocator: ctypes.CDLL) -> tuple[int, list[str]]:
-    """How many allocations have failed, and what was wrong with it."""
+    """Return how many allocations have failed, and what went wrong."""
     arm, disarm = allocator.arm, allocator.disarm
     for _ in range(3):  # what is made once is there
         prepared = Prepared(case)

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: what their owner means is taken, or refused in a sentence."""
+"""A call takes arrays of other libraries as their owner means them, or refuses them with a clear error."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
 
 @pytest.fixture(params=[fd.reference, fd], ids=["reference", "compiled"])
 def library(request):
-    """One instruction set is enough: what is accepted is decided above the kernels."""
+    """One instruction set is enough, because what is accepted is decided above the kernels."""
     return request.param
 
 
 class OnlyDLPack:
-    """What a library has to offer at the least."""
+    """This offers the least that a library has to offer."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -37,14 +37,14 @@ class OnlyDLPack:
 
 
 class ConvertedAndShared(OnlyDLPack):
-    """A library whose memory is not what it means: it holds the values times two."""
+    """The memory of this library's array is not what it means: it holds the values times two."""
 
     def __array__(self, dtype=None, copy=None):
         return self.values / 2
 
 
 class OnADevice(ConvertedAndShared):
-    """A library that would copy from another device in silence."""
+    """This library would silently copy from another device."""
 
     def __dlpack_device__(self):
         return 2, 1
@@ -59,7 +59,7 @@ def of_jax():
 
 
 def lazily_negative():
-    """The imaginary part of a conjugate: PyTorch negates it when it is read."""
+    """Return the imaginary part of a conjugate, which PyTorch negates when it is read."""
     torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
     tensor = torch.complex(torch.zeros(5, 7), -of_torch()).conj().imag
     assert tensor.is_neg()
@@ -131,14 +131,14 @@ def masked():
 
 
 class WithUnits(np.ndarray):
-    """As astropy's and unyt's arrays do: the memory holds numbers whose unit lies elsewhere."""
+    """The memory holds numbers whose unit lies elsewhere, as in astropy's and unyt's arrays."""
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         return NotImplemented
 
 
 class ReturnsMasked:
-    """As netCDF4's variables do."""
+    """Variables of netCDF4 do so."""
 
     def __array__(self, dtype=None, copy=None):
         return masked()
@@ -196,7 +196,7 @@ def of_masked(torch):
 
 
 def resized(torch):
-    """As sharded training does with the parameters that it does not need at the moment."""
+    """Sharded training does so with parameters that it does not need at the moment."""
     tensor = torch.ones(3)
     tensor.untyped_storage().resize_(8)
     return tensor

@@ -1,4 +1,4 @@
-"""Other people's Cython, and whatever can call a C function pointer."""
+"""Other packages' Cython code, and whatever calls a C function pointer, gets what the Python calls give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dask: what the NumPy call gives on the whole array, whatever the chunks, the workers and the order."""
+"""The Dask calls give what the NumPy call gives on the whole array, for any chunks, workers and order."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_what_is_persisted_is_what_is_computed_later(scheduler):
 
 
 def at_second_sight(block, folder, block_info=None):
-    """The block, but for the first time that it is asked for: then an error."""
+    """Return the block, but raise an error the first time that it is requested."""
     flag = folder / str(block_info[0]["chunk-location"])
     if not flag.exists():
         flag.touch()
@@ -178,7 +178,7 @@ def test_a_task_that_fails_is_run_again_to_the_same_bits(tmp_path):
 
 
 def held(block, folder):
-    """The block, once there is a file `go`; until then a file says which process holds one."""
+    """Return the block once the file `go` exists; until then a file names the process that holds it."""
     (folder / f"held by {os.getpid()}").touch()
     while not (folder / "go").exists():
         time.sleep(0.01)
@@ -186,7 +186,7 @@ def held(block, folder):
 
 
 def test_processes_one_of_which_is_killed(tmp_path):
-    """In the middle of its work, which another then does once more."""
+    """A worker is killed in the middle of its work, and another repeats the work."""
     distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
     x = values((64, 500))
     expected = fd.relu_dropout(x, 0.8, rng=11)[0]

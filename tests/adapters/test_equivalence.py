@@ -1,6 +1,6 @@
-"""Every form against the formula of PyTorch (alpha and Gaussian dropout: of Keras too), with our decisions.
+"""Every form agrees with PyTorch's formula for our decisions; alpha and Gaussian dropout also with Keras's.
 
-PyTorch differentiates its formula itself, so the backward calls are held to its gradients.
+PyTorch differentiates its formula itself, so the backward calls are compared with its gradients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def close(actual: np.ndarray, expected: torch.Tensor, dtype: str, what: str) -> 
 
 
 def formulas(decided: torch.Tensor):
-    """PyTorch's own words for each form, where `decided` stands for its Bernoulli draw."""
+    """Each form is written in PyTorch's own terms; `decided` replaces its Bernoulli draw."""
     relu = torch.nn.functional.relu
     alpha = -1.7580993408473766
     a = ((alpha**2 * (1 - KEEP_PROB) + 1) * KEEP_PROB) ** -0.5
@@ -71,7 +71,7 @@ def test_the_same_as_pytorch_forward_and_backward(call, shared, dtype):
 
 
 def test_alpha_is_pytorchs():
-    """At a value far off, what PyTorch's own op makes of a kept and of a dropped element."""
+    """PyTorch's own operator computes the same for a kept and for a dropped element at an extreme value."""
     torch.manual_seed(0)
     x = torch.full((1000,), 3.0)
     theirs = np.unique(torch.nn.functional.alpha_dropout(x, 1 - KEEP_PROB, True).numpy())
@@ -81,7 +81,7 @@ def test_alpha_is_pytorchs():
 
 @pytest.mark.parametrize("dtype", RELATIVE)
 def test_gaussian_noise_multiplies(dtype):
-    """Keras: inputs * N(1, sqrt(rate / (1 - rate)))."""
+    """Keras computes inputs * N(1, sqrt(rate / (1 - rate)))."""
     x, dy = numbers(0, dtype), numbers(1, dtype)
     y, noise = fd.gaussian_dropout(x, KEEP_PROB, rng=5)
     factor = torch.tensor(noise.to_array().astype(dtype))

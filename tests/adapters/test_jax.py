@@ -1,4 +1,4 @@
-"""JAX: the bits of the calls, under its transformations."""
+"""The JAX adapter gives the bits of the calls, also inside JAX's transformations."""
 
 from __future__ import annotations
 

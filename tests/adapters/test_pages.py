@@ -1,4 +1,4 @@
-"""The frameworks' pages: what they tell a user to write runs."""
+"""The code that the frameworks' pages tell users to write runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thinc and spaCy: their layers' words, and the bits of the calls."""
+"""The Thinc adapter takes the arguments of Thinc's layers and gives the bits of the calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thin
 
 
 def seed(n=0):
-    """The seed that a call after `fix_random_seed(n)` draws."""
+    """Return the seed that a call draws after `fix_random_seed(n)`."""
     fix_random_seed(n)
     return ft.new_seed()
 

@@ -1,7 +1,7 @@
 """Write golden_streams.txt, which elements are kept in some streams, from the NumPy reference.
 
-The stream is frozen: the file must never change within a stream version. The tests hold the
-reference to the file, and the file to Random123's own header.
+The stream is frozen: the file must never change within a stream version. The tests compare the
+reference with the file, and the file with Random123's own header.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def packed(seed: int, offset: int, keep_prob: float, count: int) -> bytes:
 
 
 def as_text(bits: bytes, count: int) -> str:
-    """`bits` as the file has them."""
+    """Return `bits` in the form that the file has."""
     return bits.hex() if count <= LONGEST_SPELLED_OUT else "sha256:" + hashlib.sha256(bits).hexdigest()
 
 

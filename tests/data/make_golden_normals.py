@@ -1,6 +1,6 @@
 """Write golden_normals.txt, normals of some streams, from the NumPy reference.
 
-As for golden_streams.txt: the file must never change within a stream version.
+The file must never change within a stream version, as golden_streams.txt must not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STRETCHES = [
 
 
 def as_text(normals: np.ndarray) -> str:
-    """`normals` as the file has them."""
+    """Return `normals` in the form that the file has."""
     if len(normals) > LONGEST_SPELLED_OUT:
         return "sha256:" + hashlib.sha256(normals.astype("<f4").tobytes()).hexdigest()
     return " ".join(f"{bits:08x}" for bits in normals.view(np.uint32))

@@ -1,7 +1,7 @@
-"""Write pickles.txt: a pickle of every value, by every protocol from 2 on.
+"""Write pickles.txt, which has a pickle of every value, by every protocol from 2 on.
 
-The file must never change: whoever stored a value has to be able to load it. New values are added
-below the old ones. `VALUES` says what each pickle is.
+The file must never change, because whoever stored a value has to be able to load it. New values are added
+below the old ones. `VALUES` defines what each pickle contains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A pytest plugin: Thinc's own tests find our Dropout and our Ops where they look for theirs."""
+"""With this pytest plugin, Thinc's own tests find our Dropout and our Ops where they look for theirs."""
 
 import thinc.api
 import thinc.layers

@@ -1,6 +1,6 @@
-"""A user's file that names everything public, with its types: `mypy --strict` must pass on it.
+"""This file uses everything public as a typed user program does: `mypy --strict` must pass on it.
 
-`assert_type` states what a type checker has to infer; the file also runs.
+`assert_type` states what a type checker has to infer. The file also runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the statistical tests have in common: sequences, and exact bounds for counts of them.
+"""The statistical tests share these sequences, and exact bounds for counts of them.
 
 Every check compares counts with their exact binomial distribution. All bounds of one check together are
 missed with probability below `FALSE_ALARM`, by the union bound, if the bits are independent coins.
@@ -22,12 +22,12 @@ def drawn(keep_prob: float, seed: Any, size: int, offset: int = 0) -> np.ndarray
 
 
 def signs(bits: np.ndarray, columns: int) -> np.ndarray:
-    """Rows of +1 and -1, whose products count agreements; sums of fewer than 2**24 are exact."""
+    """Return rows of +1 and -1. Their products count agreements; sums of fewer than 2**24 are exact."""
     return np.where(bits.reshape(-1, columns), np.float32(1), np.float32(-1))
 
 
 def assert_binomial(successes: Any, trials: int, probability: Any) -> None:
-    """Each of the counts lies where it may."""
+    """Assert that each of the counts lies within its bounds."""
     tail = FALSE_ALARM / 2 / np.size(successes)
     low, high = binom.ppf(tail, trials, probability), binom.isf(tail, trials, probability)
     beyond = np.flatnonzero((successes < low) | (successes > high))
@@ -39,12 +39,12 @@ def assert_binomial(successes: Any, trials: int, probability: Any) -> None:
 
 
 def assert_independent(first: np.ndarray, second: np.ndarray) -> None:
-    """Two fair sequences that agree about half of the time."""
+    """Assert that two fair sequences agree about half of the time."""
     assert_binomial(np.count_nonzero(first == second), len(first), 0.5)
 
 
 def assert_columns_independent(first: np.ndarray, second: np.ndarray) -> None:
-    """Every column of one matrix of signs against every column of another."""
+    """Assert that every column of one matrix of signs is independent of every column of another."""
     products = first.T @ second
     if first is second:  # each pair once
         products = products[np.triu_indices(len(products), 1)]

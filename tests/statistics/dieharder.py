@@ -1,4 +1,4 @@
-"""The packed bits at keep_prob 1/2 through dieharder (R. G. Brown), and a report of it.
+"""Test the packed bits at keep_prob 1/2 with dieharder (R. G. Brown), and write a report.
 
     python tests/statistics/dieharder.py [--seed SEED] [--report FILE]
 
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def report(seed: int) -> Iterator[tuple[str, bool]]:
-    """Line by line, and whether that line is bad news."""
+    """Yield each line of the report, and whether it reports a failure."""
     start, rows = time.time(), []
     for line in heading(seed):
         yield line, False
@@ -97,7 +97,7 @@ def heading(seed: int) -> list[str]:
 
 
 def results(seed: int, tests: list[tuple[int, int | None]]) -> Iterator[Row]:
-    """What dieharder says of each test, all of them on one stream."""
+    """Yield what dieharder says of each test. All tests read one stream."""
     command = [sys.executable, __file__, "--bits", "--seed", str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as bits:
         for test, ntuple in tests:
@@ -118,7 +118,7 @@ def output(arguments: list[str], **options: object) -> str:
 
 
 def write_bits(seed: int) -> int:
-    """To standard output, until nobody reads any more."""
+    """Write bits to standard output until nobody reads any more."""
     stream = fd.Stream(seed)
     try:
         while True:

@@ -42,7 +42,7 @@ def test_keep_rate_of_each_row_and_column(keep_prob: float, length: int, seed: i
 
 @pytest.mark.parametrize("keep_prob", [0.1, 0.3, 0.5, 0.9])
 def test_blocks_have_the_weights_of_coins(keep_prob: float, seed: int, size: int) -> None:
-    """How many blocks have 0, 1, ..., 128 bits set."""
+    """The numbers of blocks with 0, 1, ..., 128 bits set are binomial."""
     weights = np.count_nonzero(drawn(keep_prob, seed, size).reshape(-1, BLOCK), axis=1)
     counts = np.bincount(weights, minlength=BLOCK + 1)
     assert_binomial(counts, len(weights), binom.pmf(np.arange(BLOCK + 1), BLOCK, keep_prob))
@@ -57,7 +57,7 @@ def test_lags_are_independent(lag: int, seed: int, size: int) -> None:
 @pytest.mark.parametrize("keep_prob", [1e-3, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("lag", [1, 8, 128, 512])
 def test_serial_correlation(keep_prob: float, lag: int, seed: int, size: int) -> None:
-    """Disjoint pairs, so that each of the four counts is exactly binomial."""
+    """The pairs are disjoint, so each of the four counts is exactly binomial."""
     first, second = np.moveaxis(drawn(keep_prob, seed, size).reshape(-1, 2, lag), 1, 0)
     counts = np.bincount((2 * first + second).ravel(), minlength=4)
     chances = np.array([1 - keep_prob, keep_prob])
@@ -78,7 +78,7 @@ def test_every_pair_of_places_of_two_blocks(distance: int, seed: int, size: int)
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("keep_prob", [1e-3, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_runs(keep_prob: float, kept: bool, seed: int, size: int) -> None:
-    """Of a number of runs fixed in advance, how many are longer than 0, 1, 2, ... : geometric."""
+    """Of a fixed number of runs, the numbers of those longer than 0, 1, 2, ... are geometric."""
     going_on = keep_prob if kept else 1 - keep_prob
     bits = drawn(keep_prob, seed, size) == kept
     ends = np.flatnonzero(np.diff(bits, prepend=False, append=False))
@@ -92,14 +92,14 @@ def test_runs(keep_prob: float, kept: bool, seed: int, size: int) -> None:
 
 @pytest.mark.parametrize("width", [8, 16])
 def test_words(width: int, seed: int, size: int) -> None:
-    """Each value of a byte, or of two, is as frequent as any other."""
+    """Each value of a byte, or of two bytes, is as frequent as any other."""
     words = np.packbits(drawn(0.5, seed, size)).view(f"u{width // 8}")
     assert_binomial(np.bincount(words, minlength=1 << width), len(words), 0.5**width)
 
 
 @pytest.mark.parametrize("rate", [0.497, 0.503])
 def test_a_small_bias_is_seen(rate: float, seed: int, size: int) -> None:
-    """Of other coins, so that what passes here has been able to fail."""
+    """Biased coins fail the checks, so a check that passes was able to fail."""
     bits = np.random.default_rng(seed).random(size) < rate
     with pytest.raises(AssertionError, match="not within"):
         assert_binomial(np.count_nonzero(bits), size, 0.5)

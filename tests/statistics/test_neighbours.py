@@ -9,7 +9,7 @@ import pytest
 
 import fastdrop as fd
 from coins import BLOCK, assert_independent, drawn
-from fastdrop.reference import ROUNDS, WEYL
+from fastdrop.reference.generator import ROUNDS, WEYL
 
 
 def test_seeds_that_differ_in_a_bit(seed: int, size: int) -> None:
@@ -26,14 +26,14 @@ def test_successive_seeds(seed: int, size: int) -> None:
 
 @pytest.mark.parametrize("r", range(1, ROUNDS + 1))
 def test_seeds_a_round_key_apart(r: int, seed: int, size: int) -> None:
-    """One's key of round 0 is the other's of round `r`."""
+    """The key of round 0 of one stream is the key of round `r` of the other."""
     low, high = ((word + r * constant) % 2**64 for word, constant in zip((seed % 2**64, seed >> 64), WEYL))
     assert_independent(drawn(0.5, seed, size), drawn(0.5, low | high << 64, size))
 
 
 @pytest.mark.parametrize("difference", [1, 2, 3, 128, 511])
 def test_seed_and_counter_that_cancel(difference: int, seed: int, size: int) -> None:
-    """Blocks that begin with the same state, since a counter is added to a seed without carry."""
+    """These blocks begin with the same state, because a counter is added to a seed without carry."""
     first, second = (drawn(0.5, key, size).reshape(-1, BLOCK) for key in (seed, seed ^ difference))
     assert_independent(first.ravel(), second[np.arange(len(second)) ^ difference].ravel())
 
@@ -45,7 +45,7 @@ def test_offsets_a_power_of_two_apart(seed: int, size: int) -> None:
 
 
 def test_successive_calls(seed: int, size: int) -> None:
-    """What a stream gives call after call: neighbouring offsets."""
+    """A stream gives neighbouring offsets to successive calls."""
     stream = fd.Stream(seed)
     sequences = [fd.keep_mask(size // 16 + 1, 0.5, rng=stream).to_array() for _ in range(16)]
     for first, second in itertools.combinations(sequences, 2):

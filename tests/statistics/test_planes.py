@@ -1,6 +1,6 @@
 """The bits of a uniform, one in each plane, are coins too, and independent of each other.
 
-The planes are the reference's: the kernels compare with no more of them than decide an element.
+The planes are those of the reference, because the kernels compute only planes that decide an element.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PLANES = 64
 
 @pytest.fixture(scope="module")
 def planes(seed: int, size: int) -> np.ndarray:
-    """Signs, an array of blocks for each plane, the most significant first."""
+    """Return signs: an array of blocks for each plane, the most significant plane first."""
     blocks = np.arange(size >> 12, dtype=np.uint64)
     packed = np.stack([decisions.plane(seed, blocks, j) for j in range(PLANES)])
     return signs(np.unpackbits(packed, axis=-1, bitorder="little"), BLOCK).reshape(PLANES, -1, BLOCK)
@@ -33,14 +33,14 @@ def test_every_pair_of_planes(planes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("distance", [1, 2, 3, 4, 8, 16, 32])
 def test_every_pair_of_places_of_two_planes(distance: int, planes: np.ndarray) -> None:
-    """The same block, the two planes one counter bit or more apart."""
+    """Planes of one block differ in one bit or more of their counter."""
     lower, upper = planes[:-distance].reshape(-1, BLOCK), planes[distance:].reshape(-1, BLOCK)
     assert_columns_independent(lower, upper)
 
 
 @pytest.mark.parametrize("cells", [10, 16, 64])
 def test_uniforms_fill_equal_cells_alike(cells: int, seed: int, size: int) -> None:
-    """What the next keep_prob keeps in addition, of the same stream."""
+    """These elements are kept in addition by the next keep_prob, on the same stream."""
     kept = [np.count_nonzero(drawn(cell / cells, seed, size)) for cell in range(cells + 1)]
     assert_binomial(np.diff(kept), size, 1 / cells)
 
