@@ -211,6 +211,7 @@ extensions = [
     *(extension(name) for name in ("core.call", "core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
+    extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
     extension("core.dispatch", [*QUICK, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)

@@ -1,14 +1,15 @@
-"""Fixtures that say which implementation a test runs on."""
+"""Fixtures choose the implementation that a test runs on."""
 
 from __future__ import annotations
 
 import os
 
-# Before NumPy is imported, here and in every process that a test starts: where the threads of its BLAS wait
-# for each other on a machine with other work, a small network takes ten times the CPU time.
+# This has to come before NumPy is imported, here and in every process that a test starts. Where threads of
+# its BLAS wait for each other on a machine with other work, a small network takes ten times the CPU time.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import pytest
@@ -17,8 +18,9 @@ import fastdrop as fd
 from fastdrop import cpu
 from support import ROOT
 
-# These read a checkout's pages and run its examples and benchmarks; beside a wheel there are none.
-OF_A_CHECKOUT = ["test_benchmarks.py", "test_build.py", "test_docs.py", "test_examples.py", "test_names.py"]
+# These read a checkout's pages and sources, and run its examples and benchmarks. A wheel has none of them.
+OF_A_CHECKOUT = ["test_benchmarks.py", "test_build.py", "test_docs.py", "test_examples.py", "test_house.py",
+                 "test_names.py"]  # fmt: skip
 collect_ignore = [] if (ROOT / "docs").is_dir() else OF_A_CHECKOUT
 
 
@@ -27,43 +29,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--statistics-seed", type=int, default=20240229, help="of the streams there")
 
 
+@contextmanager
+def activated(name: str) -> Iterator[None]:
+    before = cpu.active()
+    cpu.activate(name)
+    assert cpu.active() == name
+    yield
+    assert cpu.active() == name, "a test has changed the kernel under test"
+    cpu.activate(before)
+
+
 @pytest.fixture(params=cpu.available())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine has, in use for one test."""
-    before = cpu.active()
-    cpu.activate(request.param)
-    assert cpu.active() == request.param
-    yield request.param
-    assert cpu.active() == request.param, "a test has changed the kernel under test"
-    cpu.activate(before)
+    with activated(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=["reference", "fastdrop"])
 def library(request: pytest.FixtureRequest) -> ModuleType:
-    """Whatever has the calls: the reference and the package.
+    """The reference and the package.
 
-    For what is settled above the kernels, and for what follows from their equality with the reference,
-    which other tests hold on each of them.
+    A test takes this where the kernel does not matter: for what is decided above the kernels, and for what
+    follows from their equality with the reference, which other tests check on each kernel.
     """
     return fd.reference if request.param == "reference" else fd
 
 
 @pytest.fixture(params=["reference", *cpu.available()])
 def implementation(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    """As `library`, but the package on each instruction set."""
+    """The reference, and the package on each instruction set."""
     if request.param == "reference":
         yield fd.reference
-        return
-    before = cpu.active()
-    cpu.activate(request.param)
-    assert cpu.active() == request.param
-    yield fd
-    cpu.activate(before)
+    else:
+        with activated(request.param):
+            yield fd
 
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Whatever number of threads a test sets, the next finds the old one."""
+    """Restore the number of threads after a test that sets it."""
     before = fd.get_num_threads()
     yield
     fd.set_num_threads(before)

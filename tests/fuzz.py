@@ -39,13 +39,14 @@ class CStream(ctypes.Structure):
     _fields_ = [("seed", ctypes.c_uint64 * 2), ("offset", ctypes.c_uint64)]
 
 
-def function(name: str, *arguments: Any) -> Any:
+def function(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
+    """A function of `fastdrop.capi` through its pointer, as C code calls it."""
     capsule, api = capi.__pyx_capi__[name], ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
     api.PyCapsule_GetPointer.restype = ctypes.c_void_p
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     pointer = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
-    return ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(pointer)
+    return ctypes.CFUNCTYPE(result, *arguments)(pointer)
 
 
 POINTER, SIZE, DOUBLE, INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int

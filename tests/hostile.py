@@ -76,79 +76,39 @@ MASK = fd.keep_mask(SHAPE, 0.7, rng=3)
 Deed = Callable[[], None]
 
 
-class ByArray:
-    def __init__(self, array: Any, deed: Deed) -> None:
-        self.array, self.deed = array, deed
+class Hostile:
+    """An argument that is not what a call wants, but converts to it, and does the deed then."""
 
+    def __init__(self, value: Any, deed: Deed) -> None:
+        self.value, self.deed = value, deed
+
+
+class ByArray(Hostile):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         self.deed()
-        return self.array
+        return self.value
 
 
-class ByInterface:
-    def __init__(self, array: Any, deed: Deed) -> None:
-        self.array, self.deed = array, deed
-
+class ByInterface(Hostile):
     @property
     def __array_interface__(self) -> Any:
-        interface = self.array.__array_interface__
+        interface = self.value.__array_interface__
         self.deed()
         return interface
 
 
-class ByDLPack:
-    def __init__(self, array: Any, deed: Deed) -> None:
-        self.array, self.deed = array, deed
-
+class ByDLPack(Hostile):
     def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
+        return self.value.__dlpack_device__()
 
     def __dlpack__(self, **options: Any) -> Any:
-        capsule = self.array.__dlpack__(**options)
+        capsule = self.value.__dlpack__(**options)
         self.deed()
         return capsule
 
 
-class ByFinalize(np.ndarray):
-    """An array of which every view does the deed."""
-
-    deed: Deed | None = None
-
-    def __array_finalize__(self, source: Any) -> None:
-        if (deed := getattr(source, "deed", None)) is not None:
-            deed()
-
-
-def by_finalize(array: Any, deed: Deed) -> Any:
-    hostile = array.view(ByFinalize)
-    hostile.deed = deed
-    return hostile
-
-
-class HostileFloat(float):
-    def __new__(cls, value: float, deed: Deed) -> HostileFloat:
-        made = super().__new__(cls, value)
-        made.deed = deed
-        return made
-
-    def __float__(self) -> float:
-        self.deed()
-        return float.__float__(self)
-
-    def __le__(self, other: Any) -> bool:
-        self.deed()
-        return True
-
-    def __ge__(self, other: Any) -> bool:
-        self.deed()
-        return True
-
-
-class HostileReal:
+class HostileReal(Hostile):
     """A real number by registration alone."""
-
-    def __init__(self, value: float, deed: Deed) -> None:
-        self.value, self.deed = value, deed
 
     def __float__(self) -> float:
         self.deed()
@@ -158,8 +118,56 @@ class HostileReal:
 Real.register(HostileReal)
 
 
+class HostileAxes(Hostile):
+    def __iter__(self) -> Iterator[int]:
+        self.deed()
+        return iter(self.value)
+
+
+class HostileIndex(Hostile):
+    def __index__(self) -> int:
+        self.deed()
+        return self.value
+
+
+class HostileFlag(Hostile):
+    def __bool__(self) -> bool:
+        self.deed()
+        return self.value
+
+
+# These are what a call wants, of a subclass. They are made without a deed, and `doing` gives them theirs.
+
+
+def nothing() -> None:
+    """The deed of a value that is still being made."""
+
+
+class ByFinalize(np.ndarray):
+    """An array of which every view does the deed."""
+
+    deed: Deed = staticmethod(nothing)
+
+    def __array_finalize__(self, source: Any) -> None:
+        getattr(source, "deed", nothing)()
+
+
+class HostileFloat(float):
+    deed: Deed = staticmethod(nothing)
+
+    def __float__(self) -> float:
+        self.deed()
+        return float.__float__(self)
+
+    def __le__(self, other: Any) -> bool:
+        self.deed()
+        return True
+
+    __ge__ = __le__
+
+
 class HostileString(str):
-    deed: Deed = staticmethod(lambda: None)
+    deed: Deed = staticmethod(nothing)
 
     def __eq__(self, other: Any) -> bool:
         self.deed()
@@ -170,92 +178,52 @@ class HostileString(str):
         return str.__hash__(self)
 
 
-def hostile_string(value: str, deed: Deed) -> HostileString:
-    string = HostileString(value)
-    string.deed = deed
-    return string
-
-
-class HostileAxes:
-    def __init__(self, axes: Any, deed: Deed) -> None:
-        self.axes, self.deed = axes, deed
-
-    def __iter__(self) -> Iterator[int]:
-        self.deed()
-        return iter(self.axes)
-
-
-class HostileIndex:
-    def __init__(self, value: int, deed: Deed) -> None:
-        self.value, self.deed = value, deed
-
-    def __index__(self) -> int:
-        self.deed()
-        return self.value
-
-
-class HostileFlag:
-    def __init__(self, value: bool, deed: Deed) -> None:
-        self.value, self.deed = value, deed
-
-    def __bool__(self) -> bool:
-        self.deed()
-        return self.value
-
-
 class HostileGenerator(np.random.Generator):
-    deed: Deed = staticmethod(lambda: None)
+    deed: Deed = staticmethod(nothing)
 
     def bytes(self, length: int) -> bytes:
         self.deed()
         return (11).to_bytes(length, "little")
 
 
-def hostile_generator(_: Any, deed: Deed) -> HostileGenerator:
-    generator = HostileGenerator(np.random.PCG64(1))
-    generator.deed = deed
-    return generator
-
-
 class HostileStream(fd.Stream):
-    deed: Deed = staticmethod(lambda: None)
+    deed: Deed = staticmethod(nothing)
 
     def reserve(self, count: int) -> int:
         self.deed()
         return super().reserve(count)
 
 
-def hostile_stream(stream: fd.Stream, deed: Deed) -> HostileStream:
-    hostile = HostileStream(stream.seed, stream.offset)
-    hostile.deed = deed
-    return hostile
-
-
 class HostileTile(fd.Tile):
-    deed: Deed = staticmethod(lambda: None)
+    deed: Deed = staticmethod(nothing)
 
     def place(self, *arguments: Any) -> Any:
         self.deed()
         return super().place(*arguments)
 
 
-def hostile_tile(_: Any, deed: Deed) -> HostileTile:
-    tile = HostileTile((30, 1200), (5, 100), 11)
-    tile.deed = deed
-    return tile
+def doing(make: Callable[[Any], Any]) -> Callable[[Any, Deed], Any]:
+    """What makes a hostile argument of the right one and a deed."""
+
+    def door(right: Any, deed: Deed) -> Any:
+        hostile = make(right)
+        hostile.deed = deed
+        return hostile
+
+    return door
 
 
 ARRAY_DOORS = {"__array__": ByArray, "__array_interface__": ByInterface, "__dlpack__": ByDLPack,
-               "__array_finalize__": by_finalize}  # fmt: skip
+               "__array_finalize__": doing(lambda array: array.view(ByFinalize))}  # fmt: skip
 OPTION_DOORS = {
-    "keep_prob": {"float": HostileFloat, "Real": HostileReal},
-    "mode": {"str": hostile_string},
+    "keep_prob": {"float": doing(HostileFloat), "Real": HostileReal},
+    "mode": {"str": doing(HostileString)},
     "broadcast_dims": {"__iter__": HostileAxes, "__index__": lambda _, deed: (HostileIndex(-1, deed),)},
     "rng": {
-        "Generator.bytes": hostile_generator,
+        "Generator.bytes": doing(lambda _: HostileGenerator(np.random.PCG64(1))),
         "__index__": lambda _, deed: HostileIndex(11, deed),
-        "Stream.reserve": hostile_stream,
-        "Tile.place": hostile_tile,
+        "Stream.reserve": doing(lambda stream: HostileStream(stream.seed, stream.offset)),
+        "Tile.place": doing(lambda _: HostileTile((30, 1200), (5, 100), 11)),
     },
     "return_mask": {"__bool__": HostileFlag},
     "bias_grad": {"__bool__": HostileFlag},
@@ -293,8 +261,8 @@ DEEDS_TO_ARRAYS: dict[str, Callable[[np.ndarray], None]] = {
     "resized to less": lambda array: array.resize(tuple(n // 4 for n in array.shape), refcheck=False),
     "resized to more": lambda array: array.resize(tuple(4 * n for n in array.shape), refcheck=False),
     "moved": lambda array: (
-        array.resize(tuple(64 * n for n in array.shape), refcheck=False),
-        array.resize(tuple(n // 64 for n in array.shape), refcheck=False),
+        array.resize(tuple(16 * n for n in array.shape), refcheck=False),
+        array.resize(tuple(n // 16 for n in array.shape), refcheck=False),
     ),
     "given another shape": set_shape,
     "given another dtype": set_dtype,

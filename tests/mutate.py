@@ -36,7 +36,7 @@ def pairs(text: str) -> dict[str, str]:
 
 
 BEST = cpu.available()[0]
-FILES = ("*.pyx", "*.pxi", "checks.py", "mask.py", "noise.py", "stream.py")
+FILES = ("*.pyx", "*.pxi", "checks.py", "formulas.py", "functional.py", "mask.py", "noise.py", "stream.py")
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # What finds most comes first.
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "checks")
@@ -333,8 +333,9 @@ def modules_with(path: Path) -> Iterator[Path]:
     if path.suffix != ".pxi":
         yield path
         return
-    for other in path.parent.glob("*.p[xy][xi]"):
-        if re.search(rf'^include "{re.escape(path.name)}"', other.read_text(), re.MULTILINE):
+    package = next(folder for folder in path.parents if folder.name == "fastdrop")
+    for other in package.rglob("*.p[xy][xi]"):
+        if re.search(rf'^include "(?:.*/)?{re.escape(path.name)}"', other.read_text(), re.MULTILINE):
             yield from modules_with(other)
 
 

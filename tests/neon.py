@@ -22,7 +22,8 @@ EMULATOR = "qemu-aarch64"
 TOOLS = ("apt-get", "dpkg-deb", COMPILER, EMULATOR)
 PACKAGES = ("python3", "libpython3-dev", "libstdc++6", "libgomp1")
 WHEELS = ("numpy>=2.0", "ml-dtypes>=0.5", "pytest>=8", "hypothesis>=6.100")
-TESTS = ("vocabulary", "kernels", "variants", "mask", "gaussian", "whole_calls", "arrays", "alignments")
+TESTS = ("vocabulary", "kernels", "variants", "gaussian", "whole_calls", "alignments")
+CHOSEN = "neon or of_today"  # of whole_calls only the new cases: the reference is slow under the emulator
 SETUP = """
 import platform, runpy
 platform.machine = lambda: "aarch64"
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         site = wheels(Path(folder, "site"), version(python))
         tree = build(copy_tree(Path(folder, "fastdrop")), Path(folder, "system"), site)
         command = [
-            *(*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "neon"),
+            *(*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN),
             *(f"tests/test_{name}.py" for name in TESTS),
             *arguments,
         ]

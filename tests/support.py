@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 import fastdrop
 
@@ -23,6 +27,7 @@ GOLDEN_STREAMS = DATA / "golden_streams.txt"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 MODES = ("inverted", "vanilla")
 AROUND, CANARY = 192, 0xA5  # bytes on either side of a guarded array, and what is in them
+THREAD_WORK = 1 << 15  # elements that pay for waking a thread, where a test does not set it
 HANGING = 1200  # seconds after which another process is ended: it hangs, however busy the machine is
 
 # --- comparison -------------------------------------------------------------------------------
@@ -138,6 +143,32 @@ def number(words: list[str]) -> int:
 def words(value: int) -> str:
     """The reverse of `number`."""
     return " ".join(f"{(value >> 32 * i) & 0xFFFFFFFF:08x}" for i in range(4))
+
+
+# --- the package's files ----------------------------------------------------------------------
+
+
+def setup_script(machine: str = platform.machine()) -> SimpleNamespace:
+    """Return what setup.py defines on `machine`, its extensions too; nothing is compiled."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("setup.py is in a checkout alone")
+    setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(platform, "machine", lambda: machine)
+        patch.setattr(build, "cythonize", lambda extensions, **options: extensions)
+        patch.setattr(setuptools, "setup", lambda **about: None)
+        return SimpleNamespace(**runpy.run_path("setup.py", run_name="__main__"))
+
+
+def plain_package(folder: Path, init: str = "") -> Path:
+    """Copy the package's modules of plain Python, with `init` as the text of ``fastdrop/__init__.py``."""
+    package = folder / "fastdrop"
+    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("reference/*.py")]:
+        copy = package / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(init if copy == package / "__init__.py" else path.read_text())
+    return package
 
 
 # --- other processes --------------------------------------------------------------------------

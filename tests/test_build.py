@@ -5,17 +5,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
-import runpy
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from fastdrop import cpu
 from fastdrop.core import dispatch
-from support import PACKAGE, ROOT
+from support import PACKAGE, ROOT, setup_script
 
 CHECKS = ROOT / "fastdrop" / "core" / "build_checks.h"
 FAST = ("-ffast-math", "-Ofast", "-ffinite-math-only")  # what each compiler tells the preprocessor
@@ -65,13 +63,7 @@ assert sys.float_info.min / 2 != 0, "subnormals are flushed to zero"
 
 @pytest.fixture(scope="module")
 def script():
-    """What setup.py defines, its extensions too, with nothing compiled."""
-    setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setattr(build, "cythonize", lambda extensions, **options: extensions)
-        patch.setattr(setuptools, "setup", lambda **about: None)
-        return SimpleNamespace(**runpy.run_path("setup.py", run_name="__main__"))
+    return setup_script()
 
 
 # --- flags ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from numpy.exceptions import AxisError
 
 import fastdrop as fd
 
@@ -19,20 +20,25 @@ X = np.arange(12, dtype=np.float32).reshape(3, 4)
 MASK = fd.Mask.from_array(X > 5, 0.5)
 
 # Values that a call accepts, argument by argument; a case replaces one or two of them.
+PREDICT = {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None}
 GOOD = {
-    "relu_dropout": {"x": X, "keep_prob": 0.5, "mode": "inverted", "rng": 1, "out": None},
-    "dropout": {"x": X, "keep_prob": 0.5, "mode": "inverted", "rng": 1, "out": None},
-    "relu_dropout_predict": {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None},
-    "dropout_predict": {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None},
+    "relu_dropout": PREDICT | {"rng": 1},
+    "dropout": PREDICT | {"rng": 1},
+    "dropout_add": PREDICT | {"residual": X, "rng": 1},
+    "relu_dropout_predict": PREDICT,
+    "dropout_predict": PREDICT,
+    "dropout_add_predict": PREDICT | {"residual": X},
+    "alpha_dropout": {"x": X, "keep_prob": 0.5, "rng": 1, "out": None},
+    "gaussian_dropout": {"x": X, "keep_prob": 0.5, "rng": 1, "out": None},
     "relu_dropout_backward": {"dy": X, "saved": MASK, "keep_prob": None, "mode": None, "out": None},
     "dropout_backward": {"dy": X, "mask": MASK, "out": None},
+    "gaussian_dropout_backward": {"dy": X, "noise": fd.GaussianNoise(1, 0, (3, 4), 0.5), "out": None},
     "keep_mask": {"shape": (3, 4), "keep_prob": 0.5, "rng": 1},
 }
-FORWARD = ("relu_dropout", "dropout")
 ELEMENTWISE = tuple(name for name in GOOD if name != "keep_mask")
-RANDOM = (*FORWARD, "keep_mask")
-WITH_MODE = (*FORWARD, "relu_dropout_predict", "dropout_predict")
-WITH_KEEP_PROB = (*WITH_MODE, "keep_mask")
+RANDOM = tuple(name for name in GOOD if "rng" in GOOD[name])
+WITH_MODE = tuple(name for name in GOOD if "mode" in GOOD[name] and "backward" not in name)
+WITH_KEEP_PROB = tuple(name for name in GOOD if "keep_prob" in GOOD[name] and "backward" not in name)
 
 STREAM = fd.Stream(9, 5)  # it must still be at 5 after every error
 NEARLY_DONE = fd.Stream(9, 2**64 - 11)
@@ -133,6 +139,32 @@ def saved_cases():
     yield "dropout_backward", {"mask": small}, ValueError, "must have dy's shape (3, 4), got (3,)", ""
 
 
+def noise_cases():
+    yield "gaussian_dropout", {"keep_prob": 0}, ValueError, "keep_prob must be in [2**-126, 1]", "got 0"
+    for value, error, expected in [
+        ({"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),
+        ({"dy": X[:2]}, ValueError, "noise must have dy's shape (2, 4)"),
+    ]:
+        yield "gaussian_dropout_backward", value, error, expected, ""
+
+
+def variant_cases():
+    for values, error, expected in [
+        ({"bias": X[0, :2]}, ValueError, "the length of the input's last axis, (4,), got (2,)"),
+        ({"bias": np.ones(4)}, TypeError, "bias must have the input's dtype float32, got float64"),
+        ({"broadcast_dims": 2}, AxisError, "broadcast_dims: axis 2 is out of bounds for array of dim"),
+        ({"broadcast_dims": (0, -3)}, ValueError, "broadcast_dims: axis -3 is out of bounds"),
+        ({"broadcast_dims": 0.5}, TypeError, "broadcast_dims must be an int or ints, got 0.5"),
+        ({"residual": X[0]}, ValueError, "residual must have the input's shape (3, 4), got (4,)"),
+        ({"residual": None}, TypeError, "residual must be an array, got None"),
+        ({"rng": fd.Tile((3, 4), (1, 0), seed=0)}, ValueError, "rng must be a tile"),
+        ({"rng": fd.Tile((4,), (0,), seed=0)}, ValueError, "rng must be a tile"),
+    ]:
+        yield "dropout_add", values, error, expected, ""
+    mask = {"mask": fd.keep_mask((), 0.5), "dy": X[0, 0], "bias_grad": True, "out": None}
+    yield "dropout_backward", mask, ValueError, "bias_grad needs a gradient with at least one axis", ""
+
+
 def shape_cases():
     for value, error, expected in [
         ((3, -1), ValueError, "shape must have no negative length, got (3, -1)"),
@@ -151,6 +183,8 @@ CASES = [
     *rng_cases(),
     *out_cases(),
     *saved_cases(),
+    *noise_cases(),
+    *variant_cases(),
     *shape_cases(),
 ]
 
@@ -210,13 +244,14 @@ def test_what_is_not_an_argument(library, name):
 
 @pytest.mark.parametrize("name", WITH_KEEP_PROB)
 def test_options_are_keywords(library, name):
+    given = [GOOD[name][argument] for argument in ("x", "residual", "shape") if argument in GOOD[name]]
     with pytest.raises(TypeError, match="positional"):
-        getattr(library, name)(GOOD[name].get("x", (3, 4)), 0.5, "inverted")
+        getattr(library, name)(*given, 0.5, "inverted")
 
 
 @pytest.mark.parametrize("name", WITH_KEEP_PROB)
 def test_any_real_number_is_a_keep_prob(library, name):
-    for value in (0, 1, np.float32(0.5), np.float64(0.5), np.int8(1), Fraction(1, 3), np.float16(0.25)):
+    for value in (1, np.float32(0.5), np.float64(0.5), np.int8(1), Fraction(1, 3), np.float16(0.25)):
         result = getattr(library, name)(**GOOD[name] | {"keep_prob": value})
         assert isinstance(result, (tuple, np.ndarray, fd.Mask))
         mask = result[1] if isinstance(result, tuple) else result
@@ -236,12 +271,3 @@ def test_the_stream_is_not_used_where_no_memory_is_left(library, shape):
     with pytest.raises((MemoryError, ValueError)):
         library.keep_mask(shape, 0.5, rng=stream)
     assert stream.offset == 0
-
-
-def test_a_kind_of_mask_is_a_mask(library):
-    class NamedMask(fd.Mask):
-        __slots__ = ()
-
-    named = NamedMask(MASK.bits, MASK.shape, MASK.keep_prob)
-    for backward in (library.relu_dropout_backward, library.dropout_backward):
-        assert np.array_equal(backward(X, named), backward(X, MASK))

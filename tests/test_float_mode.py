@@ -14,7 +14,7 @@ import pytest
 
 import fastdrop as fd
 from fastdrop.core import dispatch
-from support import DTYPES, assert_identical, specials
+from support import DTYPES, THREAD_WORK, assert_identical, specials
 
 # The word of C's fenv_t that holds rounding and the treatment of subnormals: its place, and what it may be.
 WORDS = {
@@ -91,7 +91,7 @@ def test_results_do_not_depend_on_it(isa, dtype, name):
             for result, wanted in zip(found, expected, strict=True):
                 assert_identical(result, wanted, f"{name}, {threads} threads")
     finally:
-        dispatch.set_thread_work(1 << 15)
+        dispatch.set_thread_work(THREAD_WORK)
 
 
 @pytest.mark.parametrize("name", MODES)

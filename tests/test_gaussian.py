@@ -79,47 +79,12 @@ def test_every_length_offset_and_address(isa, dtype, keep_prob):
         assert_identical(fd.gaussian_dropout_backward(x, noise, out=x), expected, "the gradient, in place")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_memory_layout_changes_nothing(isa, dtype):
-    x = sample(6 * 50 * 400, dtype).reshape(6, 50, 400)
-    expected, _ = reference.gaussian_dropout(x, 0.7, rng=5)
-    swapped = x.astype(x.dtype.newbyteorder())
-    wide = np.zeros((6, 50, 800), dtype)
-    wide[:, :, ::2] = x
-    backwards = x[::-1, :, ::-1].copy()[::-1, :, ::-1]
-    layouts = [np.asfortranarray(x), swapped, wide[:, :, ::2], backwards, x.tolist()]
-    for array in layouts:
-        if isinstance(array, np.ndarray) or dtype == "float64":  # lists are of float64
-            assert_identical(fd.gaussian_dropout(array, 0.7, rng=5)[0], expected)
-    out = np.asfortranarray(np.empty_like(x))
-    assert fd.gaussian_dropout(x, 0.7, rng=5, out=out)[0] is out
-    assert_identical(out, expected)
-    row = sample(400, dtype)
-    assert_identical(
-        fd.gaussian_dropout(np.broadcast_to(row, (7, 400)), 0.7, rng=5)[0],
-        reference.gaussian_dropout(np.tile(row, (7, 1)), 0.7, rng=5)[0],
-    )
-
-
-def test_an_overlapping_result_is_what_it_would_be_without_the_overlap(library):
-    expected, _ = reference.gaussian_dropout(sample(1000)[:-7], 0.5, rng=1)
-    for read, write in ((slice(0, -7), slice(7, None)), (slice(7, None), slice(0, -7))):
-        buffer = np.empty(1000, np.float32)
-        buffer[read] = sample(1000)[:-7]
-        library.gaussian_dropout(buffer[read], 0.5, rng=1, out=buffer[write])
-        assert_identical(buffer[write].copy(), expected)
-
-
-@pytest.mark.parametrize("threads_set", [1, 2, 3, 7])
-def test_threads_and_chunks_change_nothing(isa, threads, threads_set):
-    x = sample(300_001)
-    expected, _ = reference.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))
-    fd.set_num_threads(threads_set)
-    assert_identical(fd.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))[0], expected)
-    stream = fd.Stream(8, 3)
-    parts = np.split(x, [1, 33, 5000, 70_000, 250_000])
-    results = [fd.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
-    assert_identical(np.concatenate(results), expected)
+def test_chunks_change_nothing(library):
+    x, stream = sample(30_001), fd.Stream(8, 3)
+    whole, _ = library.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))
+    parts = np.split(x, [1, 33, 5000, 7000, 25_000])
+    results = [library.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
+    assert_identical(np.concatenate(results), whole)
 
 
 @pytest.mark.parametrize("dtype", SHORT_DTYPES)
@@ -145,23 +110,6 @@ def test_a_tile_has_the_noise_of_the_whole(library, shape, offset):
         assert_identical(library.gaussian_dropout_backward(ones, noise), y)
         assert_identical(noise.to_array(), y)
         assert pickle.loads(pickle.dumps(noise)) == noise == eval(repr(noise), vars(fd))
-
-
-def test_a_large_tile_on_threads(isa, threads):
-    whole, _ = reference.gaussian_dropout(np.ones((300, 1100), np.float32), 0.5, rng=6)
-    fd.set_num_threads(3)
-    ones, tile = np.ones((299, 1031)), fd.Tile((300, 1100), (1, 55), seed=6)
-    expected = whole[1:, 55 : 55 + 1031].astype(np.float64)
-    assert_identical(fd.gaussian_dropout(ones, 0.5, rng=tile)[0], expected)
-    assert_identical(fd.gaussian_dropout(np.asfortranarray(ones), 0.5, rng=tile)[0], expected)
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])
-def test_shapes_without_a_line_of_elements(library, shape):
-    x = np.ones(shape, np.float32)
-    y, noise = library.gaussian_dropout(x, 0.5, rng=2)
-    assert y.shape == noise.shape == shape
-    assert_identical(np.asarray(y), noise.to_array())
 
 
 def test_the_end_of_the_stream(library):
@@ -305,38 +253,6 @@ def test_a_noise_is_a_few_numbers():
 def test_a_noise_that_cannot_be(values, error, message):
     with pytest.raises(error, match=message):
         fd.GaussianNoise(*values)
-
-
-X = np.arange(12, dtype=np.float32).reshape(3, 4)
-NOISE = fd.GaussianNoise(1, 0, (3, 4), 0.5)
-
-
-@pytest.mark.parametrize(
-    ("call", "values", "error", "message"),
-    [
-        ("gaussian_dropout", {"keep_prob": 0}, ValueError, r"keep_prob must be in \[2\*\*-126, 1\].*got 0"),
-        ("gaussian_dropout", {"keep_prob": 1.5}, ValueError, r"keep_prob must be in \[0, 1\], got 1.5"),
-        ("gaussian_dropout", {"keep_prob": math.nan}, ValueError, r"keep_prob must be in \[0, 1\], got nan"),
-        ("gaussian_dropout", {"x": X.astype(int)}, TypeError, "x must have dtype .* got int64"),
-        ("gaussian_dropout", {"rng": "seed"}, TypeError, "rng must be None, an int"),
-        ("gaussian_dropout", {"rng": fd.Tile(3, 0, 1)}, ValueError, "rng must be a tile that the input fits"),
-        ("gaussian_dropout", {"out": X.ravel()}, ValueError, r"out must have the input's shape \(3, 4\)"),
-        ("gaussian_dropout", {"out": X.astype("f8")}, TypeError, "out must have the input's dtype float32"),
-        ("gaussian_dropout_backward", {"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),
-        ("gaussian_dropout_backward", {"dy": X[:2]}, ValueError, r"noise must have dy's shape \(2, 4\)"),
-        ("gaussian_dropout_backward", {"dy": X > 1}, TypeError, "dy must have dtype .* got bool"),
-    ],
-)
-def test_an_error_says_what_is_wrong_and_changes_nothing(library, call, values, error, message):
-    stream, result = fd.Stream(9, 5), np.full_like(X, 7)
-    forward = {"x": X, "keep_prob": 0.5, "rng": stream}
-    good = forward if call == "gaussian_dropout" else {"dy": X, "noise": NOISE}
-    before = X.copy()
-    with pytest.raises(error, match=message):
-        getattr(library, call)(**{**good, "out": result, **values})
-    assert stream.offset == 5
-    assert np.all(result == 7)
-    assert np.array_equal(X, before)
 
 
 # --- other frameworks -------------------------------------------------------------------------

@@ -138,14 +138,3 @@ def test_training_has_the_expectation_of_prediction(mode, keep_prob):
     greatest = np.maximum(x, 0) * scale_of(keep_prob, mode)
     assert np.all(np.abs(total / REPEATS - predicted) <= tolerance(greatest, x.size))
     assert stream.offset == REPEATS * x.size
-
-
-@pytest.mark.parametrize("keep_prob", [0.25, 0.9])
-def test_the_modes_differ_by_the_factor_alone(library, keep_prob):
-    """With one stream, the same elements are kept; a power of two scales without rounding."""
-    x = sample(SIZE, seed=4)
-    inverted, mask = library.relu_dropout(x, keep_prob, rng=6)
-    vanilla, vanilla_mask = library.relu_dropout(x, keep_prob, rng=6, mode="vanilla")
-    assert np.array_equal(mask.bits, vanilla_mask.bits)
-    with np.errstate(all="ignore"):
-        assert_identical(inverted, vanilla * np.float32(1 / keep_prob))

@@ -194,31 +194,6 @@ def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, se
         assert (dropped.to_array().item(), kept.to_array().item()) == (False, True), (n, hex(u))
 
 
-LARGE = [
-    Case(300_007, operation, dtype, mode, keep_prob, offset, address, 4, place, 42)
-    for operation, dtype, mode, keep_prob, offset, address, place in (
-        ("relu_dropout", "float32", "inverted", 0.9, 0, 0, "a new array"),
-        ("relu_dropout", "float64", "vanilla", 0.5, 2**32 - 5, 8, "in place"),
-        ("relu_dropout", "float32", "inverted", 2.0**-11, 31, 4, "out="),
-        ("relu_dropout without a mask", "float32", "inverted", 0.8, 127, 1, "out="),
-        ("dropout", "float64", "inverted", 0.9, 2**63 + 3, 0, "a new array"),
-        ("dropout", "float32", "inverted", 77 / 256, 1, 16, "in place"),
-        ("dropout", "float32", "vanilla", 1.0, 1, 0, "a new array"),
-        ("relu_dropout_backward from the mask", "float32", "inverted", 0.9, 0, 0, "a new array"),
-        ("relu_dropout_backward from the output", "float64", "inverted", 0.9, 0, 0, "a new array"),
-        ("dropout_backward", "float32", "inverted", 0.3, 0, 4, "in place"),
-        ("relu_dropout_predict", "float32", "vanilla", 0.9, 0, 4, "a new array"),
-        ("dropout_predict", "float64", "vanilla", 0.9, 0, 0, "out="),
-        ("keep_mask", "float32", "inverted", 0.9, 2**32 - 5, 0, "a new array"),
-    )
-]
-
-
-@pytest.mark.parametrize("case", LARGE, ids=lambda case: f"{case.operation}-{case.dtype}-{case.keep_prob}")
-def test_enough_elements_for_threads(isa, case):
-    assert_equal_to_reference(case)
-
-
 @pytest.fixture
 def bypassing() -> Iterator[None]:
     """Results of any size bypass the cache, as those do that are larger than it."""
@@ -238,13 +213,6 @@ def test_results_that_bypass_the_cache(isa, dtype):
         where = Case(length, operation, dtype, "inverted", 0.8, offset, 4, address, "out=", 3)
         assert_equal_to_reference(where)
         assert_equal_to_reference(where._replace(address=address, place="in place"))
-
-
-@pytest.mark.usefixtures("bypassing")
-def test_zeros_that_bypass_the_cache(isa):
-    for length, address in itertools.product((1025, 8192, 20_003), (0, 4, 60, 1)):
-        case = Case(length, "relu_dropout", "float32", "inverted", 0.0, 0, 4, address, "out=", 3)
-        assert_equal_to_reference(case)
 
 
 # --- special values ---------------------------------------------------------------------------

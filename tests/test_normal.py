@@ -39,9 +39,9 @@ def assert_normals_of(compiler, emulator, flags, program):
 
 
 @pytest.mark.parametrize(("name", "machine"), [("generic", MACHINE), *HEADERS.items()])
-def test_normals_with_the_flags_of_every_kernel(name, machine, tmp_path, monkeypatch):
+def test_normals_with_the_flags_of_every_kernel(name, machine, tmp_path):
     compiler, emulator = tools(machine)
-    flags = flags_of(name, machine, monkeypatch)
+    flags = flags_of(name, machine)
     assert "-ffp-contract=off" in flags
     if not emulator and name not in cpu.available():
         pytest.skip(f"this CPU does not have {name}")

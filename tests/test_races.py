@@ -56,6 +56,7 @@ CALLS: dict[str, Callable[[np.ndarray], Any]] = {
     "bias_grad": lambda x: fd.dropout_backward(x, mask_for(x), bias_grad=True),
     "predict": lambda x: fd.relu_dropout_predict(x, keep_prob=0.9, bias=x[0], mode="vanilla"),
     "gaussian_dropout": lambda x: fd.gaussian_dropout(x, keep_prob=0.9, rng=1)[0],
+    "Gaussian tile": lambda x: fd.gaussian_dropout(x, keep_prob=0.9, rng=TILE)[0],
     "keep_mask": lambda x: fd.keep_mask(x.shape, keep_prob=0.3, rng=fd.Stream(5, 5)),
 }
 

@@ -6,7 +6,6 @@ import inspect
 import runpy
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import pytest
 import fastdrop as fd
 from fastdrop import formulas, reference
 from fastdrop.reference import arrays, decisions, generator
-from support import DATA, GOLDEN_STREAMS, golden_streams, known_answers, printed_by
+from support import DATA, GOLDEN_STREAMS, known_answers, plain_package, printed_by
 
 CALLS = [
     *("relu_dropout", "relu_dropout_backward", "relu_dropout_predict"),
@@ -55,29 +54,11 @@ def test_there_are_known_answers_of_7_and_of_10_rounds():
     assert sorted(known.rounds for known in known_answers()) == [7] * 5 + [10] * 3
 
 
-def test_every_bit_of_the_seed_matters():
-    outputs = {ars(5, 1 << bit) for bit in range(128)} | {ars(5, 0)}
-    assert len(outputs) == 129
-
-
 # --- which elements are kept ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("golden", list(golden_streams()))
-def test_stored_streams(golden):
-    make = runpy.run_path(str(DATA / "make_golden.py"))
-    bits = make["packed"](golden.seed, golden.offset, golden.keep_prob, golden.count)
-    assert make["as_text"](bits, golden.count) == golden.bits
 
 
 def test_the_script_writes_the_stored_streams():
     assert runpy.run_path(str(DATA / "make_golden.py"))["golden_text"]() == GOLDEN_STREAMS.read_text()
-
-
-def test_the_stream_that_the_documentation_shows():
-    kept = decisions.kept(42, 0, 2**20, 0.9)
-    assert "".join(map(str, kept[:32].astype(int))) == "11110111111110111111111111111111"
-    assert np.count_nonzero(kept) == 943_591
 
 
 def uniform(seed: int, position: int) -> int:
@@ -151,13 +132,7 @@ def test_signatures_are_those_of_the_compiled_calls(name):
 
 def test_nothing_compiled_is_needed(tmp_path):
     """The modules of plain Python alone, under an empty `fastdrop/__init__.py`, give the same."""
-    package = tmp_path / "fastdrop"
-    package.mkdir()
-    source = Path(fd.__file__).parent
-    for path in [*source.glob("*.py"), *source.glob("reference/*.py")]:
-        copy = package / path.relative_to(source)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_text("" if copy == package / "__init__.py" else path.read_text())
+    package = plain_package(tmp_path)
     code = "import fastdrop.reference as r; print(r.__file__, r.dropout([1.0] * 9, 0.5, rng=1)[0].tolist())"
     expected = fd.dropout([1.0] * 9, 0.5, rng=1)[0].tolist()
     assert printed_by(code, PYTHONPATH=str(tmp_path)) == f"{package / 'reference' / '__init__.py'} {expected}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fastdrop as fd
 from fastdrop.stream import StreamRows
-from support import DATA, PACKAGE, assert_identical, content, printed_by
+from support import DATA, assert_identical, content, plain_package, printed_by
 
 X = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
 KINDS = [fd.Mask, fd.Stream, fd.Tile, StreamRows, fd.GaussianNoise]
@@ -248,11 +248,7 @@ for value in values:
 
 
 def test_values_are_made_once_in_plain_python_too(tmp_path):
-    package = tmp_path / "fastdrop"
-    package.mkdir()
-    for path in PACKAGE.glob("*.py"):
-        (package / path.name).write_text(path.read_text())
-    (package / "__init__.py").write_text("from fastdrop.values import _restored")
+    plain_package(tmp_path, "from fastdrop.values import _restored")
     assert printed_by(PLAIN, PYTHONPATH=str(tmp_path)) == " ".join(["True"] * 10)
 
 

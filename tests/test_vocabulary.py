@@ -6,15 +6,13 @@ import functools
 import importlib
 import platform
 import re
-import runpy
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from fastdrop import cpu
-from support import DATA, KNOWN_ANSWERS, PACKAGE, ROOT, content, known_answers, output_of
+from support import DATA, KNOWN_ANSWERS, PACKAGE, content, known_answers, output_of, setup_script
 
 X86 = ("avx2", "avx2_vaes", "avx512")
 HEADERS = {**dict.fromkeys(X86, "x86_64"), "neon": "aarch64"}  # each beside the machine it is for
@@ -43,18 +41,10 @@ def test_seven_rounds_are_what_a_stream_takes(isa):
 # --- function by function, in C ---------------------------------------------------------------
 
 
-def flags_of(name: str, machine: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def flags_of(name: str, machine: str) -> list[str]:
     """What setup.py compiles the kernel `name` with on `machine`."""
-    if not (ROOT / "setup.py").exists():
-        pytest.skip("the compiler's flags are in setup.py, which only a checkout has")
-    setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
-    built = SimpleNamespace(extensions=[])
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(build, "cythonize", lambda extensions, **options: extensions)
-    monkeypatch.setattr(setuptools, "setup", lambda **about: built.extensions.extend(about["ext_modules"]))
-    runpy.run_path("setup.py", run_name="__main__")
-    return next(e.extra_compile_args for e in built.extensions if e.name == f"fastdrop.kernels.{name}")
+    extensions = setup_script(machine).extensions
+    return next(e.extra_compile_args for e in extensions if e.name == f"fastdrop.kernels.{name}")
 
 
 def tools(machine: str) -> tuple[str, list[str]]:
@@ -67,16 +57,14 @@ def tools(machine: str) -> tuple[str, list[str]]:
     return compiler, [emulator, "-cpu", "max"]
 
 
-def text_of(
-    name: str, machine: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *more: str, needs: str = ""
-) -> str:
+def text_of(name: str, machine: str, directory: Path, *more: str, needs: str = "") -> str:
     """What the driver prints on a vocabulary, compiled with `more` flags, for a CPU that has `needs`."""
     compiler, emulator = tools(machine)
     needs = needs or name
     program = directory / name
     command = [
         *(compiler, "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror"),
-        *(*flags_of(needs, machine, monkeypatch), *more),
+        *(*flags_of(needs, machine), *more),
         *("-I", str(VOCABULARY.parent), f'-DVOCABULARY_HEADER="simd/{name}.h"'),
         *(str(DATA / "vocabulary_driver.c"), "-lm", "-o", str(program)),
     ]
@@ -93,17 +81,15 @@ def plain_loops(tmp_path_factory):
 
     @functools.cache
     def text(machine: str) -> str:
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            folder = tmp_path_factory.mktemp(machine)
-            return text_of("generic", machine, folder, monkeypatch, "-DFASTDROP_PLAIN")
+        return text_of("generic", machine, tmp_path_factory.mktemp(machine), "-DFASTDROP_PLAIN")
 
     return text
 
 
 @pytest.mark.parametrize("name", ["generic", *HEADERS])
-def test_functions_equal_plain_loops(name, plain_loops, tmp_path, monkeypatch):
+def test_functions_equal_plain_loops(name, plain_loops, tmp_path):
     machine = HEADERS.get(name, MACHINE)
-    lines = text_of(name, machine, tmp_path, monkeypatch).splitlines()
+    lines = text_of(name, machine, tmp_path).splitlines()
     generic = plain_loops(machine).splitlines()
     answers = [line.split("->")[1].strip() for line in content(KNOWN_ANSWERS)]
     assert [line for line in lines if line.startswith("ars")] == [f"ars {answer}" for answer in answers]
@@ -114,9 +100,9 @@ def test_functions_equal_plain_loops(name, plain_loops, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(MACHINE != "x86_64", reason="the emulation uses AVX2")
 @pytest.mark.parametrize("name", ["avx2_vaes", "avx512"])
-def test_functions_equal_the_generic_ones_also_on_a_cpu_with_avx2_alone(name, tmp_path, monkeypatch):
-    text = text_of(name, MACHINE, tmp_path, monkeypatch, *EMULATED_AVX512, needs="avx2")
-    assert text == text_of("generic", MACHINE, tmp_path, monkeypatch)
+def test_functions_equal_the_generic_ones_also_on_a_cpu_with_avx2_alone(name, tmp_path):
+    text = text_of(name, MACHINE, tmp_path, *EMULATED_AVX512, needs="avx2")
+    assert text == text_of("generic", MACHINE, tmp_path)
 
 
 def functions(header: Path) -> set[str]:

@@ -21,9 +21,8 @@ import numpy as np
 import fastdrop as fd
 from fastdrop import cpu
 from fastdrop.core import dispatch
-from support import CANARY, DTYPES, MODES, sample
+from support import CANARY, DTYPES, MODES, THREAD_WORK, sample
 
-THREAD_WORK = 1 << 15  # elements that pay for waking a thread, where a case does not set it
 GUARD = 256  # bytes before the first array and after the last
 SPREAD = 8  # times its own size that an array may reach over
 SMALL = 600  # elements up to which the reference is also asked about the arrays as they lie
@@ -511,22 +510,14 @@ def settings(case: Case) -> Iterator[None]:
     threads, isa = fd.get_num_threads(), cpu.active()
     fd.set_num_threads(case.threads)
     dispatch.set_streaming_bytes(0 if case.streaming else cpu.last_level_cache())
-    work = set_thread_work(case.work)
+    dispatch.set_thread_work(case.work)
     try:
         yield
     finally:
         fd.set_num_threads(threads)
         dispatch.set_streaming_bytes(cpu._streaming_bytes())
-        set_thread_work(work)
+        dispatch.set_thread_work(THREAD_WORK)
         cpu.activate(isa)
-
-
-def set_thread_work(elements: int) -> int:
-    """Set how many elements pay for waking a thread, where that can be set, and return what it was."""
-    if not hasattr(dispatch, "set_thread_work"):
-        return elements
-    before = dispatch.set_thread_work(elements)
-    return THREAD_WORK if before is None else before
 
 
 def fault(case: Case, isas: Sequence[str] = ()) -> str | None:

@@ -25,11 +25,11 @@ from whole_calls import (
     filled,
     parts_of,
     placed,
-    set_thread_work,
     source_of,
 )
 
 import fastdrop as fd
+from fastdrop.core import dispatch
 
 SHAPE = (5, 3, 40)
 ARRANGEMENTS = ("plain", "fresh", "strided", "overlapping")
@@ -164,7 +164,7 @@ def main() -> None:
     allocator.disarm.argtypes, allocator.disarm.restype = [], ctypes.c_long
     first = int(sys.argv[sys.argv.index("--first") + 1]) if "--first" in sys.argv else 0
     gc.disable()
-    set_thread_work(1)
+    dispatch.set_thread_work(1)
     count = faults = 0
     for number, (name, case) in enumerate(cases()):
         if number < first:

@@ -10,42 +10,23 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from fuzz import CALLS, OK, CStream, function
 
 import fastdrop as fd
-from fastdrop import capi
 from support import output_of, printed_by
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cython_package"
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
-OK = 0
 
 
-class CStream(ctypes.Structure):
-    _fields_ = [("seed", ctypes.c_uint64 * 2), ("offset", ctypes.c_uint64)]
+forward, backward, backward_from_output, fill_bits = (
+    CALLS[name] for name in ("forward", "backward", "backward_from_output", "fill_bits")
+)
+status_text = function("status_text", ctypes.c_int, result=ctypes.c_char_p)
 
 
 def stream(seed: int, offset: int) -> CStream:
     return CStream((ctypes.c_uint64 * 2)(seed % 2**64, seed >> 64), offset)
-
-
-def function(name: str, *arguments: type, result: type = ctypes.c_int):
-    """A function of ``fastdrop.capi.__pyx_capi__`` through its pointer."""
-    capsule = capi.__pyx_capi__[name]
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    pointer = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
-    return ctypes.CFUNCTYPE(result, *arguments)(pointer)
-
-
-POINTER, SIZE, DOUBLE, INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
-STREAM = ctypes.POINTER(CStream)
-forward = function("forward", INT, INT, POINTER, POINTER, POINTER, SIZE, DOUBLE, DOUBLE, STREAM)
-backward = function("backward", INT, POINTER, POINTER, POINTER, SIZE, DOUBLE)
-backward_from_output = function("backward_from_output", INT, POINTER, POINTER, POINTER, SIZE, DOUBLE)
-fill_bits = function("fill_bits", POINTER, SIZE, DOUBLE, STREAM)
-status_text = function("status_text", INT, result=ctypes.c_char_p)
 
 
 @pytest.mark.parametrize("size", [1, 64, 1000, 100_003])

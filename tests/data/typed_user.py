@@ -15,6 +15,7 @@ import fastdrop as fd
 from fastdrop import layers, reference
 
 F32: TypeAlias = NDArray[np.float32]
+Computed: TypeAlias = NDArray[Any]  # of the dtype of the input
 
 x: F32 = np.ones((4, 8), np.float32)
 bias: F32 = np.ones(8, np.float32)
@@ -23,34 +24,33 @@ out: F32 = np.empty_like(x)
 
 def calls() -> None:
     y, mask = fd.relu_dropout(x, 0.9, bias=bias, mode="vanilla", rng=1, out=out)
-    assert_type(y, NDArray[Any])
+    assert_type(y, Computed)
     assert_type(mask, fd.Mask)
-    assert_type(fd.relu_dropout(x, 0.9, return_mask=False), tuple[NDArray[Any], None])
-    assert_type(fd.relu_dropout_backward(y, mask), NDArray[Any])
-    assert_type(fd.relu_dropout_backward(y, mask, bias_grad=True), tuple[NDArray[Any], NDArray[Any]])
-    assert_type(fd.relu_dropout_backward(y, y, keep_prob=0.9, mode="inverted"), NDArray[Any])
-    assert_type(fd.relu_dropout_predict(x, 0.9, bias=bias), NDArray[Any])
-    assert_type(fd.dropout(x, keep_prob=0.9, broadcast_dims=(0, 1)), tuple[NDArray[Any], fd.Mask])
-    both = fd.dropout_backward(x, fd.dropout(x, 0.9)[1], bias_grad=True)
-    assert_type(both, tuple[NDArray[Any], NDArray[Any]])
-    assert_type(fd.dropout_predict(x, 0.9), NDArray[Any])
+    assert_type(fd.relu_dropout(x, 0.9, return_mask=False), tuple[Computed, None])
+    assert_type(fd.relu_dropout_backward(y, mask), Computed)
+    assert_type(fd.relu_dropout_backward(y, mask, bias_grad=True), tuple[Computed, Computed])
+    assert_type(fd.relu_dropout_backward(y, y, keep_prob=0.9, mode="inverted"), Computed)
+    assert_type(fd.relu_dropout_predict(x, 0.9, bias=bias), Computed)
+    assert_type(fd.dropout(x, keep_prob=0.9, broadcast_dims=(0, 1)), tuple[Computed, fd.Mask])
+    assert_type(fd.dropout_backward(x, fd.dropout(x, 0.9)[1], bias_grad=True), tuple[Computed, Computed])
+    assert_type(fd.dropout_predict(x, 0.9), Computed)
 
 
 def other_forms() -> None:
     y, mask = fd.dropout_add(x, x, 0.9, bias=bias, broadcast_dims=0)
-    assert_type(fd.dropout_add_backward(y, mask), NDArray[Any])
-    assert_type(fd.dropout_add_predict(x, x, 0.9), NDArray[Any])
+    assert_type(fd.dropout_add_backward(y, mask), Computed)
+    assert_type(fd.dropout_add_predict(x, x, 0.9), Computed)
     y, mask = fd.alpha_dropout(x, 0.9, rng=np.random.SeedSequence(1))
-    assert_type(fd.alpha_dropout_backward(y, mask), NDArray[Any])
+    assert_type(fd.alpha_dropout_backward(y, mask), Computed)
     y, noise = fd.gaussian_dropout(x, 0.9, rng=np.random.default_rng(1))
     assert_type(noise, fd.GaussianNoise)
-    assert_type(fd.gaussian_dropout_backward(y, noise), NDArray[Any])
+    assert_type(fd.gaussian_dropout_backward(y, noise), Computed)
     assert_type(noise.to_array(), F32)
 
 
 def from_lists() -> None:
-    assert_type(fd.dropout([1.0, 2.0], 0.5), tuple[NDArray[Any], fd.Mask])
-    assert_type(fd.dropout_predict([1.0, 2.0], 0.5), NDArray[Any])
+    assert_type(fd.dropout([1.0, 2.0], 0.5), tuple[Computed, fd.Mask])
+    assert_type(fd.dropout_predict([1.0, 2.0], 0.5), Computed)
 
 
 def streams_and_masks() -> None:
@@ -94,7 +94,7 @@ def the_rest() -> None:
     assert_type(fd.get_include(), str)
     assert_type(fd.__version__, str)
     y, _ = reference.relu_dropout(x, 0.9)
-    assert_type(y, NDArray[Any])
+    assert_type(y, Computed)
 
 
 for use in (calls, other_forms, from_lists, streams_and_masks, layers_with_state, monte_carlo, the_rest):
