@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fastdrop import __version__, cpu
 
-STRETCH = 2e-3  # seconds of calls in one timed sample: a thousand ticks of a coarse clock
+SAMPLE = 2e-3  # seconds of calls in one timed sample: a thousand ticks of a coarse clock
 SECONDS: Callable[[], float] = perf_counter  # or process_time, on a machine with other work
 LEAST_ROUNDS = 5  # fewer rounds do not give useful quartiles
 
@@ -92,29 +92,29 @@ def alternate(
     `tick` is called after every round.
     """
     end = perf_counter() + seconds
-    counts = {name: calls_a_stretch(contender) for name, contender in contenders.items()}
+    counts = {name: calls_per_sample(contender) for name, contender in contenders.items()}
     order = random.Random(0)  # the order is random, but the same in every run
     rows: list[dict[str, float]] = []
     with no_collection():
         while len(rows) < rounds and (len(rows) < LEAST_ROUNDS or perf_counter() < end):
             names = order.sample(list(contenders), len(contenders))
-            rows.append({name: stretch(contenders[name], counts[name]) for name in names})
+            rows.append({name: sample(contenders[name], counts[name]) for name in names})
             tick()
     names = list(contenders)
     return Comparison(names, np.array([[row[name] for name in names] for row in rows]))
 
 
-def calls_a_stretch(contender: Contender) -> int:
+def calls_per_sample(contender: Contender) -> int:
     """Return how many calls fill a sample. The competitor is warm afterwards."""
     contender.enter()
     contender.call()  # this compiles, touches its pages and fills the caches
     count = 1
-    while (elapsed := clock(contender.call, count)) < STRETCH / 2:
+    while (elapsed := clock(contender.call, count)) < SAMPLE / 2:
         count *= 2
-    return max(1, round(count * STRETCH / elapsed))
+    return max(1, round(count * SAMPLE / elapsed))
 
 
-def stretch(contender: Contender, count: int) -> float:
+def sample(contender: Contender, count: int) -> float:
     """Return the seconds per call, over `count` calls."""
     contender.enter()
     if count > 1:  # the caches hold what the competitor before it touched
