@@ -1,5 +1,5 @@
-# Everything that a developer runs. Each target sets up what it needs in .venv by itself, and
-# what is up to date is not done again. Another interpreter: make PYTHON=python3.13 test
+# The commands of a developer. Each target sets up what it needs in .venv, and does nothing again
+# that is up to date. To use another interpreter: make PYTHON=python3.13 test
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13 python3.14 python3.10,\
@@ -7,84 +7,84 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3 python3.12 python3.13 py
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 
-SEED ?= 20240229# of the streams that `statistics` looks at
+SEED ?= 20240229# the seed of the streams that `statistics` tests
 
-# What has been done is remembered in .venv, and for this folder only, so a copied one starts anew.
+# .venv records what has been done, for this folder only, so a copy of the folder starts from the beginning.
 DONE := $(VENV)/done$(CURDIR)
 USABLE := $(shell $(RUN) -c 'import pip; print("yes")' 2>/dev/null)
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]/\1/p' pyproject.toml | tr , ' ')
 SOURCES := setup.py $(shell find fastdrop -name '*.py' -o -name '*.pyx' -o -name '*.px[di]' -o -name '*.h')
 
-# Whatever tests the calls, not interpreters, compilers and files beside them.
+# The tests of the calls. The others start interpreters or compilers, or write files.
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask checks reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
 .DELETE_ON_ERROR:
 
-help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten digits, several ways
+demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten digits, in several ways
 	$(RUN) -m fastdrop demo $(ARGS)
 
-test: $(DONE)/build $(DONE)/test  ## prove the kernels against the NumPy reference (ARGS="-k mask -x")
+test: $(DONE)/build $(DONE)/test  ## run the tests, which compare the kernels with the NumPy reference (ARGS="-k mask -x")
 	$(RUN) -m pytest $(ARGS)
 
-large: $(DONE)/build $(DONE)/test  ## arrays of more than 2**32 elements (1 minute, 9 GiB of memory)
+large: $(DONE)/build $(DONE)/test  ## test arrays of more than 2**32 elements (1 minute, 9 GiB of memory)
 	$(RUN) -m pytest -m large $(ARGS)
 
-parallel: $(DONE)/build $(DONE)/test  ## each test on 8 threads at once, twice (30 minutes)
+parallel: $(DONE)/build $(DONE)/test  ## run each test on 8 threads at once, twice (30 minutes)
 	$(PIP) install pytest-run-parallel
 	$(RUN) -m pytest --parallel-threads=8 --iterations=2 $(or $(ARGS),$(PARALLEL))
 
-bench: $(DONE)/build $(DONE)/bench  ## measure the speed here, beside a copy and other libraries
+bench: $(DONE)/build $(DONE)/bench  ## measure the speed of this machine, compared with a copy and other libraries
 	$(RUN) -m fastdrop bench $(ARGS)
 	$(if $(wildcard benchmarks/*.py),$(RUN) -m pytest benchmarks)
 
-statistics: $(DONE)/build $(DONE)/test  ## 16 times the elements of the suite, then dieharder (30 minutes)
+statistics: $(DONE)/build $(DONE)/test  ## run the statistical tests on 16 times as many elements, then dieharder (30 minutes)
 	$(RUN) -m pytest tests/statistics --elements 67108864 --statistics-seed $(SEED)
 	@command -v dieharder >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y dieharder; } || \
 	    { echo "dieharder was not found: apt-get install dieharder" >&2; exit 1; }
 	$(RUN) tests/statistics/dieharder.py --seed $(SEED) --report docs/reports/dieharder.txt
 
-fuzz: $(DONE)/build $(DONE)/test  ## random whole calls, and the raw entry points (ARGS="--seconds 60"; 10 minutes)
+fuzz: $(DONE)/build $(DONE)/test  ## test random whole calls and the raw entry points (ARGS="--seconds 60"; 10 minutes)
 	$(RUN) tests/fuzz.py $(or $(ARGS),--seconds 600)
 
-guided: $(DONE)/build $(DONE)/test  ## coverage-guided passes through the kernels, by clang's libFuzzer (10 minutes)
+guided: $(DONE)/build $(DONE)/test  ## test the kernels with clang's libFuzzer, guided by coverage (10 minutes)
 	$(RUN) tests/guided.py $(or $(ARGS),--seconds 600)
 
-mutations: $(DONE)/build $(DONE)/test  ## faults made by rule; the tests have to find each (ARGS="--sample 500"; 1 hour)
+mutations: $(DONE)/build $(DONE)/test  ## check that the tests find faults made by rule (ARGS="--sample 500"; 1 hour)
 	$(RUN) tests/mutate.py $(or $(ARGS),--sample 100)
 
-coverage: $(DONE)/build $(DONE)/test  ## which lines of Python and Cython the tests run (15 minutes)
+coverage: $(DONE)/build $(DONE)/test  ## show which lines of Python and Cython the tests run (15 minutes)
 	$(PIP) install 'coverage>=7.10'
 	$(RUN) tests/lines.py $(ARGS)
 
-sanitize: $(DONE)/build $(DONE)/test  ## the kernels' tests under sanitizers, valgrind, clang, emulation (ARGS=thread: one)
+sanitize: $(DONE)/build $(DONE)/test  ## test the kernels with sanitizers, valgrind, clang and emulation (ARGS=thread runs one)
 	$(RUN) tests/sanitize.py $(ARGS)
 
-neon: $(DONE)/build $(DONE)/test  ## the kernels' tests on AArch64, by a Python under qemu (10 minutes)
+neon: $(DONE)/build $(DONE)/test  ## test the kernels on AArch64, with a Python under qemu (10 minutes)
 	$(RUN) tests/neon.py $(ARGS)
 
-lint: $(DONE)/build $(DONE)/lint  ## style of Python and Cython
+lint: $(DONE)/build $(DONE)/lint  ## check the style of Python and Cython
 	$(RUN) -m ruff check
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint fastdrop
 
-types: $(DONE)/build $(DONE)/lint  ## mypy, strict
+types: $(DONE)/build $(DONE)/lint  ## run mypy in strict mode
 	$(RUN) -m mypy
 
-docs: $(DONE)/build $(DONE)/docs  ## the pages, in docs/_build/html; a warning is an error
+docs: $(DONE)/build $(DONE)/docs  ## build the pages in docs/_build/html; a warning is an error
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-build: $(DONE)/build  ## compile in place, whatever has changed
+build: $(DONE)/build  ## compile in place what has changed
 
-dist: $(DONE)/requires  ## the source distribution and a wheel, checked, in dist/
+dist: $(DONE)/requires  ## build the source distribution and a wheel in dist/, and check them
 	$(PIP) install build twine
 	$(RUN) -m build
 	$(RUN) -m twine check --strict dist/*
 
-wheel: dist  ## the tests on the installed wheel, without the source tree, by the oldest and the newest NumPy
+wheel: dist  ## test the installed wheel, without the source tree, with the oldest and the newest NumPy
 	for numpy in 'numpy==2.0.*' numpy; do \
 	    $(RUN) -m venv --clear build/wheel && cp -R tests pyproject.toml build/wheel && cd build/wheel && \
 	    bin/python -m pip --disable-pip-version-check --quiet install "$$numpy" \
@@ -92,12 +92,12 @@ wheel: dist  ## the tests on the installed wheel, without the source tree, by th
 	    bin/python -m pytest $(ARGS) && cd ../.. || exit 1; \
 	done
 
-clean:  ## remove what was built, and .venv
+clean:  ## remove everything that was built, and .venv
 	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find fastdrop tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
-	rm -f fastdrop/*.so fastdrop/*.c fastdrop/kernels/*.so fastdrop/core/*.c fastdrop/kernels/*.c fastdrop/kernels/*.html
+	rm -f $(foreach folder,fastdrop fastdrop/core fastdrop/kernels fastdrop/torch,$(folder)/*.so $(folder)/*.c $(folder)/*.html)
 
-# --- what the targets stand on ---
+# --- what the targets depend on ---
 
 $(DONE)/venv: $(if $(USABLE),,remake)
 	@mkdir -p $(@D) && touch $@
@@ -111,7 +111,7 @@ $(DONE)/requires: pyproject.toml $(DONE)/venv
 	$(PIP) install $(REQUIRES)
 	@touch $@
 
-# Installed in place anew when its metadata may have changed; else only what has changed is compiled.
+# If the metadata may have changed, the package is installed in place again. Otherwise only changes are compiled.
 $(DONE)/build: $(SOURCES) $(DONE)/requires
 	@if [ $(DONE)/installed -nt pyproject.toml ] && [ $(DONE)/installed -nt $(DONE)/requires ]; then set -x; \
 	    $(RUN) setup.py --quiet build_ext --inplace --parallel 4; \
@@ -119,7 +119,7 @@ $(DONE)/build: $(SOURCES) $(DONE)/requires
 	    $(PIP) install --no-build-isolation --no-deps --editable . && touch $(DONE)/installed; fi
 	@touch $@
 
-# The package is there already: this adds what its extra requires, without asking an index for the package.
+# The package is installed already. This adds what its extra requires, without asking an index for the package.
 $(DONE)/%: pyproject.toml | $(DONE)/build
 	$(RUN) tests/extras.py $* > $@.txt
 	$(PIP) install -r $@.txt

@@ -1,4 +1,4 @@
-"""Compile the kernels, once for each instruction set that the target machine may have."""
+"""Compile the package, and the kernels once per instruction set that the target machine may have."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ from setuptools.errors import CompileError
 MACHINE = platform.machine().lower()
 CORE, KERNEL_DIR = "fastdrop/core", "fastdrop/kernels"
 
-# Wide instructions only here: everything else is compiled for the baseline.
+# Only the kernels may have wide instructions. Everything else is compiled for the baseline.
 KERNELS = {"generic": []}
 if sys.platform == "win32":
-    pass  # the wide kernels are written for gcc and clang; MSVC has the generic one, with the same bits
+    pass  # the wide kernels need gcc or clang; MSVC builds only the generic kernel, with the same bits
 elif MACHINE in ("x86_64", "amd64"):
     KERNELS |= {
         "avx2": ["-mavx2", "-mf16c", "-maes"],
@@ -33,24 +33,25 @@ elif MACHINE in ("x86_64", "amd64"):
 elif MACHINE in ("aarch64", "arm64"):
     KERNELS |= {"neon": ["-march=armv8-a+crypto"]}
 
-# These are the last of a command, so they win. A product and a sum are rounded apart, on every machine
-# alike. Without errno a square root is an instruction, with the same value. build_checks.h refuses
-# whatever arithmetic or layout is still not the platform's.
+# These flags come last in a command, so they win. A product and a sum are rounded separately on every
+# machine. Without errno a square root is one instruction, with the same value. build_checks.h refuses
+# any arithmetic or structure layout that is still not the platform's.
 CHECKS = str(Path(CORE, "build_checks.h").resolve())
 if sys.platform == "win32":
     ARITHMETIC, FAST, QUICK = ["/fp:precise", f"/FI{CHECKS}"], ["/O2"], ["/O2"]
 else:
     ARITHMETIC = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-include", CHECKS]
-    FAST, QUICK = ["-O3"], ["-O2"]  # -O3 takes a third longer, and only the kernels gain by it
-# Loops apart; clang cannot, and is not to say so.
+    FAST, QUICK = ["-O3"], ["-O2"]  # -O3 compiles a third longer, and only the kernels gain from it
+# gcc inlines functions that are called once into one huge function, and then stops optimising it. clang
+# has no such flag, so its warning is silenced.
 GCC_ONLY = ["-fno-inline-functions-called-once", "-Wno-ignored-optimization-argument"]
 APART = [] if sys.platform == "win32" else GCC_ONLY
 INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
 
 
-# Flags of CFLAGS, LDFLAGS, CC and so on that would change results, or the whole process: a library that
-# is linked with -ffast-math turns subnormals off for it. The last two rows change the layout of
-# Python's structures.
+# Flags in CFLAGS, LDFLAGS, CC and so on that would change results, or the whole process: a library that
+# is linked with -ffast-math turns off subnormals for the process. The flags of the last two rows change
+# the layout of Python's structures.
 HOSTILE = re.compile(
     r"-Ofast|-fast|-ftz|-ffast-math|-funsafe-math-optimizations|-ffinite-math-only|-fassociative-math"
     r"|-freciprocal-math|-fno-signed-zeros|-fno-honor-(?:nans|infinities)|-fapprox-func|-mrecip(?:=.*)?"
@@ -65,10 +66,10 @@ BEFORE_A_FLAG = ("-Xclang", "-mllvm", "-Xlinker")
 
 
 def without_hostile(command: list[str]) -> tuple[list[str], list[str]]:
-    """A compiler's or linker's command without the flags that it must not have, and these flags.
+    """Split the command of a compiler or linker into the words that may stay and the hostile flags.
 
-    The plain `-g` of Python's own configuration goes too, without a word: debug information took a third
-    of the compile time and 85 % of the wheel. Pass `-g1` or more in CFLAGS to have it.
+    The plain `-g` of Python's own configuration is removed too, without a message. Debug information took
+    a third of the compile time and 85 % of the wheel. Pass `-g1` or more in CFLAGS to have it.
     """
     kept: list[str] = []
     removed = []
@@ -84,7 +85,7 @@ def without_hostile(command: list[str]) -> tuple[list[str], list[str]]:
     return kept, removed
 
 
-# Run beside what was built: exits with 3 if loading it changes arithmetic in the process.
+# This program loads what was built. It exits with 3 if that changes the arithmetic of the process.
 LOADED = """
 import ctypes, sys
 import numpy as np
@@ -94,7 +95,7 @@ for path in sys.argv[1:]:
     try:
         ctypes.CDLL(path)
     except OSError:
-        continue  # built for another machine
+        continue  # it was built for another machine
     if arithmetic() != before:
         print(path)
         sys.exit(3)
@@ -102,7 +103,7 @@ for path in sys.argv[1:]:
 
 
 class CheckedBuild(build_ext):
-    """Builds with flags that keep the arithmetic, and looks whether what was built does."""
+    """Build without flags that change the arithmetic, and check the result."""
 
     def build_extensions(self) -> None:
         removed: set[str] = set()
@@ -125,7 +126,7 @@ class CheckedBuild(build_ext):
 
 
 def openmp() -> list[str]:
-    """The flag for OpenMP, if the compiler has it; without it everything runs on one thread."""
+    """Return the flag for OpenMP if the compiler has it. Without OpenMP everything runs on one thread."""
     flag = "/openmp" if sys.platform == "win32" else "-fopenmp"
     if sys.platform == "win32":
         return [flag]
@@ -141,15 +142,16 @@ def openmp() -> list[str]:
 
 
 def tag(files: list[str]) -> str:
-    """What stands for the content of `files`: two modules with one tag were compiled from the same."""
+    """Return a tag of the contents of `files`. Modules with equal tags were compiled from the same files."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(Path(file).read_bytes())
     return digest.hexdigest()[:16]
 
 
-# What compiled modules must agree on: kernels and dispatch on SHARED_BY_KERNELS, all others on each
-# other's C structures too. A module says which it was compiled from, and is refused beside others.
+# The files that compiled modules must agree on: the kernels and dispatch on SHARED_BY_KERNELS, all other
+# modules also on each other's C structures. Each module carries a tag of these files, and is refused
+# beside a module with another tag.
 SHARED_BY_KERNELS = [f"{KERNEL_DIR}/sweep.h"]
 SHARED = [*SHARED_BY_KERNELS, *glob("fastdrop/**/*.pxd", recursive=True), "fastdrop/include/fastdrop.h"]
 TAGS = {
@@ -161,7 +163,7 @@ INCLUDED = [*glob(f"{KERNEL_DIR}/*.pxi"), *glob(f"{KERNEL_DIR}/*.h"), *glob(f"{K
 
 
 def compiled_into(name: str) -> list[str]:
-    """The files that a module is compiled from beside its own."""
+    """Return the files that a module is compiled from, other than its own."""
     if name.removeprefix("kernels.") in KERNELS:
         return [*INCLUDED, f"{KERNEL_DIR}/sweep.pxd", CHECKS]
     own = {
@@ -186,7 +188,7 @@ def extension(name: str, flags: list[str] = QUICK, link: list[str] = (), **macro
 
 
 class WithExample(build_py):
-    """The demo command's program goes into an installed package; a checkout has it beside the package."""
+    """Copy the program of the demo command into the package. A checkout has it beside the package."""
 
     def run(self) -> None:
         super().run()
@@ -197,7 +199,7 @@ class WithExample(build_py):
 
 
 def made_before_setup(extension: Extension) -> bool:
-    """Whether its C may be of other directives than these."""
+    """Tell whether the C file of an extension is older than setup.py, which has the directives."""
     in_c = Path(extension.sources[0]).with_suffix(".c")
     return in_c.exists() and in_c.stat().st_mtime < Path("setup.py").stat().st_mtime
 
@@ -209,8 +211,12 @@ extensions = [
     *(extension(name) for name in ("core.call", "core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
+    extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
     extension("core.dispatch", [*QUICK, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
-    *(extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE) for isa, flags in KERNELS.items()),
+    *(
+        extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)
+        for isa, flags in KERNELS.items()
+    ),
 ]
 
 setup(
@@ -222,7 +228,7 @@ setup(
             "language_level": 3,
             "cdivision": True,
             "annotation_typing": False,
-            "auto_pickle": False,  # values are made again through their own check alone
+            "auto_pickle": False,  # values are recreated only through their own check
             "freethreading_compatible": True,
         },
         nthreads=os.cpu_count() if sys.platform == "linux" else 0,

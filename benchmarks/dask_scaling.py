@@ -69,7 +69,10 @@ def table(title: str, maker: Maker, chunks: Sequence[int], rounds: int) -> None:
         over_a_copy = result.ratio("one", "copy, one")
         spreads = (a_chunk, over_a_copy, gain, copy_gain)
         rows.append([sizes.label(chunk), str(SIZE // chunk), *map(str, spreads)])
-    columns = ["elements", "chunks", "us per chunk, one worker", "x a copy", "gain from two", "gain of a copy"]
+    columns = [
+        "elements per chunk", "chunks", "us per chunk, one worker", "x a copy", "gain from two workers",
+        "gain of a copy",
+    ]  # fmt: skip
     show_table(f"relu_dropout of 16 Mi float32 on {title}", columns, rows)
 
 

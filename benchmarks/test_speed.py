@@ -56,7 +56,7 @@ class Measure:
             "ratios": {other: asdict(comparison.ratio(peer.name, other)) for other in comparison.names},
         }
         contender = entered([peer], task_of(case))[peer.name]
-        count = timing.calls_a_stretch(contender)
+        count = timing.calls_per_sample(contender)
         self.benchmark.pedantic(contender.call, rounds=OWN_ROUNDS, iterations=count)
 
 

@@ -1,6 +1,6 @@
-"""How Sphinx builds these pages: without the network, and so that a reader's browser needs none.
+"""The Sphinx configuration of these pages. Neither the build nor the reader's browser needs the network.
 
-The examples are run while building, and formulas become MathML, which browsers draw themselves.
+The build runs the examples. Formulas become MathML, which browsers draw themselves.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ version = release = fastdrop.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["_build"]
-nitpicky = False  # the types of NumPy are named, not linked: their inventory is on the network
+nitpicky = False  # links to the types of NumPy would need an inventory from the network
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 numpydoc_show_class_members = False
-autodoc_typehints = "none"  # numpydoc's sections name the types in words
+autodoc_typehints = "none"  # the sections of numpydoc name the types in words
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -48,7 +48,7 @@ html_css_files = ["fastdrop.css"]
 html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
-# A page without pages below it has no navigation of its own to show.
+# These pages have no pages below them, so a navigation bar would be empty.
 html_sidebars = {page: [] for page in (
     "index", "start", "dropout", "forms", "variants", "reproducibility", "how-it-is-fast", "coming-from",
     "api", "benchmarks",
@@ -64,7 +64,7 @@ html_theme_options = {
 
 
 def mathml(writer: Any, node: nodes.Element) -> None:
-    """A formula, in its line or on its own."""
+    """Write a formula, within a line or on a line of its own."""
     block = isinstance(node, nodes.math_block)
     tex = re.sub(r"\\pmod\{(.*?)\}\}?", r"\\quad(\\mathrm{mod}\\ \1})", node.astext())
     tex = re.sub(r"\\[Bb]igg?[lr]?(?![a-zA-Z])", "", tex)  # MathML stretches brackets by itself

@@ -1,7 +1,7 @@
 """The command line: ``python -m fastdrop COMMAND``, or ``fastdrop COMMAND``.
 
-A command's module is imported only when it is asked for, so what one of them needs cannot
-keep another from running.
+The module of a command is imported only when you run the command. So a package that one command
+needs cannot keep another from running.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fastdrop import __version__
 from fastdrop.commands import MISUSED
 
 COMMANDS = {
-    "info": "what is in use here: version, compiler, instruction set, threads",
+    "info": "show what is in use: version, compiler, instruction set, threads",
     "check": "compare every kernel that this machine can run with the NumPy reference, bit for bit",
-    "bench": "measure the speed here, beside a copy and what else is installed",
-    "demo": "train a network with dropout on handwritten digits, several ways",
+    "bench": "measure the speed of this machine, compared with a copy, NumPy and PyTorch",
+    "demo": "train a network with dropout on handwritten digits, in several ways",
     "mask": "draw a keep mask, or save it as an array or a picture",
 }
-EXTRAS = {"bench": "bench", "demo": "demo", "mask": "demo"}  # what a command's own imports come with
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXTRAS = {"bench": "bench", "demo": "demo", "mask": "demo"}  # the extra that a command's imports need
+INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 
 EXAMPLES = {
     "info": ("fastdrop info", "FASTDROP_ISA=generic fastdrop info --json"),
@@ -32,13 +32,16 @@ EXAMPLES = {
     "mask": ("fastdrop mask 24x64 --keep-prob 0.9 --seed 42", "fastdrop mask 1000x1000 -o mask.npy"),
 }
 EXIT_CODES = """\
-exit codes: 0 done, and what was to be shown holds; 1 it does not hold; 2 wrong arguments, or
-something has to be installed first."""
-MORE = "`fastdrop COMMAND --help` says more about a command."
+exit codes:
+  0    success
+  1    a comparison failed
+  2    wrong arguments, or an optional package is missing
+  130  interrupted"""
+MORE = "Run `fastdrop COMMAND --help` for the options of a command."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:
-    """The parser of the whole command line, which knows the arguments of one command."""
+    """Return the parser of the command line. It knows the arguments of `command` only."""
     parser = argparse.ArgumentParser(
         prog="fastdrop",
         description="Dropout, and ReLU with dropout, fused and exact on the CPU.",
@@ -79,12 +82,12 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 
 
 def examples_of(*commands: str) -> str:
-    """What one of them looks like, for each."""
+    """Return one example for each of `commands`."""
     return "\n  ".join(["examples:", *(EXAMPLES[command][0] for command in commands)])
 
 
 def needs(command: str, module: str) -> str:
-    """What to do where `command` lacks `module`."""
+    """Say what to do if `command` lacks `module`."""
     if command not in EXTRAS:
         return f"needs {module}, which is not installed"
     return f"needs {module}, which is not installed: run pip install '.[{EXTRAS[command]}]' in the checkout"

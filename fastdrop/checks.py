@@ -16,6 +16,7 @@ from operator import index
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.exceptions import AxisError
 from numpy.typing import NDArray
 
 from fastdrop.foreign import base_array
@@ -114,7 +115,7 @@ def result(out: Any, like: NDArray[Any]) -> NDArray[Any]:
     if overlaps_itself(array):
         raise ValueError(
             f"out must have a place of its own for every element, got strides {array.strides} "
-            f"for shape {array.shape}, where elements may share one"
+            f"for shape {array.shape}, where elements may share a place"
         )
     return array
 
@@ -184,10 +185,9 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
     if len(numbers) > MOST_AXES:
         raise ValueError(f"broadcast_dims must be at most {MOST_AXES} axes, got more")
-    if not all(-ndim <= axis < ndim for axis in numbers):
-        raise ValueError(
-            f"broadcast_dims must be axes of an array with {ndim} dimensions, got {broadcast_dims!r}"
-        )
+    for axis in numbers:  # numpy.lib.array_utils.normalize_axis_tuple overflows where an int is large
+        if not -ndim <= axis < ndim:
+            raise AxisError(axis, ndim, "broadcast_dims")
     return tuple(sorted({axis % ndim for axis in numbers}))
 
 

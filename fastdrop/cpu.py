@@ -1,4 +1,4 @@
-"""Which instruction set: chosen at import, the best that machine and build have."""
+"""The instruction set: the best one that the CPU and the build have is chosen at import."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ STREAMING = "FASTDROP_STREAMING_BYTES"
 
 
 def available() -> tuple[str, ...]:
-    """The instruction sets that this machine supports and this build contains, best first."""
+    """Return the instruction sets that this CPU supports and this build contains, best first."""
     return tuple(name for name in KERNELS if name in dispatch.built and dispatch.supports(name))
 
 
 def active() -> str:
-    """The instruction set that calls run on."""
+    """Return the instruction set that calls use."""
     return dispatch.active()
 
 
 def activate(name: str) -> None:
-    """Run all calls on the kernels of an instruction set from now on.
+    """Use the kernels of an instruction set for all calls from now on.
+
+    Parameters
+    ----------
+    name : str
+        One of `available`.
 
     Raises
     ------
     ValueError
         If `name` is not available.
     ImportError
-        If its module is there and does not load: nothing falls back in silence.
+        If its module cannot be loaded. No other instruction set is used instead.
     """
     if name not in available():
         raise ValueError(
@@ -41,7 +46,7 @@ def activate(name: str) -> None:
 
 
 def last_level_cache() -> int:
-    """The size of the largest cache in bytes, 32 MiB where the system does not say."""
+    """Return the size of the largest cache in bytes, or 32 MiB where the system does not say."""
     for level in ("SC_LEVEL4_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
         try:
             size = os.sysconf(level)
@@ -53,7 +58,10 @@ def last_level_cache() -> int:
 
 
 def _streaming_bytes() -> int:
-    """The result size above which stores bypass the cache; the variable is for experiments."""
+    """Return the result size, in bytes, above which stores bypass the cache.
+
+    The environment variable is for experiments.
+    """
     value = os.environ.get(STREAMING)
     if value is None:
         return last_level_cache()

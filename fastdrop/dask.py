@@ -1,8 +1,8 @@
-"""Dask: the calls on arrays that are larger than a machine.
+"""Dask: the calls on arrays that do not fit one machine.
 
-Everything is lazy, and the result equals the NumPy call on the whole array, whatever the chunks, the
-workers and their order: a block knows where it lies, and draws there what the whole array would. No
-mask is made or shipped. Backward reads the decisions off the output, or draws them again.
+The calls are lazy. The result equals that of the NumPy call on the whole array, for any chunks and any
+number and order of workers, because each block draws at its own place in the whole array. No mask is
+stored or sent: backward reads the decisions from the output, or draws them again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Draws:
-    """The decisions on an array, as what they are drawn from: a few numbers stand for the mask."""
+    """A few numbers that stand for the mask of an array: the decisions can be drawn from them again.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of the array.
+    keep_prob : float
+        The probability that an element is kept.
+    mode : {"inverted", "vanilla"}
+        How kept elements are scaled.
+    seed, offset : int
+        The seed of the stream, and the position of the first decision.
+    shared : tuple of int
+        The axes along which elements share one decision.
+    """
 
     shape: tuple[int, ...]
     keep_prob: float
@@ -58,7 +72,7 @@ class Draws:
         return cls(shape, keep_prob, mode, stream.seed, offset, shared)
 
     def tile(self, block_info: Any) -> Tile:
-        """The randomness of a block."""
+        """Return the randomness of a block."""
         origin = [start for start, _ in block_info["array-location"]]
         return Tile(self.shape, origin, self.seed, self.offset)
 
@@ -67,26 +81,47 @@ def relu_dropout(
     x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
     rng: RNG = None,
 ) -> tuple[da.Array, Draws]:  # fmt: skip
-    """`fastdrop.relu_dropout` of a Dask array.
+    """Apply ReLU and then dropout to a Dask array, in training.
+
+    Computes ``y = scale * relu(x + bias)`` for a kept element and ``+0`` for a dropped one.
 
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
-        The sizes of the chunks have to be known.
-    keep_prob, mode, broadcast_dims, rng
-        As of `fastdrop.relu_dropout`. A `Stream` moves on when the graph is made.
-    bias : dask.array.Array or array_like, optional
-        As of `fastdrop.relu_dropout`.
+        The input. The sizes of its chunks must be known.
+    keep_prob : float
+        The probability that an element is kept, in [0, 1], exact to ``2**-64``.
+    bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
+        The array that is added to `x` first, along the last axis.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        ``"inverted"`` multiplies kept elements by ``scale = 1 / keep_prob``. ``"vanilla"`` has
+        ``scale = 1`` and leaves the scaling to prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one decision.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. A `Stream` advances when the graph is made.
 
     Returns
     -------
     y : dask.array.Array, shape, dtype and chunks of `x`
+        The result.
     draws : Draws
+        A few numbers that stand for the mask.
 
     Raises
     ------
     TypeError, ValueError
-        As `fastdrop.relu_dropout` does, when the graph is made.
+        If an argument is not accepted; when the graph is made, not when it is computed.
+
+    See Also
+    --------
+    relu_dropout_backward : The gradient.
+    relu_dropout_predict : The same layer at prediction.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -95,8 +130,8 @@ def relu_dropout(
     >>> import fastdrop as fd
     >>> import fastdrop.dask
     >>> x = np.ones((4, 6), np.float32)
-    >>> y, draws = fastdrop.dask.relu_dropout(da.from_array(x, chunks=(2, 5)), 0.5, rng=7)
-    >>> bool((y.compute() == fd.relu_dropout(x, 0.5, rng=7)[0]).all())
+    >>> y, draws = fastdrop.dask.relu_dropout(da.from_array(x, chunks=(2, 5)), keep_prob=0.5, rng=7)
+    >>> bool((y.compute() == fd.relu_dropout(x, keep_prob=0.5, rng=7)[0]).all())
     True
     """
     return forward("relu_dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
@@ -106,12 +141,85 @@ def dropout(
     x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
     rng: RNG = None,
 ) -> tuple[da.Array, Draws]:  # fmt: skip
-    """`fastdrop.dropout` of a Dask array; parameters and results as of `relu_dropout`."""
+    """Apply dropout to a Dask array, in training.
+
+    Computes ``y = scale * (x + bias)`` for a kept element and ``+0`` for a dropped one.
+
+    Parameters
+    ----------
+    x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
+        The input. The sizes of its chunks must be known.
+    keep_prob : float
+        The probability that an element is kept, in [0, 1], exact to ``2**-64``.
+    bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
+        The array that is added to `x` first, along the last axis.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        ``"inverted"`` multiplies kept elements by ``scale = 1 / keep_prob``. ``"vanilla"`` has
+        ``scale = 1`` and leaves the scaling to prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one decision.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. A `Stream` advances when the graph is made.
+
+    Returns
+    -------
+    y : dask.array.Array, shape, dtype and chunks of `x`
+        The result.
+    draws : Draws
+        A few numbers that stand for the mask.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not accepted; when the graph is made, not when it is computed.
+
+    See Also
+    --------
+    dropout_backward : The gradient.
+    dropout_predict : The same layer at prediction.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> import fastdrop as fd
+    >>> import fastdrop.dask
+    >>> x = np.ones((4, 6), np.float32)
+    >>> y, draws = fastdrop.dask.dropout(da.from_array(x, chunks=(2, 5)), keep_prob=0.5, rng=7)
+    >>> bool((y.compute() == fd.dropout(x, keep_prob=0.5, rng=7)[0]).all())
+    True
+    """
     return forward("dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
 
 
 def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
-    """The gradient of `relu_dropout`, with the decisions read off its output `y`."""
+    """Compute the gradient of `relu_dropout`, with the decisions read from its output `y`.
+
+    Parameters
+    ----------
+    dy : dask.array.Array, shape and dtype of `y`, any chunks
+        The gradient with respect to `y`.
+    y : dask.array.Array of float32, float64, float16 or bfloat16
+        The output of the forward call.
+    draws : Draws
+        What the forward call returned beside `y`.
+
+    Returns
+    -------
+    dx : dask.array.Array, shape, dtype and chunks of `y`
+
+    Raises
+    ------
+    TypeError
+        If an array is not a Dask array, or the dtypes differ.
+    ValueError
+        If a shape is not that of the forward call.
+    """
     y, dy = fitting("y", y, draws), fitting("dy", dy, draws)
     if dy.dtype != y.dtype:
         raise TypeError(f"dy must have y's dtype {y.dtype.name}, got {dy.dtype.name}")
@@ -122,26 +230,115 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
 
 
 def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
-    """The gradient of `dropout`, with the decisions drawn again."""
+    """Compute the gradient of `dropout`, with the decisions drawn again.
+
+    Parameters
+    ----------
+    dy : dask.array.Array of float32, float64, float16 or bfloat16
+        The gradient with respect to the output of the forward call.
+    draws : Draws
+        What the forward call returned beside its output.
+
+    Returns
+    -------
+    dx : dask.array.Array, shape, dtype and chunks of `dy`
+
+    Raises
+    ------
+    TypeError
+        If `dy` is not a Dask array of an accepted dtype.
+    ValueError
+        If its shape is not that of the forward call.
+    """
     return mapped("dropout", fitting("dy", dy, draws), None, draws)
 
 
 def relu_dropout_predict(
     x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted"
 ) -> da.Array:
-    """`fastdrop.relu_dropout_predict` of a Dask array."""
+    """Apply a `relu_dropout` layer to a Dask array at prediction, where nothing is dropped.
+
+    Computes ``y = relu(x + bias)``, times `keep_prob` in mode ``"vanilla"``.
+
+    Parameters
+    ----------
+    x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
+        The input. The sizes of its chunks must be known.
+    keep_prob : float
+        The keep probability of training, in [0, 1].
+    bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
+        The array that is added to `x` first, along the last axis.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        The mode of training.
+
+    Returns
+    -------
+    y : dask.array.Array, shape, dtype and chunks of `x`
+        The result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not accepted; when the graph is made, not when it is computed.
+    """
     return predicted("relu_dropout_predict", x, keep_prob, bias, mode)
 
 
 def dropout_predict(x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted") -> da.Array:
-    """`fastdrop.dropout_predict` of a Dask array."""
+    """Apply a `dropout` layer to a Dask array at prediction, where nothing is dropped.
+
+    Computes ``y = x + bias``, times `keep_prob` in mode ``"vanilla"``.
+
+    Parameters
+    ----------
+    x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
+        The input. The sizes of its chunks must be known.
+    keep_prob : float
+        The keep probability of training, in [0, 1].
+    bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
+        The array that is added to `x` first, along the last axis.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        The mode of training.
+
+    Returns
+    -------
+    y : dask.array.Array, shape, dtype and chunks of `x`
+        The result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not accepted; when the graph is made, not when it is computed.
+    """
     return predicted("dropout_predict", x, keep_prob, bias, mode)
 
 
 def keep_mask(
     shape: int | Sequence[int], keep_prob: float, *, chunks: Any = "auto", rng: RNG = None
 ) -> da.Array:
-    """`fastdrop.keep_mask(...).to_array()` as a Dask array of bool."""
+    """Draw the decisions alone, as a Dask array of bool.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        The shape of the array that the decisions are for.
+    keep_prob : float
+        The probability that an element is kept, in [0, 1], exact to ``2**-64``.
+    chunks : int, tuple or str, default "auto"
+        The chunks of the result, as in `dask.array.empty`.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. A `Stream` advances when the graph is made.
+
+    Returns
+    -------
+    dask.array.Array of bool, shape `shape`
+        What ``fastdrop.keep_mask(...).to_array()`` returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not accepted.
+    """
     draws = Draws.reserve(checks.shape_of("shape", shape), keep_prob, "inverted", rng)
     places = da.empty(draws.shape, chunks=chunks, dtype=bool)
     return da.map_blocks(kept, places, draws=draws, dtype=bool, meta=np.empty((0,) * places.ndim, bool))
@@ -192,7 +389,7 @@ def mapped(form: str, x: da.Array, bias: da.Array | None, draws: Draws) -> da.Ar
 
 
 def chunked_like(x: da.Array, bias: Any) -> da.Array | None:
-    """A bias in the chunks of the last axis of `x`, which is the one that it meets."""
+    """Return a bias in the chunks of the last axis of `x`, along which it is added."""
     if bias is None:
         return None
     bias = known("bias", da.asarray(bias))
@@ -201,12 +398,12 @@ def chunked_like(x: da.Array, bias: Any) -> da.Array | None:
 
 
 def stand_in(array: da.Array) -> Any:
-    """What has the shape and the dtype of an array, and no memory."""
+    """Return an array with the shape and dtype of a Dask array, which takes no memory."""
     return np.broadcast_to(np.empty((), array.dtype), array.shape)
 
 
 def known(name: str, array: Any) -> da.Array:
-    """`array`, a Dask array whose blocks have known places."""
+    """Return `array` if it is a Dask array whose blocks have known places."""
     if not isinstance(array, da.Array):
         raise TypeError(f"{name} must be a dask.array.Array, got {type(array).__name__}")
     if any(math.isnan(length) for length in array.shape):
@@ -218,7 +415,7 @@ def known(name: str, array: Any) -> da.Array:
 
 
 def of_floats(name: str, array: Any) -> da.Array:
-    """`array`, known and of a dtype that the calls accept."""
+    """Return `array` if it is `known` and has a dtype that the calls accept."""
     checks.elements(name, np.empty(0, known(name, array).dtype))
     return array
 

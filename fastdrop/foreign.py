@@ -1,6 +1,7 @@
-"""Arrays of other libraries as NumPy's own: what their owner means, not what their memory says.
+"""Arrays of other libraries as NumPy arrays, with the values that their library gives them.
 
-Nothing is imported to find out whose a value is: whoever has such an array has loaded its library.
+The values can differ from the memory, as for a masked array or a lazily negated tensor. No library is
+imported here: whoever has an array of a library has loaded that library.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CPU = 1  # the number that DLPack's header gives it
+CPU = 1  # its device type in DLPack's header
 DEVICES = {
     2: "CUDA", 3: "CUDA host", 4: "OpenCL", 7: "Vulkan", 8: "Metal", 9: "VPI", 10: "ROCm",
     11: "ROCm host", 13: "CUDA managed", 14: "oneAPI", 15: "WebGPU", 16: "Hexagon", 17: "MAIA",
@@ -21,9 +22,9 @@ DEVICES = {
 
 
 def base_array(name: str, value: Any) -> NDArray[Any]:
-    """`value` as an exact ndarray of any dtype, not copied where its memory holds its values.
+    """Return `value` as an exact ndarray of any dtype, without a copy where its memory has its values.
 
-    The attributes of a subclass can lie; those of its base-class view cannot.
+    A subclass of ndarray can override attributes such as its shape. A view as a plain ndarray cannot.
     """
     if type(value) is np.ndarray:
         return value
@@ -33,25 +34,25 @@ def base_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def refuse_other_arithmetic(name: str, array: NDArray[Any]) -> None:
-    """Refuse a subclass whose elements are more than the numbers in its memory."""
+    """Refuse a subclass whose elements have a mask, a unit or another meaning beside their number."""
     if isinstance(array, loaded("numpy.ma", "MaskedArray")):
         raise TypeError(
             f"{name} must not be a masked array, because its mask would be lost: "
-            "pass what its filled() or its data gives"
+            "pass its filled() or its data"
         )
     if type(array).__array_ufunc__ is not np.ndarray.__array_ufunc__:
         raise TypeError(
             f"{name} must be an array with NumPy's own arithmetic, got {type(array).__name__}, which "
-            "overrides __array_ufunc__ (as arrays with units do): pass what numpy.asarray gives"
+            "overrides __array_ufunc__ (as arrays with units do): pass numpy.asarray of it"
         )
 
 
 def converted(name: str, value: Any) -> NDArray[Any]:
-    """`value` by its owner's own conversion, and by DLPack where there is no other."""
+    """Return `value` as its library converts it to NumPy, or by DLPack where it has no such method."""
     if isinstance(value, loaded("torch", "Tensor")):
         return of_torch(name, value)
     refuse_device(name, value)
-    if isinstance(value, (list, tuple, deque, UserList)):  # whose items NumPy would read, unasked
+    if isinstance(value, (list, tuple, deque, UserList)):  # NumPy would read the items without these checks
         value = [
             item if isinstance(item, (float, int, np.generic)) else base_array(name, item) for item in value
         ]
@@ -61,38 +62,38 @@ def converted(name: str, value: Any) -> NDArray[Any]:
 
 
 def loaded(module: str, name: str) -> Any:
-    """A class of a library, for `isinstance`; where the library is not loaded, nothing is one."""
+    """Return a class of a library for `isinstance`, or () where the library is not loaded."""
     return getattr(sys.modules.get(module), name, ())
 
 
 def asked(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
-    """What a conversion gives, or an error that names the argument."""
+    """Return the result of a conversion, or raise an error that names the argument."""
     try:
         return convert(value)
     except MemoryError:
         raise
-    except Exception as error:  # whatever that library raises
+    except Exception as error:  # a library can raise anything
         raise TypeError(
             f"{name} must be an array that NumPy can read, got {type(value).__name__}: {error}"
         ) from error
 
 
 def refuse_device(name: str, value: Any) -> None:
-    """Refuse what DLPack says lies elsewhere, even if its owner would copy it to the CPU in silence."""
+    """Refuse an array that DLPack says is not on the CPU, even if its library would copy it silently."""
     try:
         kind, number = value.__dlpack_device__()
-    except Exception:  # it has no such method, or no one device: then its own conversion says more
+    except Exception:  # no such method, or no single device: the conversion has a better error
         return
     if kind != CPU:
         device = DEVICES.get(int(kind), f"DLPack's device type {int(kind)},")
-        raise TypeError(f"{name} must lie on the CPU, got {type(value).__name__} on {device} device {number}")
+        raise TypeError(f"{name} must be on the CPU, got {type(value).__name__} on {device} device {number}")
 
 
 # --- PyTorch ----------------------------------------------------------------------------------
 
 
 def of_torch(name: str, tensor: Any) -> NDArray[Any]:
-    """A tensor's memory, where that holds its values; a lazy negation or conjugation is carried out."""
+    """Return a tensor as an array of the same memory. A lazy negation or conjugation is resolved."""
     torch = sys.modules["torch"]
     why = asked(name, tensor, lambda tensor: not_in_memory(torch, tensor))
     if why:
@@ -102,7 +103,7 @@ def of_torch(name: str, tensor: Any) -> NDArray[Any]:
 
 
 def memory(torch: Any, tensor: Any) -> NDArray[Any]:
-    """What `Tensor.numpy` gives, and bfloat16 too, by its bytes."""
+    """Return what `Tensor.numpy` returns; bfloat16, which it lacks, is viewed by its bytes."""
     tensor = tensor.resolve_conj().resolve_neg()
     array: NDArray[Any]
     if tensor.dtype == torch.bfloat16:
@@ -115,13 +116,13 @@ def memory(torch: Any, tensor: Any) -> NDArray[Any]:
 
 
 def not_in_memory(torch: Any, tensor: Any) -> str:
-    """Why a tensor's values are not, or not all, what lies in its memory; empty if they are."""
+    """Return why the memory of a tensor does not hold all of its values; empty where it does."""
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch._is_functional_tensor(tensor):
         return "a transformation such as vmap has wrapped"
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"is a {type(tensor).__name__}, a subclass with operators of its own"
     if tensor.device.type != "cpu":
-        return f"lies on {tensor.device}: pass its cpu()"
+        return f"is on {tensor.device}: pass its cpu()"
     if tensor.is_nested:
         return "is nested"
     if tensor.is_quantized:
@@ -140,7 +141,7 @@ def not_in_memory(torch: Any, tensor: Any) -> str:
 
 
 def reach(tensor: Any) -> int:
-    """How many bytes from its storage's begin a tensor's last element ends."""
+    """Return the bytes from the beginning of the storage to the end of the last element."""
     if not tensor.numel():
         return 0
     last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride()))

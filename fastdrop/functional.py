@@ -380,8 +380,8 @@ def gaussian_dropout(
         ``2**-126``; 1 returns `x`.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
-        SeedSequence gives the same mask at every call. One seed is drawn from a Generator at each
-        call. A `Stream` advances at each call by one position per decision. A `Tile` says that `x` is
+        SeedSequence gives the same noise at every call. One seed is drawn from a Generator at each
+        call. A `Stream` advances at each call by one position per element. A `Tile` says that `x` is
         a block of a larger array.
     out : ndarray, shape and dtype of `x`, optional
         The array to write the result to. ``out=x`` works in place.

@@ -1,4 +1,4 @@
-"""Layers: dropout that remembers its mask between a forward and a backward call."""
+"""Layers: dropout that keeps its mask from a forward call to the backward call."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class _Layer:
-    """What every layer has: a keep probability, a stream that goes on, a memory of the last call.
+    """The common part of all layers: a keep probability, a stream, and the mask of the last call.
 
-    A layer has the settings that mean something to it, and no others: to set another is an error.
+    A layer has only the settings that it uses. Setting another one is an error.
     """
 
     __slots__ = ("__weakref__", "_keep_prob", "_mask", "_rng", "training")
 
-    # The calls at prediction and for the gradient.
+    # The calls for prediction and for the gradient.
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
 
@@ -53,7 +53,7 @@ class _Layer:
 
     @property
     def rng(self) -> Stream | StreamRows:
-        """The stream that the next training call goes on with."""
+        """The stream that the next training call draws from."""
         return self._rng
 
     @rng.setter
@@ -61,53 +61,65 @@ class _Layer:
         self._rng = as_lasting_source(value)
 
     def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Dropout of `x` in training, its prediction in evaluation.
+        """Apply the layer: drop elements in training, predict in evaluation.
 
         Parameters
         ----------
-        x : array_like of float32 or float64
-            The input, of any shape.
-        out : ndarray, optional
-            Where to put the result; `x` itself is fine.
+        x : array_like of float32, float64, float16 or bfloat16, any shape
+            The input, with any strides and byte order; it may be read-only.
+        out : ndarray, shape and dtype of `x`, optional
+            The array to write the result to. ``out=x`` works in place.
 
         Returns
         -------
-        ndarray
-            Of the shape and dtype of `x`.
+        ndarray, shape and dtype of `x`
+            The result; it is `out` where that was given.
+
+        Raises
+        ------
+        TypeError
+            If `x` or `out` has a type or dtype that is not accepted.
+        ValueError
+            If a shape is not accepted, or the stream has too few positions left. A call that raises
+            has written nothing to `out` and changed neither the stream nor the mask.
         """
         if self.training:
             y, self._mask = self._train(x, out)
         else:
             y = self._evaluate(x, out)
-            self._mask = None  # a gradient with the mask of an older call would be wrong in silence
+            self._mask = None  # backward must not use the mask of an older call
         return y
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
-        """The result, and what `backward` needs."""
+        """Return the result of a training call, and what `backward` needs."""
         raise NotImplementedError
 
     def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
         return self._predict(x, self.keep_prob, out=out)
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The gradient with respect to the input of the last training call.
+        """Compute the gradient with respect to the input of the last training call.
 
         Parameters
         ----------
-        dy : array_like of float32 or float64
-            The gradient with respect to its output.
-        out : ndarray, optional
-            Where to put the result; `dy` itself is fine.
+        dy : array_like of float32, float64, float16 or bfloat16, shape of that input
+            The gradient with respect to the output of that call.
+        out : ndarray, shape and dtype of `dy`, optional
+            The array to write the gradient to. ``out=dy`` works in place.
 
         Returns
         -------
-        ndarray
-            Of the shape and dtype of `dy`.
+        ndarray, shape and dtype of `dy`
+            The gradient; it is `out` where that was given.
 
         Raises
         ------
         RuntimeError
             If the layer has not been called yet, or was last called in evaluation.
+        TypeError
+            If `dy` or `out` has a type or dtype that is not accepted.
+        ValueError
+            If the shapes differ. A call that raises has written nothing to `out`.
         """
         if self._mask is None:
             raise RuntimeError(
@@ -117,12 +129,29 @@ class _Layer:
         return self._backward(dy, self._mask, out=out)
 
     def train(self, training: bool = True) -> Self:
-        """Drop from now on (or not, with False); returns the layer."""
+        """Switch to training, where calls drop elements, and return the layer.
+
+        Parameters
+        ----------
+        training : bool, default True
+            False switches to evaluation instead.
+
+        Returns
+        -------
+        layer
+            The layer itself.
+        """
         self.training = bool(training)
         return self
 
     def eval(self) -> Self:
-        """Predict from now on; returns the layer."""
+        """Switch to evaluation, where calls predict and drop nothing, and return the layer.
+
+        Returns
+        -------
+        layer
+            The layer itself.
+        """
         return self.train(False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,17 +159,17 @@ class _Layer:
         return {name: getattr(self, name) for name in names} | getattr(self, "__dict__", {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():  # a setting through its check
+        for name, value in state.items():  # a setting passes its check
             setting = name.removeprefix("_")
             is_set = getattr(getattr(type(self), setting, None), "fset", None)
             setattr(self, setting if is_set else name, value)
 
     def _settings(self) -> dict[str, Any]:
-        """What is shown beside the keep probability."""
+        """Return the settings that `repr` shows beside the keep probability."""
         return {}
 
     def _dropped(self) -> str:
-        """The share that is dropped: it shows a rate passed as keep_prob, which no check can."""
+        """Return the share that is dropped, which reveals a dropout rate passed as keep_prob."""
         return f", {100 * (1 - self.keep_prob):.3g} % dropped"
 
     def __repr__(self) -> str:
@@ -151,14 +180,14 @@ class _Layer:
 
 
 class _WithMask:
-    """A layer whose memory of the last call is a mask."""
+    """A layer that keeps a mask of the last call."""
 
     __slots__ = ()
     _mask: Any
 
     @property
     def mask(self) -> Mask | None:
-        """What the last training call kept; None before it, and after a prediction."""
+        """What the last training call kept; None before it and after a prediction."""
         return self._mask
 
 
@@ -170,7 +199,7 @@ class _WithMode:
 
     @property
     def mode(self) -> Mode:
-        """``"inverted"`` or ``"vanilla"``."""
+        """Where the layer scales: ``"inverted"`` in training, ``"vanilla"`` at prediction."""
         return self._mode
 
     @mode.setter
@@ -179,50 +208,71 @@ class _WithMode:
 
 
 class _WithSharedAxes:
-    """A layer whose elements may share a decision along some axes."""
+    """A layer whose elements can share decisions along some axes."""
 
     __slots__ = ()
     _broadcast_dims: Axes
 
     @property
     def broadcast_dims(self) -> Axes:
-        """Axes along which elements share one draw."""
+        """The axes along which elements share one decision."""
         return self._broadcast_dims
 
     @broadcast_dims.setter
     def broadcast_dims(self, value: Axes) -> None:
         axes = tuple(value) if isinstance(value, Iterable) else value
-        checks.shared_axes(axes, checks.MOST_AXES)  # those of an input are known at a call
+        checks.shared_axes(axes, checks.MOST_AXES)  # a call checks them against its input
         self._broadcast_dims = axes  # type: ignore[misc]  # a slot of the whole layer
 
 
 class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
     """Dropout as a layer of a network.
 
-    Called in training, it drops elements and remembers which, at one bit an element, for
-    `backward`; called in evaluation, it predicts.
+    In training, a call computes ``y = scale * x`` for a kept element and ``+0`` for a dropped one, and
+    keeps the mask, one bit per element, for `backward`. In evaluation, a call predicts and drops
+    nothing. The input is an array_like of float32, float64, float16 or bfloat16 with any shape.
 
     Parameters
     ----------
     keep_prob : float
-        The probability that an element is **kept**, in [0, 1]: one minus what Keras and PyTorch
-        call the rate.
+        The probability that an element is **kept**, in [0, 1], exact to ``2**-64``. It is one minus
+        the dropout rate of Keras and PyTorch.
     mode : {"inverted", "vanilla"}, default "inverted"
-        Whether kept elements are scaled by ``1 / keep_prob`` in training, or all elements by
-        ``keep_prob`` at prediction.
+        ``"inverted"`` multiplies kept elements by ``1 / keep_prob`` in training. ``"vanilla"``
+        multiplies all elements by `keep_prob` at prediction.
     broadcast_dims : int or sequence of int, default ()
-        Axes along which elements share one draw: ``(2, 3)`` drops whole channels of images.
-    rng : None, int, SeedSequence, Generator or Stream, optional
-        Where the randomness comes from. Whatever it is, the layer makes one `Stream` of it, which
-        goes on from call to call. Layers with the same integer drop the same elements, so give
-        the layers of a network one shared `Stream`, or the children that it spawns.
+        Axes along which elements share one decision: ``(2, 3)`` drops whole channels of images.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
 
     Attributes
     ----------
     keep_prob, mode, broadcast_dims, rng
-        As above; each may be set between calls, and a bad value is refused there and then.
+        The parameters. Each can be set between calls; a bad value is refused at once.
     training : bool
-        Whether a call drops elements; true at first. `train` and `eval` set it.
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    mask : Mask or None
+        What the last training call kept, with one bit per element; None before it and after a
+        prediction.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type that is not accepted.
+    ValueError
+        If a parameter has a value that is not accepted.
+
+    See Also
+    --------
+    ReLUDropout : ReLU and dropout in one pass.
+    fastdrop.dropout : The call that the layer makes.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -237,11 +287,6 @@ class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
     array([1., 1., 1., 1.])
     >>> layer
     Dropout(keep_prob=0.5, mode='inverted', rng=Stream(seed=42, offset=4), evaluation, 50 % dropped)
-
-    References
-    ----------
-    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
-    way to prevent neural networks from overfitting", JMLR 15, 2014.
     """
 
     __slots__ = ("_broadcast_dims", "_mode")
@@ -269,7 +314,54 @@ class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
 
 
 class ReLUDropout(Dropout):
-    """ReLU, then dropout, as one layer in one pass; everything else is as in `Dropout`.
+    """ReLU and then dropout as one layer of a network, in one pass.
+
+    In training, a call computes ``y = scale * relu(x)`` for a kept element and ``+0`` for a dropped
+    one, and keeps the mask, one bit per element, for `backward`. In evaluation, a call computes the
+    ReLU and drops nothing. The input is an array_like of float32, float64, float16 or bfloat16 with
+    any shape.
+
+    Parameters
+    ----------
+    keep_prob : float
+        The probability that an element is **kept**, in [0, 1], exact to ``2**-64``. It is one minus
+        the dropout rate of Keras and PyTorch.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        ``"inverted"`` multiplies kept elements by ``1 / keep_prob`` in training. ``"vanilla"``
+        multiplies all elements by `keep_prob` at prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one decision: ``(2, 3)`` drops whole channels of images.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
+
+    Attributes
+    ----------
+    keep_prob, mode, broadcast_dims, rng
+        The parameters. Each can be set between calls; a bad value is refused at once.
+    training : bool
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    mask : Mask or None
+        Where the last training call kept an element that the ReLU passed, with one bit per
+        element; None before it and after a prediction.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type that is not accepted.
+    ValueError
+        If a parameter has a value that is not accepted.
+
+    See Also
+    --------
+    Dropout : Dropout without the ReLU.
+    fastdrop.relu_dropout : The call that the layer makes.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -290,9 +382,54 @@ class ReLUDropout(Dropout):
 
 
 class DropoutAdd(Dropout):
-    """Dropout, then a residual connection: ``layer(x, residual)`` in one pass.
+    """Dropout and then a residual connection as one layer of a network, in one pass.
 
-    Everything else is as in `Dropout`; the gradient of the residual is that of the result.
+    In training, ``layer(x, residual)`` computes ``y = residual + dropout(x)`` and keeps the mask, one
+    bit per element, for `backward`. In evaluation, nothing is dropped. The inputs are array_like of
+    float32, float64, float16 or bfloat16, with one shape and dtype. The gradient with respect to the
+    residual is the gradient with respect to the result.
+
+    Parameters
+    ----------
+    keep_prob : float
+        The probability that an element is **kept**, in [0, 1], exact to ``2**-64``. It is one minus
+        the dropout rate of Keras and PyTorch.
+    mode : {"inverted", "vanilla"}, default "inverted"
+        ``"inverted"`` multiplies kept elements by ``1 / keep_prob`` in training. ``"vanilla"``
+        multiplies all elements by `keep_prob` at prediction.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one decision: ``(2, 3)`` drops whole channels of images.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
+
+    Attributes
+    ----------
+    keep_prob, mode, broadcast_dims, rng
+        The parameters. Each can be set between calls; a bad value is refused at once.
+    training : bool
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    mask : Mask or None
+        What the last training call kept, with one bit per element; None before it and after a
+        prediction.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type that is not accepted.
+    ValueError
+        If a parameter has a value that is not accepted.
+
+    See Also
+    --------
+    Dropout : Dropout without the residual.
+    fastdrop.dropout_add : The call that the layer makes.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -312,19 +449,29 @@ class DropoutAdd(Dropout):
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, residual: ArrayLike, *, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """``residual`` plus dropout of `x` in training, plus its prediction in evaluation.
+        """Add dropout of `x` to `residual` in training, and the prediction of `x` in evaluation.
 
         Parameters
         ----------
-        x, residual : array_like
-            Of one shape and dtype.
-        out : ndarray, optional
-            Where to put the result; `x` or `residual` itself is fine.
+        x : array_like of float32, float64, float16 or bfloat16, any shape
+            The input, with any strides and byte order; it may be read-only.
+        residual : array_like, shape and dtype of `x`
+            The array that is added to the result.
+        out : ndarray, shape and dtype of `x`, optional
+            The array to write the result to. ``out=x`` and ``out=residual`` work in place.
 
         Returns
         -------
-        ndarray
-            Of the shape and dtype of `x`.
+        ndarray, shape and dtype of `x`
+            The result; it is `out` where that was given.
+
+        Raises
+        ------
+        TypeError
+            If an array has a type or dtype that is not accepted.
+        ValueError
+            If a shape is not accepted, or the stream has too few positions left. A call that raises
+            has written nothing to `out` and changed neither the stream nor the mask.
         """
         if self.training:
             y, self._mask = functional.dropout_add(
@@ -338,12 +485,50 @@ class DropoutAdd(Dropout):
 
 
 class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
-    """Alpha dropout as a layer, after SELU: mean and variance stay; in evaluation nothing happens.
+    """Alpha dropout as a layer of a network, after a SELU.
+
+    In training, a call replaces a dropped element by the negative limit of SELU, and then maps all
+    elements so that mean 0 and variance 1 are kept. It keeps the mask, one bit per element, for
+    `backward`. In evaluation, a call copies its input.
+    The input is an array_like of float32, float64, float16 or bfloat16 with any shape.
 
     Parameters
     ----------
+    keep_prob : float
+        The probability that an element is **kept**, in [0, 1], exact to ``2**-64``. It is one minus
+        the dropout rate of Keras and PyTorch.
+    broadcast_dims : int or sequence of int, default ()
+        Axes along which elements share one decision, to drop whole features.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
+
+    Attributes
+    ----------
     keep_prob, broadcast_dims, rng
-        As in `Dropout`. With `broadcast_dims`, whole features.
+        The parameters. Each can be set between calls; a bad value is refused at once.
+    training : bool
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    mask : Mask or None
+        What the last training call kept, with one bit per element; None before it and after a
+        prediction.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type that is not accepted.
+    ValueError
+        If a parameter has a value that is not accepted.
+
+    See Also
+    --------
+    fastdrop.alpha_dropout : The call that the layer makes.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
+    NeurIPS 2017.
 
     Examples
     --------
@@ -352,11 +537,6 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
     >>> layer = AlphaDropout(keep_prob=0.5, rng=42)
     >>> layer(np.ones(4)).round(2)
     array([ 1.67, -0.78,  1.67,  1.67])
-
-    References
-    ----------
-    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
-    NeurIPS 2017.
     """
 
     __slots__ = ("_broadcast_dims",)
@@ -375,15 +555,46 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
 
 
 class GaussianDropout(_Layer):
-    """Gaussian dropout as a layer: noise of mean 1 in training, nothing in evaluation.
+    """Gaussian dropout as a layer of a network.
+
+    In training, a call multiplies every element by noise ``n ~ N(1, (1 - keep_prob) / keep_prob)``,
+    and keeps a few numbers from which `backward` draws the noise again. In evaluation, a call copies
+    its input. The input is an array_like of float32, float64, float16 or bfloat16 with any shape.
 
     Parameters
     ----------
     keep_prob : float
-        The noise has the variance ``(1 - keep_prob) / keep_prob``, that of dropout with this
-        probability; in (0, 1].
-    rng : None, int, SeedSequence, Generator or Stream, optional
-        As in `Dropout`.
+        Inverted dropout with this keep probability has the same variance. In (0, 1], and at least
+        ``2**-126``.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
+
+    Attributes
+    ----------
+    keep_prob, rng
+        The parameters. Each can be set between calls; a bad value is refused at once.
+    training : bool
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    noise : GaussianNoise or None
+        What the last training call multiplied by; None before it and after a prediction.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type that is not accepted.
+    ValueError
+        If a parameter has a value that is not accepted.
+
+    See Also
+    --------
+    fastdrop.gaussian_dropout : The call that the layer makes.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014, section 10.
 
     Examples
     --------
@@ -395,11 +606,6 @@ class GaussianDropout(_Layer):
     True
     >>> layer.eval()(np.ones(4))
     array([1., 1., 1., 1.])
-
-    References
-    ----------
-    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
-    way to prevent neural networks from overfitting", JMLR 15, 2014, section 10.
     """
 
     __slots__ = ()
@@ -411,7 +617,7 @@ class GaussianDropout(_Layer):
 
     @property
     def keep_prob(self) -> float:
-        """The probability that dropout of the same variance would keep an element with."""
+        """The keep probability of inverted dropout with the same variance."""
         return self._keep_prob
 
     @keep_prob.setter
@@ -420,7 +626,7 @@ class GaussianDropout(_Layer):
 
     @property
     def noise(self) -> GaussianNoise | None:
-        """What the last training call multiplied by; None before it, and after a prediction."""
+        """What the last training call multiplied by; None before it and after a prediction."""
         return self._mask
 
     def _dropped(self) -> str:
@@ -428,35 +634,54 @@ class GaussianDropout(_Layer):
 
 
 class DropConnect(_WithMask, _WithMode, _Layer):
-    """A linear layer, some of whose weights are dropped at every training call.
+    """A linear layer that drops some of its weights at every training call.
 
-    ``y = x @ dropout(weights) + bias``. All rows of `x` see the same weights. Between the calls the
-    layer keeps one bit a weight and a reference to `x`.
+    In training, a call computes ``y = x @ dropout(weights) + bias``; all rows of `x` see the same
+    weights. For `backward` the layer keeps one bit per weight and a reference to `x`. In evaluation,
+    nothing is dropped.
 
     Parameters
     ----------
-    weights : ndarray of float32 or float64, shape (inputs, outputs)
-        Used as they are, not copied, so that a training loop may update them in place.
+    weights : ndarray of float32, float64, float16 or bfloat16, shape (inputs, outputs)
+        The weights. They are not copied, so a training loop can update them in place.
     keep_prob : float
-        The probability that a weight is kept, in [0, 1].
+        The probability that a weight is **kept**, in [0, 1], exact to ``2**-64``.
     bias : ndarray, shape (outputs,), optional
-        Never dropped.
+        The array that is added to the product. It is never dropped.
     mode : {"inverted", "vanilla"}, default "inverted"
-        As in `Dropout`.
-    rng : None, int, SeedSequence, Generator or Stream, optional
-        As in `Dropout`.
+        ``"inverted"`` multiplies kept weights by ``1 / keep_prob`` in training. ``"vanilla"``
+        multiplies all weights by `keep_prob` at prediction.
+    rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The source of randomness. The layer makes one `Stream` of it, which advances from call to
+        call. Layers with the same int drop the same elements, so give the layers of a network one
+        shared `Stream`, or the children that it spawns.
 
     Attributes
     ----------
-    weights, bias
-        As above.
+    weights, keep_prob, bias, mode, rng
+        The parameters. Each can be set between calls; a bad value is refused at once.
+    training : bool
+        Whether a call drops elements, True at first. `train` and `eval` set it.
+    mask : Mask or None
+        Which weights the last training call kept; None before it and after a prediction.
     weights_gradient, bias_gradient : ndarray or None
-        The gradients that the last `backward` call has found.
+        The gradients that the last `backward` call computed.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has a type or dtype that is not accepted.
+    ValueError
+        If a parameter has a value or shape that is not accepted.
+
+    See Also
+    --------
+    Dropout : A layer that drops elements of its input instead.
 
     Notes
     -----
-    Prediction uses the weights' average, as `Dropout` does; the paper samples from a normal
-    distribution with the average's first two moments instead.
+    Prediction uses the average of the weights. The paper samples instead from a
+    normal distribution with the same first two moments.
 
     References
     ----------
@@ -512,23 +737,32 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         return {"mode": self.mode}
 
     def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """``x @ weights + bias``, with weights dropped in training.
+        """Compute ``x @ weights + bias``, with weights dropped in training.
 
         Parameters
         ----------
-        x : array_like, shape (..., inputs)
+        x : array_like of a floating dtype, shape (..., inputs)
             The input.
         out : ndarray, shape (..., outputs), optional
-            Where to put the result.
+            The array to write the result to.
 
         Returns
         -------
         ndarray, shape (..., outputs)
+            The result; it is `out` where that was given.
+
+        Raises
+        ------
+        TypeError
+            If an array has a type or dtype that is not accepted.
+        ValueError
+            If a shape is not accepted, or the stream has too few positions left. A call that raises
+            has written nothing to `out` and changed neither the stream nor the mask.
         """
         x = base_array("x", x)
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
-        y = self._result(x, out)  # what can fail comes before weights are drawn
+        y = self._result(x, out)  # whatever can fail comes before the weights are dropped
         bias = apart(y, self.bias)
         kept = apart(y, x) if self.training else None
         weights = super().__call__(self.weights)
@@ -539,7 +773,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         return y
 
     def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
-        """The array to write to, if the product and the bias can be written there."""
+        """Return the array to write to. The product and the bias must fit it."""
         shape = (*x.shape[:-1], self.weights.shape[1])
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
@@ -554,25 +788,30 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         return np.empty(shape, no_rows.dtype) if out is None else out
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The gradient with respect to the input; those of weights and bias become attributes.
+        """Compute the gradients; return that of the input, and set those of weights and bias.
+
+        The attributes `weights_gradient` and `bias_gradient` get the latter.
 
         Parameters
         ----------
-        dy : array_like, shape (..., outputs)
+        dy : array_like of a floating dtype, shape (..., outputs)
             The gradient with respect to the output of the last training call.
         out : ndarray, shape (..., inputs), optional
-            Where to put the result.
+            The array to write the gradient to.
 
         Returns
         -------
         ndarray, shape (..., inputs)
+            The gradient with respect to the input; it is `out` where that was given.
 
         Raises
         ------
         RuntimeError
             If the layer has not been called yet, or was last called in evaluation.
+        ValueError
+            If a shape is not accepted.
         """
-        dropped = super().backward(self.weights)  # a mask and a scale, as for a gradient
+        dropped = super().backward(self.weights)  # the gradient's mask and scale drop the weights again
         dy, x = base_array("dy", dy), self._x
         assert x is not None
         if dy.shape != (*x.shape[:-1], dropped.shape[1]):
@@ -586,5 +825,5 @@ class DropConnect(_WithMask, _WithMode, _Layer):
 
 
 def apart(y: NDArray[Any], array: Any) -> Any:
-    """`array`, or a copy of it where writing `y` may change it."""
+    """Return `array`, copied where writing `y` may change it."""
     return np.copy(array) if array is not None and np.may_share_memory(y, array) else array

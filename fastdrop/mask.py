@@ -1,4 +1,4 @@
-"""Mask: one bit an element."""
+"""Mask: one bit per element."""
 
 from __future__ import annotations
 
@@ -15,23 +15,54 @@ from fastdrop.formulas import MaskMode
 
 
 class Mask:
-    """Which elements passed, at one bit an element, and what they were scaled by.
+    """Mask(bits, shape, keep_prob, mode='inverted')\n--\n
+    One bit per element, which says whether the element passed, and how it was scaled.
 
-    The calls return it; `Mask` itself is for masks from elsewhere. A mask is a value: it never
-    changes, and its bits are its own.
+    The calls return masks. Make one yourself if its bits come from elsewhere. A mask is immutable and
+    has a copy of its bits.
 
     Parameters
     ----------
     bits : ndarray of uint8, shape (ceil(size / 8),)
-        Element ``n`` in C order is bit ``n % 8`` of byte ``n // 8``
-        (``numpy.packbits(..., bitorder="little")``); bits past the last element are zero.
-    shape : tuple of int
-        The shape of the array that the mask belongs to.
+        The packed bits: element ``n`` in C order is bit ``n % 8`` of byte ``n // 8``, as
+        ``numpy.packbits(..., bitorder="little")`` packs them. Bits past the last element are zero.
+    shape : int or sequence of int
+        The shape of the array that the mask belongs to, with at most 64 axes.
     keep_prob : float
-        The probability that an element was kept with.
+        The probability with which an element was kept, in [0, 1].
+    mode : {"inverted", "vanilla", "alpha"}, default "inverted"
+        How kept elements were scaled: by ``1 / keep_prob``, not at all, or as in alpha dropout.
+
+    Attributes
+    ----------
+    bits : ndarray of uint8, shape (ceil(size / 8),)
+        The packed bits; the array is read-only.
+    shape : tuple of int
+    size : int
+        The number of elements.
+    keep_prob : float
     mode : {"inverted", "vanilla", "alpha"}
-        Whether kept elements were scaled by ``1 / keep_prob``, left alone, or scaled as alpha
-        dropout does it.
+    scale : float
+        The factor of a passed element, before it is rounded to the dtype of the array.
+    nbytes : int
+        The size of `bits` in bytes.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a type or dtype that is not accepted.
+    ValueError
+        If a value is out of range, or `bits` does not fit `shape`.
+
+    See Also
+    --------
+    keep_mask : Draw a mask without an array.
+    Mask.from_array : Pack a bool array.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -71,7 +102,7 @@ class Mask:
     def _made(self) -> bool:
         try:
             return self._bits is not None
-        except AttributeError:  # so it is in plain Python, where the compiled field is None
+        except AttributeError:  # plain Python has no such slot yet; the compiled field is None
             return False
 
     def _known(self) -> None:
@@ -84,7 +115,34 @@ class Mask:
 
     @classmethod
     def from_array(cls, array: ArrayLike, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
-        """The mask whose set bits are the true elements of a bool array."""
+        """Return the mask whose set bits are the true elements of a bool array.
+
+        Parameters
+        ----------
+        array : array_like of bool, any shape
+            Whether each element passed.
+        keep_prob : float
+            The probability with which an element was kept, in [0, 1].
+        mode : {"inverted", "vanilla", "alpha"}, default "inverted"
+            How kept elements were scaled: by ``1 / keep_prob``, not at all, or as in alpha dropout.
+
+        Returns
+        -------
+        Mask
+
+        Raises
+        ------
+        TypeError
+            If `array` is not of dtype bool, or another argument has a type that is not accepted.
+        ValueError
+            If `keep_prob` or `mode` is not accepted.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> fd.Mask.from_array([True, False, True], keep_prob=0.5)
+        Mask(shape=(3,), keep_prob=0.5, mode='inverted', 2 of 3 set)
+        """
         flags = base_array("array", array)
         if flags.dtype != np.bool_:
             raise TypeError(f"array must have dtype bool, got {flags.dtype.name}")
@@ -92,7 +150,7 @@ class Mask:
 
     @property
     def bits(self) -> NDArray[np.uint8]:
-        """The packed bits, ``uint8``; a read-only array."""
+        """The packed bits, a read-only array of uint8."""
         self._known()
         return np.frombuffer(self._bits, np.uint8)
 
@@ -110,7 +168,7 @@ class Mask:
 
     @property
     def keep_prob(self) -> float:
-        """The probability that an element was kept with."""
+        """The probability with which an element was kept."""
         self._known()
         return self._keep_prob
 
@@ -122,7 +180,7 @@ class Mask:
 
     @property
     def scale(self) -> float:
-        """What a passed element is multiplied by, before it is rounded to the array's dtype."""
+        """The factor of a passed element, before it is rounded to the dtype of the array."""
         self._known()
         return formulas.training_scale(self._keep_prob, self._mode)
 
@@ -133,7 +191,19 @@ class Mask:
         return len(self._bits)
 
     def to_array(self) -> NDArray[np.bool_]:
-        """The mask as a bool array of its shape."""
+        """Return the mask as a bool array.
+
+        Returns
+        -------
+        ndarray of bool, shape `shape`
+            Whether each element passed.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> fd.keep_mask(4, keep_prob=0.5, rng=1).to_array()
+        array([False,  True,  True, False])
+        """
         bits, shape, _, _ = Mask._fields(self)
         flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=math.prod(shape), bitorder="little")
         return flags.view(np.bool_).reshape(shape)
@@ -161,9 +231,9 @@ values.register(Mask)
 def saved_for_backward(
     saved: Any, keep_prob: Any, mode: Any, dy: NDArray[Any]
 ) -> tuple[Mask | NDArray[Any], float]:
-    """What a backward call reads its decisions from, the mask or the output, and its scale."""
+    """Return the mask or output from which a backward call reads its decisions, and the scale."""
     if isinstance(saved, Mask):
-        _, shape, *known = Mask._fields(saved)  # and nothing that a subclass says of itself
+        _, shape, *known = Mask._fields(saved)  # whatever a subclass overrides
         if keep_prob is not None and checks.keep_probability(keep_prob) != known[0]:
             raise ValueError(f"keep_prob must be left out or be the mask's {known[0]!r}, got {keep_prob!r}")
         if mode is not None and checks.mask_mode(mode) != known[1]:
@@ -187,14 +257,14 @@ def saved_for_backward(
 
 
 def shared_by(decided: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether decisions of one shape are those on an array of another, shared along some axes."""
+    """Whether decisions of shape `decided` fit an array: equal lengths, or 1 along axes that share one."""
     return len(decided) == len(shape) and all(
         a == b or a == 1 for a, b in zip(decided, shape)
     )
 
 
 def mask_of_dropout(mask: Any) -> Mask:
-    """`mask`, which a backward without a ReLU cannot do without."""
+    """Return `mask` if it is a Mask. The gradient of dropout without a ReLU needs one."""
     if not isinstance(mask, Mask):
         raise TypeError(
             f"mask must be a Mask, got {type(mask).__name__}: without a ReLU the output does "

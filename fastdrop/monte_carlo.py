@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: the spread of a network's predictions under dropout as its uncertainty."""
+"""Monte Carlo dropout: the spread of predictions under dropout measures a network's uncertainty."""
 
 from __future__ import annotations
 
@@ -17,27 +17,46 @@ from fastdrop.formulas import POSITIONS
 from fastdrop.progress import progress as progress_bar
 from fastdrop.stream import RNG, Stream, StreamRows, as_stream, sample_stream
 
-STRETCH = 2**40  # positions that a sample has by default: a million layers of a million units
+STRETCH = 2**40  # the positions per sample by default: enough for a million layers of a million units
 
 
 @dataclass(frozen=True, eq=False)
 class MonteCarlo:
-    """What `mc_predict` finds.
+    """The result of `mc_predict`.
 
     Attributes
     ----------
-    mean : ndarray of float64 or complex128
+    mean : ndarray of float64 or complex128, shape of a prediction
         The mean of the predictions.
-    variance : ndarray of float64
-        Their variance, without bias (divided by one less than their number); NaN for one sample. That
-        of complex predictions is ``E |z - mean|**2``, a real number.
+    variance : ndarray of float64, shape of a prediction
+        The unbiased variance of the predictions (divided by ``count - 1``); NaN for one sample. For
+        complex predictions it is ``E |z - mean|**2``, a real number.
     samples : ndarray or None
-        The predictions, sample by sample along the first axis, if they were to be kept.
+        The predictions, one per index of the first axis, if `mc_predict` was told to keep them.
     count : int
-        How many samples there were.
+        The number of samples.
     seed, offset, stretch : int
-        Sample ``k`` used the stream `seed` from position ``offset + k * stretch`` on. The streams that
-        it spawned are no other sample's.
+        Sample ``k`` used the positions from ``offset + k * stretch`` on, of the stream with this seed.
+        No two samples spawn the same streams.
+
+    See Also
+    --------
+    mc_predict : The call that returns it.
+
+    References
+    ----------
+    Y. Gal, Z. Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in
+    deep learning", ICML, 2016.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> import numpy as np
+    >>> def predict(x, stream):
+    ...     return fd.dropout(x, keep_prob=0.5, rng=stream)[0]
+    >>> result = fd.mc_predict(predict, np.ones(4), samples=3, rng=1, keep_samples=True)
+    >>> bool((predict(np.ones(4), result.stream(2)) == result.samples[2]).all())
+    True
     """
 
     mean: NDArray[Any]
@@ -47,17 +66,34 @@ class MonteCarlo:
     seed: int
     offset: int
     stretch: int
-    _prefix: tuple[int, ...] = field(default=(), repr=False)  # of the stream's spawn keys
+    _prefix: tuple[int, ...] = field(default=(), repr=False)  # the beginning of the stream's spawn keys
 
     def stream(self, sample: int) -> Stream:
-        """The stream of a sample: ``predict(x, result.stream(k))`` is sample ``k`` again."""
+        """Return the stream of a sample: ``predict(x, result.stream(k))`` is sample ``k`` again.
+
+        Parameters
+        ----------
+        sample : int
+            The number of the sample, ``0 <= sample < count``.
+
+        Returns
+        -------
+        Stream
+
+        Raises
+        ------
+        TypeError
+            If `sample` is not an int.
+        IndexError
+            If there is no such sample.
+        """
         number = integer("sample", sample)
         if not 0 <= number < self.count:
             raise IndexError(f"sample must be in [0, {self.count}), got {sample!r}")
         return sample_stream(self.seed, self.offset + number * self.stretch, self._prefix)
 
 
-MonteCarlo.__module__ = "fastdrop"  # what a pickle names, so that this file may move
+MonteCarlo.__module__ = "fastdrop"  # pickles name this module, so this file can move
 
 
 def mc_predict(
@@ -71,55 +107,63 @@ def mc_predict(
     stretch: int = STRETCH,
     progress: bool = False,
 ) -> MonteCarlo:
-    """Mean and variance of predictions with dropout left on.
+    """Compute the mean and variance of predictions with dropout left on.
 
-    Each sample is a prediction by one thinned network, and has a stretch of the stream of its own.
-    So sample ``k`` is the same whatever the number of samples, and can be made again alone.
+    Each sample is the prediction of one thinned network, and has its own positions of the stream.
+    Sample ``k`` therefore does not depend on the number of samples, and can be computed again alone.
 
     Parameters
     ----------
     predict : callable
-        ``predict(x, stream)`` computes the network's output with dropout, and passes `stream` as
-        ``rng=`` to every call that drops, in the same order each time. The `stream` may be copied, set
-        back, and may spawn others, which differ from sample to sample. The result is copied, so
-        `predict` may write each into the same array.
+        ``predict(x, stream)`` returns the output of the network with dropout. It passes `stream` as
+        ``rng=`` to every call that drops, in the same order each time. It may copy the stream, set it
+        back, and spawn others, which differ from sample to sample. It may write each result to the
+        same array, because the results are copied.
     x : array_like
-        The inputs, of which the first axis counts the examples. Each sample gets a copy, which `predict`
-        may write to.
+        The inputs; the first axis counts the examples. Each sample gets a copy, which `predict` may
+        write to.
     samples : int
-        How many predictions to make; at least 1.
+        The number of predictions, at least 1.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
-        Where the randomness comes from. A `Stream` is moved on by ``samples * stretch`` positions.
+        The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
+        SeedSequence gives the same result at every call. One seed is drawn from a Generator. A
+        `Stream` advances by ``samples * stretch`` positions.
     keep_samples : bool, default False
-        Whether to keep every prediction; else memory does not grow with `samples`.
+        Whether to keep every prediction. Without it, memory does not grow with `samples`.
     chunk : int, optional
-        How many examples to predict at a time, so that the memory that `predict` takes stays
-        bounded; all by default. It changes no mask: where dropout is applied and in the result, the
-        first axis has to count the examples, as it does in `x`; else the call is refused. (A matrix
-        product in `predict` may round fewer rows differently. An array that happens to have as many
-        rows as a chunk, but counts something else, as weights do, cannot be told apart: leave `chunk`
-        out there.) `stream` then stands for the rows of the chunk: it has no seed to tell, and makes
-        no tiles.
+        The number of examples to predict at a time, which bounds the memory that `predict` takes. By
+        default all are predicted at once. The masks are the same: the first axis of every input of
+        dropout, and of the result, must count the examples, as in `x`; otherwise the call is refused.
+        `stream` then stands for the rows of the chunk. It has no seed and makes no tiles. Leave
+        `chunk` out if dropout is applied to an array with another meaning of the first axis, such as
+        weights, that could happen to have as many rows as a chunk. A matrix product in `predict` may
+        round a few rows differently from all rows.
     stretch : int, default 2**40
-        The positions that a sample may use, over all chunks; using more is an error.
+        The number of positions that a sample may use, over all chunks. Using more is an error.
     progress : bool, default False
-        Whether to show a bar on standard error (with rich, on a terminal).
+        Whether to show a bar on standard error. It needs rich and a terminal.
 
     Returns
     -------
     MonteCarlo
+        The mean, the variance and, with `keep_samples`, the predictions.
 
     Raises
     ------
     TypeError
-        If an argument has another type, or the results are no numbers.
+        If an argument has a type that is not accepted, or the results are not numbers.
     ValueError
-        If a number is outside of what is accepted, the stream has too few positions left, `predict`
-        uses more positions than `stretch`, or its results differ in shape.
+        If a number is out of range, the stream has too few positions left, `predict` uses more
+        positions than `stretch`, or its results differ in shape.
+
+    See Also
+    --------
+    MonteCarlo : The result.
+    Stream : A source of randomness that advances from call to call.
 
     Notes
     -----
-    The positions of all samples are reserved first. They stay so if `predict` raises.
+    The positions of all samples are reserved first, and stay reserved if `predict` raises.
 
     The mean and variance are updated sample by sample in float64 (B. P. Welford, "Note on a method
     for calculating corrected sums of squares and products", Technometrics 4, 1962).
@@ -135,7 +179,7 @@ def mc_predict(
     >>> import numpy as np
     >>> weights = np.ones((100, 1)) / 100
     >>> def predict(x, stream):
-    ...     return fd.dropout(x, 0.5, rng=stream)[0] @ weights
+    ...     return fd.dropout(x, keep_prob=0.5, rng=stream)[0] @ weights
     >>> result = fd.mc_predict(predict, np.ones((2, 100)), samples=1000, rng=1)
     >>> result.mean.round(1)
     array([[1.],
@@ -176,7 +220,7 @@ def mc_predict(
 
 
 class Moments:
-    """Mean and variance of arrays that come one by one."""
+    """The mean and variance of arrays that are added one by one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -206,7 +250,7 @@ def one_sample(
     stream: Stream,
     stretch: int,
 ) -> NDArray[Any]:
-    """A prediction for all of `x`, chunk by chunk."""
+    """Return a prediction for all of `x`, computed chunk by chunk."""
     if len(rows) == 1:
         return one_part(predict, x, stream, stretch)
     parts = []
@@ -233,7 +277,7 @@ def one_part(
 
 
 def numbers(prediction: ArrayLike) -> NDArray[Any]:
-    """A copy of a prediction, as `predict` may use the memory again."""
+    """Return a copy of a prediction, because `predict` may use the memory again."""
     result = base_array("the result of predict", prediction).copy()
     if not np.can_cast(result.dtype, np.complex128, "same_kind"):
         raise TypeError(f"predict must give numbers, got {result.dtype.name}")

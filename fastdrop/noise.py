@@ -1,4 +1,4 @@
-"""GaussianNoise: what Gaussian dropout has multiplied an array by, in a few numbers."""
+"""GaussianNoise: a few numbers that stand for the noise of Gaussian dropout."""
 
 from __future__ import annotations
 
@@ -16,24 +16,50 @@ from fastdrop.stream import RNG, reserved
 
 
 class GaussianNoise:
-    """The noise of one call of `gaussian_dropout`, which a backward call makes again.
+    """GaussianNoise(seed, offset, shape, keep_prob, strides=None)\n--\n
+    The noise of one call of `gaussian_dropout`, from which a backward call draws it again.
 
-    Nothing in it grows with the array: the noise is a pure function of the positions of the
-    elements in the stream.
+    Its size does not grow with the array, because the noise is a pure function of the seed and the
+    positions of the elements. It is immutable.
 
     Parameters
     ----------
     seed : int
         The seed of the stream, ``0 <= seed < 2**128``.
     offset : int
-        The position of the first element in it.
-    shape : tuple of int
-        The shape of the array that the noise belongs to.
+        The position of the first element in the stream.
+    shape : int or sequence of int
+        The shape of the array that the noise belongs to, with at most 64 axes.
     keep_prob : float
-        The noise has mean 1 and variance ``(1 - keep_prob) / keep_prob``.
-    strides : tuple of int, optional
-        How many positions an index on each axis goes on by: those of C order by default, and for a
-        block of a larger array (`Tile`) those of the larger one.
+        The noise has mean 1 and variance ``(1 - keep_prob) / keep_prob``. In ``[2**-126, 1]``.
+    strides : sequence of int, optional
+        The positions from one index to the next on each axis. By default those of C order; a block of
+        a larger array (`Tile`) has those of the larger array.
+
+    Attributes
+    ----------
+    seed, offset : int
+    shape, strides : tuple of int
+    keep_prob : float
+    scale : float
+        The standard deviation, before it is rounded to float32.
+
+    Raises
+    ------
+    TypeError
+        If an argument has a type that is not accepted.
+    ValueError
+        If a value is out of range, or two elements would share noise.
+
+    See Also
+    --------
+    gaussian_dropout : The call that returns it.
+    gaussian_dropout_backward : The call that takes it.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014, section 10.
 
     Examples
     --------
@@ -76,7 +102,7 @@ class GaussianNoise:
     def _made(self) -> bool:
         try:
             return self._seed is not None
-        except AttributeError:  # so it is in plain Python, where the compiled field is None
+        except AttributeError:  # plain Python has no such slot yet; the compiled field is None
             return False
 
     def _known(self) -> None:
@@ -88,7 +114,7 @@ class GaussianNoise:
         return self._seed, self._offset, self._shape, self._keep_prob, self._strides
 
     def _plain(self) -> GaussianNoise:
-        """The same, of no subclass."""
+        """Return the same noise as a plain GaussianNoise, without what a subclass overrides."""
         fields = GaussianNoise._fields(self)
         return self if type(self) is GaussianNoise else GaussianNoise(*fields)
 
@@ -100,7 +126,7 @@ class GaussianNoise:
 
     @property
     def offset(self) -> int:
-        """The position of the first element."""
+        """The position of the first element in the stream."""
         self._known()
         return self._offset
 
@@ -112,13 +138,13 @@ class GaussianNoise:
 
     @property
     def keep_prob(self) -> float:
-        """What the variance is told by."""
+        """The keep probability of inverted dropout with the same variance."""
         self._known()
         return self._keep_prob
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """How many positions an index on each axis goes on by."""
+        """The positions from one index to the next on each axis."""
         self._known()
         return self._strides
 
@@ -129,7 +155,18 @@ class GaussianNoise:
         return math.sqrt((1 - self._keep_prob) / self._keep_prob)
 
     def to_array(self) -> NDArray[np.float32]:
-        """The noise itself."""
+        """Return the noise as an array.
+
+        Returns
+        -------
+        ndarray of float32, shape `shape`
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> fd.GaussianNoise(seed=1, offset=0, shape=2, keep_prob=1.0).to_array()
+        array([1., 1.], dtype=float32)
+        """
         from fastdrop.functional import gaussian_dropout_backward
 
         self._known()
@@ -137,14 +174,28 @@ class GaussianNoise:
         return gaussian_dropout_backward(ones, self, out=ones)
 
     def runs(self) -> Iterator[tuple[slice, int]]:
-        """Elements, in C order, whose positions follow each other, and the first of the positions."""
+        """Yield the stretches: elements, in C order, with successive positions, and the first position.
+
+        Yields
+        ------
+        elements : slice
+            Indices of elements in C order.
+        position : int
+            The position of the first of them in the stream.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> list(fd.GaussianNoise(seed=1, offset=5, shape=(2, 3), keep_prob=0.5).runs())
+        [(slice(0, 6, None), 5)]
+        """
         self._known()
         size = math.prod(self._shape)
         if not size or self._strides == c_strides(self._shape):
             yield slice(0, size), self._offset
             return
         *rows, length = self._shape
-        if self._strides[-1] != 1:  # then every element is a run
+        if self._strides[-1] != 1:  # then every element is a stretch
             rows, length = [*rows, length], 1
         for number, index in enumerate(np.ndindex(*rows)):
             start = self._offset + sum(map(mul, index, self._strides))
@@ -171,7 +222,7 @@ values.register(GaussianNoise)
 
 
 def reach(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:
-    """The positions from the first element to the last, both counted."""
+    """Return the number of positions from the first element to the last, both included."""
     positions = 1
     for length, step in zip(shape, steps):
         positions += (length - 1) * step
@@ -179,12 +230,12 @@ def reach(shape: tuple[int, ...], steps: tuple[int, ...]) -> int:
 
 
 def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) -> None:
-    """Refuse strides that are not of a shape, or with which elements share noise."""
+    """Refuse strides that do not fit the shape, or with which two elements would share noise."""
     if len(steps) != len(shape):
         raise ValueError(f"strides must have a number for each axis of {shape}, got {given!r}")
     if max(steps, default=0) >= POSITIONS:
         raise ValueError(f"strides must be in [0, 2**64), got {given!r}")
-    covered = 1  # positions from the first element on, by the axes with shorter strides
+    covered = 1  # the positions that the axes with shorter strides reach
     for step, length in sorted(zip(steps, shape)):
         if length > 1 and 0 not in shape:
             if step < covered:
@@ -193,13 +244,13 @@ def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) ->
 
 
 def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianNoise:
-    """The noise for an array, at positions that it reserves; `keep_prob` is one that was checked."""
+    """Reserve positions for an array, and return its noise; `keep_prob` has been checked."""
     seed, start, strides = reserved(rng, shape)
     return GaussianNoise(seed, start, shape, keep_prob, strides)
 
 
 def noise_for_backward(noise: Any, dy: NDArray[Any]) -> GaussianNoise:
-    """`noise`, if it is one for a gradient like `dy`."""
+    """Return `noise` as a plain GaussianNoise if it fits the gradient `dy`."""
     if not isinstance(noise, GaussianNoise):
         raise TypeError(f"noise must be a GaussianNoise, got {type(noise).__name__}")
     own = GaussianNoise._plain(noise)

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal that has rich; nothing anywhere else."""
+"""A progress bar, on terminals where rich is installed; elsewhere nothing is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def on_terminal(stream: Any) -> bool:
-    """Whether rich may draw on `stream`: it is a terminal, and rich is there."""
+    """Whether rich can draw on `stream`: it is a terminal, and rich is installed."""
     if not stream.isatty():
         return False
     try:
@@ -21,7 +21,7 @@ def on_terminal(stream: Any) -> bool:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while the block runs, which the function it yields moves by one."""
+    """Show a bar on standard error while the block runs. The function that it yields advances the bar."""
     if not on_terminal(sys.stderr):
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""Stream, Tile and StreamRows: where the random elements of a call come from."""
+"""Stream, Tile and StreamRows: the positions at which a call draws its decisions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fastdrop.formulas import POSITIONS, SEED_BITS, SEED_WORDS, c_strides, decid
 
 try:
     import cython
-except ImportError:  # where this is not compiled: as a part of the reference, in plain Python
+except ImportError:  # not compiled, and Cython is not installed: the reference runs in plain Python
     cython = SimpleNamespace(critical_section=nullcontext)
 
-RELIED_ON = ("__getattribute__", "offset", "reserve", "seed")  # what a subclass may not change
+RELIED_ON = ("__getattribute__", "offset", "reserve", "seed")  # a subclass must not replace these
 
 RNG: TypeAlias = (
     "Stream | StreamRows | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
@@ -29,18 +29,43 @@ RNG: TypeAlias = (
 
 
 class Stream:
-    """A sequence of ``2**64`` random elements, and the place in it where the next call starts.
+    """Stream(seed=None, offset=0)\n--\n
+    A source of randomness with ``2**64`` positions, which advances from call to call.
 
-    Every call reserves as many positions as its input has elements, so successive calls, also
-    from several threads, never share one. An element's randomness is a pure function of the
-    seed and its position; see ``docs/stream.md``.
+    Pass it to the calls as ``rng=``. Every call reserves one position per decision, so successive
+    calls never share a position, even calls of several threads. The randomness of a position is a
+    pure function of the seed and the position; see ``docs/stream.md``.
 
     Parameters
     ----------
     seed : int, optional
-        The key of the generator, ``0 <= seed < 2**128``. Fresh entropy by default.
+        The key of the generator, ``0 <= seed < 2**128``. By default it is taken from fresh entropy.
     offset : int, default 0
-        The position of the next element, ``0 <= offset <= 2**64``.
+        The position that the next call starts at, ``0 <= offset <= 2**64``.
+
+    Attributes
+    ----------
+    seed : int
+        The key of the generator. It cannot be set.
+    offset : int
+        The position that the next call starts at. Set it back to replay a step.
+
+    Raises
+    ------
+    TypeError
+        If `seed` or `offset` is not an int.
+    ValueError
+        If `seed` or `offset` is out of range.
+
+    See Also
+    --------
+    Tile : The randomness of a block of a larger array.
+    keep_mask : Draw decisions without an array.
+
+    References
+    ----------
+    J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
+    1, 2, 3", SC11, 2011.
 
     Examples
     --------
@@ -56,11 +81,6 @@ class Stream:
     >>> stream.offset = 0
     >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
     array([ True, False,  True,  True])
-
-    References
-    ----------
-    J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
-    1, 2, 3", SC11, 2011.
     """
 
     __slots__ = ("_children", "_offset", "_prefix", "_seed")
@@ -81,7 +101,7 @@ class Stream:
     def _made(self) -> bool:
         try:
             return self._seed is not None
-        except AttributeError:  # so it is in plain Python, where the compiled field is None
+        except AttributeError:  # plain Python has no such slot yet; the compiled field is None
             return False
 
     def _known(self) -> None:
@@ -101,7 +121,7 @@ class Stream:
 
     @property
     def offset(self) -> int:
-        """The position of the next element; it may be set."""
+        """The position that the next call starts at; it may be set."""
         self._known()
         with cython.critical_section(self):
             return self._offset
@@ -114,22 +134,44 @@ class Stream:
             self._offset = offset
 
     def reserve(self, count: int) -> int:
-        """Move on by `count` positions, and return the first of them.
+        """Reserve `count` positions, and return the first of them.
+
+        Parameters
+        ----------
+        count : int
+            The number of positions, at least 0.
+
+        Returns
+        -------
+        int
+            The offset of the stream before the call.
 
         Raises
         ------
+        TypeError
+            If `count` is not an int.
         ValueError
-            If fewer than `count` positions are left; the stream is then where it was.
+            If `count` is negative or fewer positions are left. The stream has then not advanced.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> stream = fd.Stream(42)
+        >>> stream.reserve(100)
+        0
+        >>> stream
+        Stream(seed=42, offset=100)
         """
         return self._take(count)
 
     def _take(self, count: int) -> int:
-        """`reserve` itself, which nothing in a subclass replaces where it is compiled."""
+        """Do the work of `reserve`. Where this is compiled, no subclass can replace it."""
         if type(count) is not int:
             count = integer("count", count)
         self._known()
-        # Compiled, nothing here lets another thread run; a lock that one holds at a fork would
-        # stay locked in the child. Where there is no GIL, the critical section stands for it.
+        # Where this is compiled, no other thread runs between the two accesses: the GIL is held, or the
+        # critical section stands for it. A lock would not do, because it could be held during a fork
+        # and would then stay locked in the child.
         with cython.critical_section(self):
             start = self._offset
             if not 0 <= count <= POSITIONS - start:
@@ -141,7 +183,7 @@ class Stream:
         return start
 
     def _take_at(self, offset: int, count: int) -> bool:
-        """Move on by `count` positions, for which there is room, if the next one is still `offset`."""
+        """Reserve `count` positions, which must be left, if the next one is still `offset`."""
         with cython.critical_section(self):
             if self._offset != offset:
                 return False
@@ -149,18 +191,66 @@ class Stream:
         return True
 
     def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
-        """The randomness of a block of an array whose first element has the next position.
+        """Return the randomness of a block of an array that starts at this stream's offset.
 
-        The stream does not move: `reserve` the whole array's positions when its tiles are made.
+        The stream does not advance. Reserve the positions of the whole array with `reserve` when all
+        of its tiles are made.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+            The shape of the whole array.
+        origin : int or sequence of int
+            The index of the block's first element in the whole array.
+
+        Returns
+        -------
+        Tile
+
+        Raises
+        ------
+        TypeError
+            If `shape` or `origin` is not made of ints.
+        ValueError
+            If they do not fit each other, or the stream has too few positions left for the array.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> fd.Stream(42, 7).tile((4, 6), (1, 2))
+        Tile(shape=(4, 6), origin=(1, 2), seed=42, offset=7)
         """
         seed, offset, _, _ = Stream._fields(self)
         return Tile(shape, origin, seed, offset)
 
     def spawn(self, n_children: int) -> list[Stream]:
-        """`n_children` new streams with seeds of their own, different at every call.
+        """Return `n_children` new streams with seeds of their own.
 
-        The seeds come from `numpy.random.SeedSequence`, so a stream made with the same seed
-        spawns the same children.
+        No two children of a stream have the same seed, also across calls. The seeds come from
+        `numpy.random.SeedSequence`, so a stream with the same seed spawns the same children.
+
+        Parameters
+        ----------
+        n_children : int
+            The number of streams, at least 0.
+
+        Returns
+        -------
+        list of Stream
+
+        Raises
+        ------
+        TypeError
+            If `n_children` is not an int.
+        ValueError
+            If `n_children` is negative, or the stream would have more than ``2**32`` children.
+
+        Examples
+        --------
+        >>> import fastdrop as fd
+        >>> first, second = fd.Stream(42).spawn(2)
+        >>> first == second
+        False
         """
         self._known()
         count = integer("n_children", n_children)
@@ -171,7 +261,7 @@ class Stream:
             if count > MOST_CHILDREN - first:
                 raise ValueError(f"n_children must be at most {MOST_CHILDREN - first}, got {n_children!r}")
             self._children = first + count
-        # What a sample of `mc_predict` spawns has the key's prefix from the sample's position.
+        # In a sample of `mc_predict`, the key begins with the position of the sample.
         children: list[Stream] = []
         for child in range(first, first + count):
             key = (*self._prefix, child)
@@ -190,22 +280,44 @@ values.register(Stream)
 
 
 class Tile:
-    """The randomness of a block of a larger array, to compute it apart from the rest.
+    """Tile(shape, origin, seed, offset=0)\n--\n
+    The randomness of a block of a larger array, which is computed apart from the rest.
 
-    A call that gets it as `rng` draws for its input what it would draw there for the whole array:
-    the same at every call, whatever the block. With `broadcast_dims`, axes that share a decision
-    count as one of length 1, in the whole array too.
+    Pass it to the calls as ``rng=``. A call draws for its input what a call on the whole array draws
+    for this block, the same at every call. With `broadcast_dims`, an axis along which elements share
+    one decision counts as an axis of length 1, in the whole array too.
 
     Parameters
     ----------
-    shape : int or tuple of int
-        The shape of the whole array.
-    origin : int or tuple of int
-        Where in it the block's first element lies.
+    shape : int or sequence of int
+        The shape of the whole array, with at most 64 axes and at most ``2**64`` elements.
+    origin : int or sequence of int
+        The index of the block's first element in the whole array.
     seed : int
-        The seed of the whole array's stream.
+        The seed of the whole array's stream, ``0 <= seed < 2**128``.
     offset : int, default 0
-        The position of the whole array's first element.
+        The position of the whole array's first element in the stream.
+
+    Attributes
+    ----------
+    shape, origin : tuple of int
+    seed, offset : int
+
+    Raises
+    ------
+    TypeError
+        If an argument is not made of ints.
+    ValueError
+        If an argument is out of range, or `origin` does not have one index per axis.
+
+    See Also
+    --------
+    Stream.tile : The tile of an array that starts at the offset of a stream.
+
+    References
+    ----------
+    J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
+    1, 2, 3", SC11, 2011.
 
     Examples
     --------
@@ -254,7 +366,7 @@ class Tile:
         return self._shape, self._origin, self._seed, self._offset
 
     def _plain(self) -> Tile:
-        """The same, of no subclass."""
+        """Return the same tile as a plain Tile, without what a subclass overrides."""
         fields = Tile._fields(self)
         return self if type(self) is Tile else Tile(*fields)
 
@@ -266,7 +378,7 @@ class Tile:
 
     @property
     def origin(self) -> tuple[int, ...]:
-        """Where in it the block's first element lies."""
+        """The index of the block's first element in the whole array."""
         self._known()
         return self._origin
 
@@ -283,16 +395,44 @@ class Tile:
         return self._offset
 
     def reserve(self, count: int) -> int:
-        """0: a block draws at the positions of its own place, and moves nothing on."""
+        """Return 0. A block draws at the positions of its own place and reserves none.
+
+        Parameters
+        ----------
+        count : int
+            Ignored.
+
+        Returns
+        -------
+        int
+        """
         return 0
 
     def place(
         self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
     ) -> tuple[int, int, tuple[int, ...]]:
-        """How many positions a call on a block reserves, where its decisions begin, and their strides.
+        """Return the positions to reserve, the position of the first decision, and the strides.
 
-        It reserves none, and begins at a position of the stream. Along the axes `shared` there is
-        but one decision. The stride is 0 where an axis has no second decision.
+        Parameters
+        ----------
+        shape : tuple of int
+            The shape of the block.
+        shared : tuple of int, default ()
+            The axes along which elements share one decision, counted from the first axis.
+
+        Returns
+        -------
+        count : int
+            The number of positions that a call on the block reserves: 0.
+        start : int
+            The position of the first decision in the stream.
+        strides : tuple of int
+            The positions from one index to the next on each axis, 0 where an axis has one decision.
+
+        Raises
+        ------
+        ValueError
+            If the block does not lie in the whole array.
         """
         whole, origin, _, offset = Tile._fields(self)
         fits = len(shape) == len(whole) and all(
@@ -323,18 +463,18 @@ values.register(Tile)
 
 
 class StreamRows:
-    """A stream for some rows of a batch, which draw what they would draw in the whole batch.
+    """StreamRows(stream, first, rows, total)\n--\n
+    A stream for some rows of a batch, which get the decisions that they have in the whole batch.
 
-    `mc_predict` hands it to `predict` under ``chunk=``. Every call takes the positions of the whole
-    batch, and uses those where these rows lie; so the first axis of what it computes on has to be
-    the rows.
+    `mc_predict` passes it to `predict` when ``chunk=`` is given. Every call reserves the positions of
+    the whole batch and uses those of the rows. The first axis of its input must therefore be the rows.
 
     Parameters
     ----------
     stream : Stream
         The stream of the whole batch, which belongs to the rows from then on.
     first, rows, total : int
-        The first row, how many there are, and how many the whole batch has.
+        The first row, the number of rows, and the number of rows of the whole batch.
     """
 
     __slots__ = ("_first", "_rows", "_stream", "_total")
@@ -373,7 +513,7 @@ class StreamRows:
         return (*Stream._fields(self._stream), self._first, self._rows, self._total)
 
     def _plain(self) -> StreamRows:
-        """The same on the same stream, of no subclass."""
+        """Return plain StreamRows on the same stream, without what a subclass overrides."""
         self._known()
         if type(self) is StreamRows:
             return self
@@ -381,12 +521,12 @@ class StreamRows:
 
     @property
     def seed(self) -> int:
-        """Refused: what is made of a seed draws what no rows of the whole batch draw."""
+        """Refuse: a stream with this seed would draw other decisions than those of the rows."""
         raise TypeError(f"chunk must be left out where predict asks for the seed of its stream, {self!r}")
 
     @property
     def offset(self) -> int:
-        """The position of the whole batch's next element; it may be set."""
+        """The position that the next call on the whole batch starts at; it may be set."""
         self._known()
         return self._stream.offset
 
@@ -396,7 +536,7 @@ class StreamRows:
         self._stream.offset = value
 
     def reserve(self, count: int) -> int:
-        """Refused: the whole batch would reserve more."""
+        """Refuse: the whole batch would reserve more positions."""
         raise TypeError(f"chunk must be left out where predict reserves positions of its own, {self!r}")
 
     def _whole(self) -> Stream:
@@ -407,11 +547,10 @@ class StreamRows:
     def place(
         self, shape: tuple[int, ...], shared: tuple[int, ...] = ()
     ) -> tuple[int, int, tuple[int, ...]]:
-        """How many positions a call on the rows reserves, where in them its decisions begin, and their
-        strides.
+        """Return the positions to reserve, the first decision's place in them, and the strides.
 
-        Along the axes `shared` there is but one decision. The stride is 0 where an axis has no
-        second decision.
+        Along the axes `shared`, elements share one decision. The stride of an axis is the number of
+        positions from one index to the next, 0 where the axis has one decision.
         """
         self._known()
         if not shape or shape[0] != self._rows:
@@ -425,7 +564,7 @@ class StreamRows:
         return count, start, strides
 
     def spawn(self, n_children: int) -> list[StreamRows]:
-        """The same rows of the `n_children` streams that the whole batch's stream spawns."""
+        """Return the same rows of the `n_children` streams that the stream of the whole batch spawns."""
         self._known()
         children: list[StreamRows] = []
         for child in self._stream.spawn(n_children):
@@ -433,7 +572,7 @@ class StreamRows:
         return children
 
     def tile(self, shape: int | Sequence[int], origin: int | Sequence[int]) -> Tile:
-        """Refused: a block of the rows is none of the whole batch."""
+        """Refuse: a block of the rows has another place in the whole batch."""
         raise TypeError(
             "chunk must be left out where predict makes tiles: a tile of some rows would draw what no tile "
             "of the whole batch draws"
@@ -453,7 +592,7 @@ values.register(StreamRows)
 def place_in(
     whole: tuple[int, ...], origin: tuple[int, ...], shape: tuple[int, ...], shared: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...]]:
-    """Where the decisions on a block of a whole array begin, and how far apart they are on each axis."""
+    """Return the first decision's position in the whole array, and the strides of the block's decisions."""
     start, stride, strides = 0, 1, []
     for axis in reversed(range(len(shape))):
         strides.append(stride if shape[axis] > 1 and axis not in shared else 0)
@@ -467,8 +606,8 @@ def place_in(
 
 
 def as_source(rng: Any) -> Stream | StreamRows | Tile:
-    """What an argument ``rng=`` draws from: a stream, or the place of a block or of rows in one."""
-    if type(rng) is int:  # as often, without the cost of asking what else it is
+    """Return what an argument ``rng=`` draws from: a stream, or a block or rows in a stream."""
+    if type(rng) is int:  # the usual case, without the cost of the other questions
         return Stream(checks.seed("rng", rng))
     if isinstance(rng, Tile):
         return Tile._plain(rng)
@@ -476,14 +615,14 @@ def as_source(rng: Any) -> Stream | StreamRows | Tile:
 
 
 def as_lasting_source(rng: Any) -> Stream | StreamRows:
-    """What an argument ``rng=`` draws from, if it goes on from call to call."""
+    """Return what an argument ``rng=`` draws from, where that has to advance from call to call."""
     if isinstance(rng, StreamRows):
         return StreamRows._plain(rng)
     return as_stream(rng)
 
 
 def as_stream(rng: Any) -> Stream:
-    """The stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
+    """Return the stream that an argument ``rng=`` stands for (Scientific Python SPEC 7)."""
     if isinstance(rng, Stream):
         Stream._fields(rng)
         if type(rng) is not Stream:
@@ -503,7 +642,7 @@ def as_stream(rng: Any) -> Stream:
 
 
 def refuse_replaced(stream: Stream) -> None:
-    """Refuse a kind of stream that does otherwise where a call relies on it."""
+    """Refuse a stream whose class replaces a method that the calls rely on."""
     cls: Any = type(stream)
     added = [*cls.__mro__[: cls.__mro__.index(Stream)], *[stream] * hasattr(stream, "__dict__")]
     for name in RELIED_ON:
@@ -517,7 +656,7 @@ def refuse_replaced(stream: Stream) -> None:
 def reserved(
     rng: Any, shape: tuple[int, ...], shared: tuple[int, ...] = ()
 ) -> tuple[int, int, tuple[int, ...]]:
-    """The seed, the first position and the strides of the decisions on an array, reserved."""
+    """Reserve the positions of an array's decisions; return their seed, first position and strides."""
     source = as_source(rng)
     if isinstance(source, Stream):
         decided = decided_shape(shape, shared)
@@ -529,15 +668,15 @@ def reserved(
 
 
 def seed_of(sequence: np.random.SeedSequence) -> int:
-    """A 128-bit seed: the four words that `sequence` generates, least significant first."""
+    """Return a 128-bit seed: the four words that `sequence` generates, least significant first."""
     return seed_of_words(sequence.generate_state(SEED_WORDS, np.uint32))
 
 
 def seed_of_words(words: ArrayLike) -> int:
-    """A seed of its words of 32 bits, least significant first."""
+    """Return the seed with these words of 32 bits, least significant first."""
     return int.from_bytes(np.asarray(words).astype("<u4").tobytes(), "little")
 
 
 def sample_stream(seed: int, position: int, prefix: tuple[int, ...]) -> Stream:
-    """The stream of a sample that begins at a position, whose children are no other stream's."""
+    """Return the stream of the sample that begins at a position. No other stream has its children."""
     return values._restored("Stream", seed, position, 0, (*prefix, position % 2**32, position >> 32))

@@ -1,7 +1,7 @@
-"""Thinc and spaCy: dropout by the kernels, in layers that a config can name.
+"""Thinc and spaCy: layers that run on fastdrop's kernels and that a config can name.
 
-`rate`, as in Thinc, is the probability to *drop*. Every draw takes its seed from NumPy's global
-generator, which `thinc.util.fix_random_seed` and spaCy's `training.seed` set.
+`rate` is the probability that an element is *dropped*, as in Thinc. Every training call takes a seed
+from NumPy's global generator, which `thinc.util.fix_random_seed` and spaCy's `training.seed` seed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ __all__ = ["Dropout", "FastdropOps", "ReluDropout"]
 
 
 def new_seed() -> int:
-    return int.from_bytes(np.random.bytes(SEED_BITS // 8), "little")  # noqa: NPY002  (the generator that Thinc seeds)
+    """Return a seed from the generator that Thinc seeds."""
+    return int.from_bytes(np.random.bytes(SEED_BITS // 8), "little")  # noqa: NPY002
 
 
 @registry.ops("FastdropOps")
 class FastdropOps(NumpyOps):
-    """Thinc's `NumpyOps`, with dropout masks by the kernels.
+    """Thinc's `NumpyOps` with dropout masks from fastdrop's kernels.
 
     Examples
     --------
@@ -38,7 +39,7 @@ class FastdropOps(NumpyOps):
     name = "fastdrop"
 
     def get_dropout_mask(self, shape: Any, drop: float | None) -> Any:
-        """1 / (1 - drop) where kept, else 0, in float32."""
+        """Return a float32 array with 1 / (1 - drop) where an element is kept, else 0."""
         rate, ones = within_0_and_1(drop), np.ones(shape, np.float32)
         if rate == 0.0:
             return ones
@@ -46,12 +47,29 @@ class FastdropOps(NumpyOps):
 
 
 def Dropout(rate: float = 0.0) -> Model[Any, Any]:
-    """Thinc's `Dropout` layer: arrays, Ragged, Padded, or a list of arrays.
+    """Return Thinc's `Dropout` layer, which runs on fastdrop's kernels.
+
+    Its input is an array of float32, float64, float16 or bfloat16 with any shape, a Ragged, a Padded,
+    or a list of arrays.
 
     Parameters
     ----------
     rate : float, default 0.0
-        The probability that an element is dropped; `set_dropout_rate` changes it.
+        The probability that an element is dropped. `set_dropout_rate` changes it. Thinc's rules hold
+        outside [0, 1]: below 0 nothing is dropped, above 1 everything.
+
+    Returns
+    -------
+    thinc.api.Model
+
+    See Also
+    --------
+    ReluDropout : ReLU and dropout in one pass.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
 
     Examples
     --------
@@ -63,7 +81,36 @@ def Dropout(rate: float = 0.0) -> Model[Any, Any]:
 
 
 def ReluDropout(rate: float = 0.0) -> Model[Any, Any]:
-    """ReLU, then dropout, in one pass; a ReLU alone at prediction. Inputs as of `Dropout`."""
+    """Return a layer that applies ReLU and then dropout in one pass, and only ReLU at prediction.
+
+    Its input is an array of float32, float64, float16 or bfloat16 with any shape, a Ragged, a Padded,
+    or a list of arrays.
+
+    Parameters
+    ----------
+    rate : float, default 0.0
+        The probability that an element is dropped. `set_dropout_rate` changes it. Thinc's rules hold
+        outside [0, 1]: below 0 nothing is dropped, above 1 everything.
+
+    Returns
+    -------
+    thinc.api.Model
+
+    See Also
+    --------
+    Dropout : Dropout without the ReLU.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple
+    way to prevent neural networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> from thinc.api import Linear, chain
+    >>> from fastdrop.thinc import ReluDropout
+    >>> model = chain(Linear(4, 4), ReluDropout(0.2))
+    """
     return layer("relu_dropout", relu_forward, rate)
 
 
@@ -71,7 +118,7 @@ def layer(name: str, forward: Callable[..., Any], rate: float) -> Model[Any, Any
     return Model(name, forward, attrs={"dropout_rate": rate, "is_enabled": True})
 
 
-# A function for each form, as a model's name is its owner's to change, and Thinc asks for the signature.
+# Each form has a function of its own: the name of a model can be changed, and Thinc reads the signature.
 
 
 def forward(model: Model[Any, Any], X: Any, is_train: bool) -> tuple[Any, Callable[[Any], Any]]:
@@ -85,7 +132,7 @@ def relu_forward(model: Model[Any, Any], X: Any, is_train: bool) -> tuple[Any, C
 def drop_any(
     form: str, model: Model[Any, Any], X: Any, is_train: bool
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Whatever the input is made of, its elements are dropped."""
+    """Drop elements of whichever kind of input Thinc passes."""
     drops = is_train and model.attrs["is_enabled"]
     rate = within_0_and_1(model.attrs["dropout_rate"]) if drops else 0.0
     if isinstance(X, Ragged):
@@ -101,7 +148,7 @@ def drop_any(
 
 
 def within_0_and_1(rate: float | None) -> float:
-    """What Thinc's masks make of a rate: None and below 0 drop nothing, above 1 everything."""
+    """Return the rate as Thinc's masks treat it: None and below 0 drop nothing, above 1 everything."""
     return min(max(rate or 0.0, 0.0), 1.0)
 
 
@@ -110,7 +157,7 @@ def like(padded: Padded, data: Any) -> Padded:
 
 
 def drop(form: str, x: Any, rate: float) -> tuple[Any, Callable[[Any], Any]]:
-    """The result for an array, and what makes its gradient."""
+    """Return the result for an array, and the function that computes its gradient."""
     if rate == 0.0 and form == "dropout":
         return x, lambda dy: dy
     y, mask = getattr(functional, form)(x, 1.0 - rate, rng=new_seed() if rate else 0)

@@ -1,4 +1,4 @@
-"""How many threads: a matter of speed alone, results never depend on it."""
+"""The number of threads. It affects speed alone; results never depend on it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,29 @@ MOST_THREADS = 2**15
 
 
 def get_num_threads() -> int:
-    """The number of threads that a large call uses.
+    """Return the number of threads that a large call uses.
 
-    It is what `set_num_threads` or the environment variable ``FASTDROP_NUM_THREADS`` said, but at
-    most four for each CPU, or eight. Otherwise it is what OpenMP says, which knows
-    ``OMP_NUM_THREADS`` and ``threadpoolctl``, but at most the CPUs that this process may use by
-    its affinity and by the quota of its control group (a container's limit). It is one in a
-    forked child, and in a build without OpenMP.
+    `set_num_threads` or the environment variable ``FASTDROP_NUM_THREADS`` sets it, up to four threads
+    per CPU or eight. Otherwise OpenMP decides, which follows ``OMP_NUM_THREADS`` and
+    ``threadpoolctl``, up to the number of CPUs that this process may use: by its affinity, and by the
+    quota of its control group (the limit of a container). It is one in a forked child, and in a build
+    without OpenMP.
 
-    A call uses fewer threads where it has no work for them, or where the system cannot start them.
+    A call uses fewer threads if it has less work, or if the system cannot start them.
+
+    Returns
+    -------
+    int
+
+    See Also
+    --------
+    set_num_threads : Set it.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> fd.get_num_threads() >= 1
+    True
     """
     return dispatch.get_num_threads()
 
@@ -30,21 +44,39 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Let large calls use `n` threads.
 
+    Results do not depend on it.
+
     Parameters
     ----------
     n : int
-        At least 1. More than four for each CPU, and more than eight, are not used.
+        The number of threads, in ``[1, 2**15]``. At most four per CPU, or eight, are used.
+
+    Raises
+    ------
+    TypeError
+        If `n` is not an int.
+    ValueError
+        If `n` is out of range.
+
+    See Also
+    --------
+    get_num_threads : The number that is in use.
+
+    Examples
+    --------
+    >>> import fastdrop as fd
+    >>> fd.set_num_threads(fd.get_num_threads())
     """
     dispatch.set_num_threads(_checked("n", integer("n", n)))
 
 
 def openmp() -> bool:
-    """Whether this build has OpenMP; without it, calls run on one thread."""
+    """Whether this build has OpenMP. Without it, calls run on one thread."""
     return dispatch.openmp
 
 
 def cpus(root: Path = Path("/")) -> int:
-    """The CPUs that this process may use, by affinity and by quota."""
+    """Return the number of CPUs that this process may use, by affinity and by quota."""
     return math.ceil(min(affinity(), cpu_quota(root)))
 
 
@@ -55,18 +87,19 @@ def affinity() -> int:
 
 
 def cpu_quota(root: Path) -> float:
-    """The CPUs' worth of time that control groups grant, infinite where there is no quota.
+    """Return the CPU time per second that the control groups grant; infinite without a quota.
 
-    As joblib's loky does (loky/backend/context.py, `_cpu_count_cgroup`), and also for a process in a group
-    below the root: each group on the way up has a quota. `root` is where the file system begins.
+    The rule is that of joblib's loky (loky/backend/context.py, `_cpu_count_cgroup`), extended to a
+    process in a group below the root, where each group up to the root can have a quota. `root` is
+    the root of the file system.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, ValueError):  # another system than Linux, or a file that is no text
+    except (OSError, ValueError):  # not Linux, or not a text file
         return math.inf
     least = math.inf
     for line in lines:
-        controllers, _, path = line.partition(":")[2].partition(":")  # none where it is version 2
+        controllers, _, path = line.partition(":")[2].partition(":")  # version 2 names none
         if controllers and "cpu" not in controllers.split(","):
             continue
         group = Path(path.lstrip("/"))
@@ -77,11 +110,11 @@ def cpu_quota(root: Path) -> float:
 
 
 def quota_in(folder: Path) -> float:
-    """The quota of one group: version 2 has it in one file, version 1 in two."""
+    """Return the quota of one group, which version 2 keeps in one file and version 1 in two."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         try:
             quota, period = (int(word) for name in names for word in (folder / name).read_text().split())
-        except (OSError, ValueError):  # no such file, or "max", or nothing that the kernel writes
+        except (OSError, ValueError):  # no such file, or "max", or something unknown
             continue
         if quota > 0 and period > 0:
             return quota / period

@@ -1,7 +1,7 @@
-"""What a Mask, a Stream, a Tile and a GaussianNoise have in common.
+"""Pickling and copying, which Mask, Stream, StreamRows, Tile and GaussianNoise have in common.
 
-Each gets its values once, through one check, whatever way it comes: from its constructor, a pickle, a
-copy or a subclass. A pickle names `fastdrop._restored` and a kind, so that modules may move.
+A value gets its fields once, through one check, wherever they come from: the constructor, a pickle, a
+copy or a subclass. A pickle names `fastdrop._restored` and a kind, so modules can move.
 """
 
 from __future__ import annotations
@@ -9,33 +9,36 @@ from __future__ import annotations
 import copyreg
 from typing import Any
 
-kinds: dict[str, type] = {}  # by the names that pickles give
+kinds: dict[str, type] = {}  # the kinds by the names that pickles use
 
 
 def register(kind: type) -> None:
-    """Let pickles and copies of this kind of value be restored."""
+    """Let `_restored` restore pickles and copies of this kind."""
     kinds[kind.__name__] = kind
 
 
 def unmade(kind: str) -> TypeError:
-    """The error for a value that was never initialised."""
+    """Return the error for a value that was never initialised."""
     return TypeError(f"a {kind} must be initialised before it is used, got what {kind}.__new__ alone makes")
 
 
 def made_already(kind: str) -> TypeError:
-    """The error for a value that is initialised again."""
+    """Return the error for a value that is initialised again."""
     return TypeError(f"a {kind} keeps the values it was made with, and cannot be initialised again")
 
 
 def reduced(value: Any, kind: type, fields: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What pickle and copy make a value again from; a subclass is named by itself."""
+    """Return the call that pickle and copy restore a value by.
+
+    A kind is given by its name, so its module can move; a subclass is given as the class itself.
+    """
     if type(value) is kind:
         return _restored, (kind.__name__, *fields)
     return _restored, (type(value), *fields), added_state(value, kind)
 
 
 def added_state(value: Any, kind: Any) -> Any:
-    """What a subclass keeps beside the fields of its kind, as pickle sets it."""
+    """Return the attributes that a subclass adds to those of its kind, in the form that pickle sets."""
     names = (name for name in copyreg._slotnames(type(value)) if name not in kind.__slots__)  # type: ignore[attr-defined]
     slots = {name: getattr(value, name) for name in names if hasattr(value, name)}
     attributes = getattr(value, "__dict__", None) or None
@@ -43,7 +46,7 @@ def added_state(value: Any, kind: Any) -> Any:
 
 
 def _restored(kind: str | type, *fields: Any) -> Any:
-    """The value that a pickle or a copy describes, checked as a new one is."""
+    """Return the value that a pickle or a copy describes. It passes the checks of a new one."""
     cls: Any = kinds.get(kind) if isinstance(kind, str) else kind
     bases: list[Any] = [base for base in kinds.values() if isinstance(cls, type) and issubclass(cls, base)]
     if not bases:

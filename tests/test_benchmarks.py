@@ -119,7 +119,7 @@ def test_targets_are_judged_by_the_median():
 
 
 def test_quick_targets_are_written(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(timing, "STRETCH", 1e-5)  # what is measured does not matter here
+    monkeypatch.setattr(timing, "SAMPLE", 1e-5)  # what is measured does not matter here
     files = tmp_path / "targets.json", tmp_path / "targets.md"
     assert targets.main(["--quick", "--json", str(files[0]), "--markdown", str(files[1])]) == 0
     verdicts = json.loads(files[0].read_text())["verdicts"]

@@ -1,4 +1,4 @@
-"""Draws bit_planes.svg, of what the stream really has: python docs/drawings/bit_planes.py"""
+"""Draw bit_planes.svg from the real bits of a stream: python docs/drawings/bit_planes.py"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED, KEEP_PROB, ELEMENTS, PLANES = 12, 0.9, 10, 6
 CELL, LEFT, TOP = 40, 110, 96
 WIDTH, HEIGHT = LEFT + PLANES * CELL + 210, TOP + ELEMENTS * CELL + 84
 TIED, KEPT, DROPPED, UNSEEN = "#d6e4f5", "#9fd8a8", "#f3a6a0", "#f4f4f4"
-LEGEND = ((TIED, "tied: look on"), (KEPT, "below T"), (DROPPED, "above T"), (UNSEEN, "not needed"))
+LEGEND = ((TIED, "tied: go on"), (KEPT, "below T"), (DROPPED, "above T"), (UNSEEN, "not needed"))
 
 
 def text(x: float, y: float, words: object, anchor: str = "middle", **style: object) -> str:
@@ -28,15 +28,15 @@ def cell(row: int, column: int, bit: object, fill: str) -> str:
 
 
 def element(row: int, bits: list[int], threshold: list[int]) -> tuple[list[str], bool]:
-    """The cells of an element, coloured up to the bit that settles it, and the verdict."""
-    settled = next(j for j in range(PLANES) if bits[j] != threshold[j])
-    kept = bits[settled] < threshold[settled]
-    fills = [TIED] * settled + [KEPT if kept else DROPPED] + [UNSEEN] * (PLANES - settled - 1)
-    cells = [cell(row, j, bits[j] if j <= settled else "", fill) for j, fill in enumerate(fills)]
+    """Return the cells of an element, coloured up to the bit that decides it, and whether it is kept."""
+    decided = next(j for j in range(PLANES) if bits[j] != threshold[j])
+    kept = bits[decided] < threshold[decided]
+    fills = [TIED] * decided + [KEPT if kept else DROPPED] + [UNSEEN] * (PLANES - decided - 1)
+    cells = [cell(row, j, bits[j] if j <= decided else "", fill) for j, fill in enumerate(fills)]
     y = TOP + row * CELL + CELL / 2 + 6
-    looked = f"{settled + 1} bit{'s' if settled else ''}"
-    verdict = f"{bits[settled]} {'&lt;' if kept else '&gt;'} {threshold[settled]}"
-    words = f"{verdict}: {'kept' if kept else 'dropped'}, by {looked}"
+    looked = f"{decided + 1} bit{'s' if decided else ''}"
+    verdict = f"{bits[decided]} {'&lt;' if kept else '&gt;'} {threshold[decided]}"
+    words = f"{verdict}: {'kept' if kept else 'dropped'}, after {looked}"
     label = text(LEFT - 14, y, f"element {row}", "end")
     return [label, *cells, text(LEFT + PLANES * CELL + 14, y, words, "start")], kept
 
@@ -61,7 +61,7 @@ def drawing() -> str:
     y = TOP + ELEMENTS * CELL + 24
     parts.append(text(LEFT - 14, y, "undecided", "end"))
     parts += [text(LEFT + (j + 0.5) * CELL, y, "1" if j == 0 else f"1/{2**j}") for j in range(PLANES)]
-    parts.append(text(LEFT + PLANES * CELL + 14, y, "+ ... = 2 bits an element", "start"))
+    parts.append(text(LEFT + PLANES * CELL + 14, y, "+ ... = 2 bits per element", "start"))
     x = LEFT
     for fill, words in LEGEND:
         box = f'x="{x}" y="{y + 22}" width="14" height="14" rx="3"'

@@ -1,8 +1,8 @@
-"""What the commands share: how they show tables and progress, and what their exit codes mean.
+"""What the commands share: tables, exit codes and arguments.
 
-A terminal gets colour and progress bars from rich, where that is installed; a file or a pipe
-gets plain text. A command is a module with ``add_arguments(parser)`` and
-``run(arguments) -> int``; it imports nothing optional before it is asked for.
+On a terminal the output has colour, if rich is installed. A file or a pipe gets plain text. A command
+is a module with ``add_arguments(parser)`` and ``run(arguments) -> int``. It imports no optional package
+before it runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from fastdrop.progress import on_terminal
 
 DONE = 0
-FAILED = 1  # what the command set out to show does not hold here
-MISUSED = 2  # wrong arguments, as argparse has it, or something to be installed first
+FAILED = 1  # a comparison failed
+MISUSED = 2  # wrong arguments, as in argparse, or an optional package is missing
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; every column but the first is aligned to the right."""
+    """Print a table. Every column except the first is aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not on_terminal(sys.stdout):
         print(plain_table(title, columns, cells))
@@ -39,7 +39,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same in plain text, for files, pipes and machines without rich."""
+    """Return the table as plain text, for files, pipes and machines without rich."""
     lines = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     text = [
@@ -51,7 +51,7 @@ def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def show_json(value: object) -> None:
-    """`value` for machines, on standard output."""
+    """Print `value` as JSON."""
     print(json.dumps(value, indent=2))
 
 
@@ -65,7 +65,7 @@ def add_plot_argument(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def picture(text: str) -> Path:
-    """A file that matplotlib can write: what is wrong with it is said before the work, not after."""
+    """Return a path that matplotlib can write. A wrong one is refused before the work, not after."""
     return writable(text, PICTURES)
 
 
@@ -79,7 +79,7 @@ def writable(text: str, suffixes: Sequence[str]) -> Path:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A parser of integers for argparse, which refuses those below `least`."""
+    """Return a parser for argparse that takes integers of at least `least`."""
 
     def integer(text: str) -> int:
         try:

@@ -1,7 +1,7 @@
-"""``check``: the NumPy reference against every kernel that this machine can run.
+"""``check``: compare every kernel that this machine can run with the NumPy reference.
 
-A case is a call with random arguments, and a pure function of the seed and its number (and of
-whether there is bfloat16). So a difference is reproduced by these alone, whatever came before it.
+A case is a call with random arguments. It depends only on the seed and the number of the case (and on
+whether bfloat16 is installed). So these two reproduce a difference, whatever came before it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from fastdrop.stream import Stream, Tile
 KEEP_PROBS = (0.0, 2.0**-60, 2.0**-11, 0.1, 0.25, 0.5, 0.75, 0.9, 1 - 2.0**-53, 1.0)
 OFFSETS = (0, 1, 31, 127, 128, 2**32 - 5, 2**63 + 3)
 SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45)
-SIZES = (300, 300, 5_000, 70_000)  # a case's largest size is one of these: mostly small, where the tails are
+SIZES = (300, 300, 5_000, 70_000)  # the largest size of a case; small ones test the ends of arrays
 LAYOUTS = ("contiguous", "misaligned", "strided", "reversed", "transposed", "swapped", "in place")
-SHARED: tuple[tuple[int, ...], ...] = ((), (), (0,), (1,), (0, 1))  # axes whose elements share a draw
-TILE_ORIGIN = (2, 5)  # of a case's array, where it is a block of a larger one
-SHOWN = 10  # differences that are printed
+SHARED: tuple[tuple[int, ...], ...] = ((), (), (0,), (1,), (0, 1))  # axes that share one decision
+TILE_ORIGIN = (2, 5)  # of the array of a case, if it is a part of a larger one
+SHOWN = 10  # the number of differences that are printed
 
 
 @dataclass(frozen=True)
 class Case:
-    """The arguments of one call, but for its data."""
+    """The arguments of one call, without its data."""
 
     number: int
     call: str
@@ -49,7 +49,7 @@ class Case:
     layout: str
     keep_prob: float
     mode: Mode
-    bias: bool  # whether there is one; backward, whether its gradient is asked for
+    bias: bool  # whether there is a bias or, in a backward call, whether its gradient is requested
     shared: tuple[int, ...]
     tiled: bool
     seed: int
@@ -57,7 +57,7 @@ class Case:
     threads: int
 
     def rng(self) -> Stream | Tile:
-        """A stream, or a tile of it: the array is the last block of a larger one."""
+        """Return a stream, or a tile of it, for which the array is the last part of a larger one."""
         if not self.tiled:
             return Stream(self.seed, self.offset)
         rows, columns = (length + start for length, start in zip(self.shape, TILE_ORIGIN))
@@ -65,19 +65,19 @@ class Case:
         return stream.tile((rows, columns), TILE_ORIGIN)
 
     def other(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """A further input. It is finite: which of two NaNs a sum keeps is up to the CPU."""
+        """Return another input. It is finite, because the CPU decides which of two NaNs a sum keeps."""
         return np.random.default_rng(self.seed).standard_normal(shape).astype(self.dtype)
 
     def adds(self) -> dict[str, Any]:
-        """The bias, as a keyword."""
+        """Return the bias as a keyword, if there is one."""
         return {"bias": self.other(self.shape[-1:])} if self.bias else {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=at_least(1), default=3000, metavar="N",
-                        help="how many random cases to compare (default: %(default)s)")  # fmt: skip
+                        help="number of random cases to compare (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=at_least(0), metavar="SEED",
-                        help="seed of the cases (default: a fresh one, which is printed)")  # fmt: skip
+                        help="seed of the cases (default: a random one, which is printed)")  # fmt: skip
     parser.add_argument("--first", type=at_least(0), default=0, metavar="NUMBER",
                         help="number of the first case (default: %(default)s)")  # fmt: skip
     parser.add_argument("--isa", choices=cpu.available(), action="append",
@@ -89,19 +89,19 @@ def run(arguments: argparse.Namespace) -> int:
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     kernels = tuple(dict.fromkeys(arguments.isa or cpu.available()))
     if not arguments.json:
-        print(f"seed {seed}, {arguments.cases:,} cases against {', '.join(kernels)}", flush=True)
+        print(f"seed {seed}, {arguments.cases:,} cases, kernels {', '.join(kernels)}", flush=True)
     comparison = compare(seed, range(arguments.first, arguments.first + arguments.cases), kernels)
     (print_json if arguments.json else print_tables)(comparison, seed, kernels)
     return FAILED if comparison.differences else DONE
 
 
 class Comparison:
-    """What was compared so far: cases and elements of each call, and the cases that differ."""
+    """What has been compared so far: cases and elements of each call, and the cases that differ."""
 
     def __init__(self) -> None:
         self.cases: Counter[tuple[str, str]] = Counter()  # by call and dtype
         self.elements: Counter[tuple[str, str]] = Counter()
-        self.differences: list[tuple[Case, str]] = []  # and the kernel
+        self.differences: list[tuple[Case, str]] = []  # the case and the kernel
 
     def differing(self, call: str, dtype: str, kernel: str) -> int:
         return sum(
@@ -110,7 +110,7 @@ class Comparison:
 
 
 def compare(seed: int, numbers: range, kernels: tuple[str, ...]) -> Comparison:
-    """Run each case with the reference and with each kernel; the one in use before is put back."""
+    """Run each case with the reference and with each kernel, then restore the kernel that was in use."""
     comparison, active, thread_count = Comparison(), cpu.active(), threads.get_num_threads()
     try:
         with progress("comparing", len(numbers)) as advance:
@@ -142,7 +142,7 @@ def compare_case(
 
 
 def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArray[Any]]:
-    """Case `number` of `seed`, and its data."""
+    """Return case `number` of `seed`, and its data."""
     rng = np.random.default_rng((seed, number))
     size = int(rng.integers(0, rng.choice(SIZES), endpoint=True))
     columns = int(rng.integers(1, 40))
@@ -158,7 +158,7 @@ def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArra
         mode=MODES[rng.integers(len(MODES))],
         bias=bool(rng.integers(2)),
         shared=SHARED[rng.integers(len(SHARED))],
-        tiled=not narrow and bool(rng.integers(2)),  # the reference takes its time for many rows
+        tiled=not narrow and bool(rng.integers(2)),  # the reference is slow for many rows
         seed=int.from_bytes(rng.bytes(16), "little"),
         offset=random_offset(rng, size),
         threads=int(rng.integers(1, thread_count, endpoint=True)),
@@ -172,7 +172,7 @@ def random_case(seed: int, number: int, thread_count: int) -> tuple[Case, NDArra
 
 @cache
 def known_dtypes() -> tuple[np.dtype[Any], ...]:
-    """What the calls accept here: bfloat16 comes with ml_dtypes."""
+    """Return the dtypes that the calls accept here. bfloat16 needs ml_dtypes."""
     try:
         import ml_dtypes
     except ModuleNotFoundError:
@@ -181,18 +181,18 @@ def known_dtypes() -> tuple[np.dtype[Any], ...]:
 
 
 def random_keep_prob(rng: np.random.Generator) -> float:
-    """One at an edge, one of few bits, or any."""
+    """Return an extreme one, one with few bits, or any."""
     return float(rng.choice([rng.choice(KEEP_PROBS), rng.integers(257) / 256, rng.random()]))
 
 
 def random_offset(rng: np.random.Generator, size: int) -> int:
-    """One at an edge, the last possible, or any."""
+    """Return an extreme one, the last possible, or any."""
     anywhere = int(rng.integers(2**63))
     return (*OFFSETS, POSITIONS - size, anywhere)[rng.integers(len(OFFSETS) + 2)]
 
 
 def laid_out(data: NDArray[Any], layout: str) -> NDArray[Any]:
-    """A new array with the values of `data` that lies in memory as `layout` says."""
+    """Return a new array with the values of `data` that lies in memory as `layout` says."""
     rows, columns = data.shape
     if layout == "misaligned":
         buffer = np.empty(data.nbytes + 1, np.uint8)
@@ -211,7 +211,7 @@ def laid_out(data: NDArray[Any], layout: str) -> NDArray[Any]:
     return array
 
 
-# --- calls: each with the reference's or the compiled functions, as `calls` ---------------------
+# --- calls: `calls` is the reference or the compiled package ------------------------------------
 
 
 Call = Callable[[Any, Case, NDArray[Any]], tuple[Any, ...]]
@@ -243,12 +243,12 @@ def backward(name: str) -> Call:
 
 
 def any_mask(shape: tuple[int, ...], case: Case, mode: MaskMode) -> Mask:
-    """A mask whose bits differ from what the call itself could draw."""
+    """Return a mask whose bits are not those that the call itself would draw."""
     return Mask.from_array(np.random.default_rng(case.seed).random(shape) < 0.5, case.keep_prob, mode)
 
 
 def backward_from_output(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
-    saved = np.roll(dy, 7)  # some output: a third of it zeros, and the special values in other places
+    saved = np.roll(dy, 7)  # an output: a third of it is zeros, and the special values are in other places
     saved.reshape(-1)[::3] = 0
     gradients = calls.relu_dropout_backward(
         dy, saved, keep_prob=case.keep_prob, mode=case.mode, bias_grad=case.bias, out=result(case, dy)
@@ -257,7 +257,7 @@ def backward_from_output(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any,
 
 
 def one_nan(dx: NDArray[Any], dbias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The gradients, where a sum is the same NaN, whichever it met first: that is up to the CPU."""
+    """Make all NaNs of the sums the same, because the CPU decides which of two NaNs a sum keeps."""
     dbias[np.isnan(dbias)] = np.nan
     return dx, dbias
 
@@ -285,7 +285,7 @@ def gaussian_backward(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ..
 
 
 def noisy(case: Case) -> float:
-    """The case's keep probability, or the nearest that noise has."""
+    """Return the keep probability of the case, or the nearest that Gaussian noise allows."""
     return max(case.keep_prob, LEAST_NOISE_PROBABILITY)
 
 
@@ -311,7 +311,7 @@ def result(case: Case, x: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def outcome(returned: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a call returned, as values that are equal only where every bit is."""
+    """Return the results of a call as values that are equal only if every bit is equal."""
     return tuple(
         (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
         for value in returned
@@ -328,18 +328,18 @@ def print_tables(comparison: Comparison, seed: int, kernels: tuple[str, ...]) ->
         verdicts = [f"{count} differ" if count else "equal" for count in found]
         rows.append((call, dtype, cases, f"{comparison.elements[call, dtype]:,}", *verdicts))
     columns = ("call", "dtype", "cases", "elements", *kernels)
-    show_table("Reference against kernels, bit for bit", columns, rows)
+    show_table("Kernels compared with the reference, bit for bit", columns, rows)
     for case, kernel in comparison.differences[:SHOWN]:
         print(f"\n{kernel} differs from the reference: {case}\nreproduce: {reproduction(seed, case, kernel)}",
               file=sys.stderr)  # fmt: skip
     if comparison.differences:
         print(f"\n{len(comparison.differences):,} differences (seed {seed})", file=sys.stderr)
     else:
-        print(f"all {sum(comparison.cases.values()):,} cases equal (seed {seed})")
+        print(f"all {sum(comparison.cases.values()):,} cases are equal (seed {seed})")
 
 
 def reproduction(seed: int, case: Case, kernel: str) -> str:
-    """The command that runs one case again. The number of threads is drawn from those in use."""
+    """Return the command that runs one case again. A case draws its number of threads from those in use."""
     return (
         f"FASTDROP_NUM_THREADS={threads.get_num_threads()} python -m fastdrop check "
         f"--seed {seed} --first {case.number} --cases 1 --isa {kernel}"

@@ -1,7 +1,7 @@
-"""``demo``: the network of ``examples/mlp_digits.py``, trained four ways, and compared.
+"""``demo``: train the network of ``examples/mlp_digits.py`` in four ways, and compare them.
 
-The two ways that run on the kernels are trained once more on `fastdrop.reference`. The masks are
-the same, so the weights must come out equal, bit for bit.
+The two ways that run on the kernels are trained once more on `fastdrop.reference`. The masks are the
+same, so the weights must be equal, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from fastdrop.progress import progress
 from fastdrop.stream import Stream
 
 EXAMPLE = "mlp_digits.py"
-ENSEMBLES = (1, 4, 16, 64)  # sub-networks that are averaged
+ENSEMBLES = (1, 4, 16, 64)  # numbers of sub-networks that are averaged
 CONFIDENCE = 0.95
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=at_least(2), default=8, metavar="N",
-                        help="how often to train each way, at least 2 (default: %(default)s)")  # fmt: skip
+                        help="number of trainings per way, at least 2 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(1), metavar="N",
-                        help="how often to go through the images (default: the example's)")  # fmt: skip
+                        help="number of passes over the images (default: that of the example)")  # fmt: skip
     add_plot_argument(parser, "the accuracy of the ensembles")
     add_json_argument(parser)
 
@@ -52,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     from threadpoolctl import threadpool_limits
 
     if arguments.plot:
-        import matplotlib  # noqa: F401  (a missing one is noticed before the training, not after)
+        import matplotlib  # noqa: F401  (if it is missing, say so before the training)
     example = load_example()
     epochs = arguments.epochs or example.EPOCHS
-    with threadpool_limits(1):  # for equal terms: the textbook's dropout has one thread too
+    with threadpool_limits(1):  # for a fair comparison: the textbook code has one thread too
         trainings = train_all(example, range(arguments.seeds), epochs)
     differences = differing_seeds(trainings)
     result = summary(trainings, differences)
@@ -69,26 +69,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load_example() -> ModuleType:
-    """The example, which is inside of an installed package, and beside it in the source tree."""
+    """Load the example. It is inside an installed package, and beside the package in a checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "examples", package.parent / "examples"):
         path = folder / EXAMPLE
         if path.is_file():
             spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None  # as for every file that ends in .py
+            assert spec is not None  # true for every file that ends in .py
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
             return module
-    raise FileNotFoundError(f"{EXAMPLE} is neither in {package / 'examples'} nor beside the package")
+    raise FileNotFoundError(f"{EXAMPLE} is not in {package / 'examples'} or beside the package")
 
 
-# --- ways to drop -----------------------------------------------------------------------------
+# --- ways to train ----------------------------------------------------------------------------
 
 
 class TextbookReLUDropout:
-    """Inverted dropout as it is written in NumPy everywhere."""
+    """Inverted dropout as it is usually written in NumPy."""
 
     def __init__(self, keep_prob: float, rng: np.random.Generator) -> None:
         self.keep_prob, self.rng = keep_prob, rng
@@ -109,7 +109,7 @@ class TextbookReLUDropout:
 
 
 class ReferenceReLUDropout(ReLUDropout):
-    """The layer on the calls of the NumPy reference."""
+    """The layer, with the calls of the NumPy reference."""
 
     _forward: ClassVar[Callable[..., Any]] = staticmethod(reference.relu_dropout)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(reference.relu_dropout_backward)
@@ -117,7 +117,7 @@ class ReferenceReLUDropout(ReLUDropout):
 
 
 class Timed:
-    """An activation, and the time spent in it since it was last looked at."""
+    """An activation, and the time spent in it since `taken` was last called."""
 
     def __init__(self, activation: Any) -> None:
         self.activation = activation
@@ -149,7 +149,7 @@ class Timed:
 
 
 def activations_of(way: str, keep_prob: float, seed: int) -> list[Timed]:
-    """The two activations of a network that is trained in one of the `WAYS`, or on the reference."""
+    """Return the two activations of a network, for one of the `WAYS` or for the reference."""
     streams = Stream(seed).spawn(2)
     if way == "no dropout":
         return [Timed(ReLUDropout(1.0, rng=stream)) for stream in streams]
@@ -172,16 +172,16 @@ REFERENCES = tuple(mode + ON_REFERENCE for mode in MODES)
 
 @dataclass
 class Training:
-    """What one training came to."""
+    """The result of one training."""
 
     parameters: list[NDArray[np.float32]]
     accuracy: float
     step_seconds: list[float]
-    dropout_seconds: list[float]  # the part of each step that went to the activations
-    ensembles: list[float]  # the accuracy of averaging as many sub-networks as ENSEMBLES says
+    dropout_seconds: list[float]  # the part of each step that the activations took
+    ensembles: list[float]  # the accuracy for each number of sub-networks in ENSEMBLES
 
 
-Trainings = dict[str, list[Training]]  # by way, a training a seed
+Trainings = dict[str, list[Training]]  # by way; one training per seed
 
 
 def train_all(example: ModuleType, seeds: Sequence[int], epochs: int) -> Trainings:
@@ -197,7 +197,7 @@ def train_all(example: ModuleType, seeds: Sequence[int], epochs: int) -> Trainin
 def train(
     example: ModuleType, data: Any, way: str, seed: int, epochs: int, advance: Callable[[], None]
 ) -> Training:
-    """Train once. For a seed, every way begins with the same weights and sees the same batches."""
+    """Train once. For a given seed, every way begins with the same weights and sees the same batches."""
     rng = np.random.default_rng(seed)
     activations = activations_of(way, example.KEEP_PROB, seed)
     network = example.Network(example.initial_parameters(rng), activations)
@@ -219,7 +219,7 @@ def train(
 
 
 def ensemble_accuracies(network: Any, data: Any) -> list[float]:
-    """The accuracy of the mean of 1, 4, ... sampled sub-networks' probabilities."""
+    """Return the accuracy of the mean probabilities of 1, 4, ... sampled sub-networks."""
     network.set_training(True)
     total, accuracies = 0.0, []
     for count in range(1, max(ENSEMBLES) + 1):
@@ -230,7 +230,7 @@ def ensemble_accuracies(network: Any, data: Any) -> list[float]:
 
 
 def differing_seeds(trainings: Trainings) -> dict[str, list[int]]:
-    """For each mode, where kernels and reference trained to other weights or another accuracy."""
+    """Return, for each mode, the seeds for which kernels and reference gave different results."""
     return {
         mode: [
             seed
@@ -252,7 +252,7 @@ def same_bits(a: Training, b: Training) -> bool:
 
 
 def summary(trainings: Trainings, differences: dict[str, list[int]]) -> dict[str, Any]:
-    """Everything that is shown, as JSON has it."""
+    """Return everything that is shown, as for JSON."""
     return {
         "instruction_set": cpu.active(),
         "seeds": len(trainings["inverted"]),
@@ -280,7 +280,7 @@ def summary(trainings: Trainings, differences: dict[str, list[int]]) -> dict[str
 
 
 def estimate(values: Sequence[float]) -> dict[str, float]:
-    """The mean, and half the width of its confidence interval (Student's t)."""
+    """Return the mean and half the width of its confidence interval (Student's t)."""
     from scipy.stats import sem, t
 
     half_width = float(sem(values)) * float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
@@ -288,12 +288,12 @@ def estimate(values: Sequence[float]) -> dict[str, float]:
 
 
 def median(done: Sequence[Training], per_step: Callable[[Training], Any]) -> float:
-    """Over all steps: a mean would follow the few in which the machine did something else."""
+    """Return the median over all steps. Some steps are slow because the machine did something else."""
     return float(np.median(np.concatenate([per_step(training) for training in done])))
 
 
 def show(result: dict[str, Any], epochs: int) -> None:
-    print(f"{result['seeds']} seeds, {epochs} epochs, {result['instruction_set']} kernels, one thread\n")
+    print(f"{result['seeds']} seeds, {epochs} epochs, {result['instruction_set']} kernel, one thread\n")
     rows = [
         (
             way,
@@ -304,8 +304,8 @@ def show(result: dict[str, Any], epochs: int) -> None:
         )
         for way, trained in result["trained"].items()
     ]
-    columns = ("trained", "test accuracy", "ReLU + dropout", "training step", "share")
-    show_table(f"Digits, test accuracy with its {CONFIDENCE:.0%} confidence interval", columns, rows)
+    columns = ("training", "test accuracy", "ReLU + dropout", "whole step", "share")
+    show_table(f"Handwritten digits: test accuracy with {CONFIDENCE:.0%} confidence interval", columns, rows)
     print()
     ensembles = result["ensembles"]
     averaged = [
@@ -315,7 +315,7 @@ def show(result: dict[str, Any], epochs: int) -> None:
     ]  # fmt: skip
     whole = [percent(result["trained"][mode]["accuracy"]) for mode in MODES]
     averaged.append(("the whole network, scaled", *whole))
-    show_table("Dropout as an ensemble: sampled sub-networks, averaged", ("prediction", *MODES), averaged)
+    show_table("Dropout as an ensemble: averages of sampled sub-networks", ("prediction", *MODES), averaged)
     print()
     for mode, seeds in result["differing_seeds"].items():
         print(f"{mode}: {verdict(seeds, result['seeds'])}")
@@ -327,15 +327,15 @@ def percent(accuracy: dict[str, float]) -> str:
 
 def verdict(differing: list[int], seeds: int) -> str:
     if not differing:
-        return f"weights and accuracy equal the reference's, bit for bit, for all {seeds} seeds"
+        return f"weights and accuracy equal those of the reference, bit for bit, for all {seeds} seeds"
     return (
-        f"weights or accuracy DIFFER from the reference's for seeds {', '.join(map(str, differing))}; "
-        "`python -m fastdrop check` tells whether the kernels or the matrix products do"
+        f"weights or accuracy DIFFER from those of the reference for seeds {', '.join(map(str, differing))}; "
+        "run `python -m fastdrop check` to see whether the kernels or the matrix products differ"
     )
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Accuracy against the size of the ensemble, beside the scaled prediction."""
+    """Plot the accuracy against the size of the ensemble, with the scaled prediction."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

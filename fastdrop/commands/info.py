@@ -1,4 +1,4 @@
-"""``info``: what is in use here."""
+"""``info``: show what is in use on this machine."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
         show_json(facts())
         return DONE
     rows = [(name.replace("_", " "), in_words(value)) for name, value in facts().items()]
-    show_table("fastdrop here", ("what", "value"), rows)
+    show_table("fastdrop on this machine", ("what", "value"), rows)
     return DONE
 
 
 def facts() -> dict[str, Any]:
-    """What a bug report should say."""
+    """Return what a bug report should contain."""
     return {
         "version": fastdrop.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",

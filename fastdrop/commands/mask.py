@@ -1,4 +1,4 @@
-"""``mask``: draw a keep mask, or save it."""
+"""``mask``: draw a keep mask, and print or save it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastdrop.commands import (
     MISUSED,
     PICTURES,
     add_json_argument,
-    on_terminal,
     show_json,
     writable,
 )
 from fastdrop.functional import keep_mask
 from fastdrop.mask import Mask
+from fastdrop.progress import on_terminal
 from fastdrop.stream import Stream
 
 KEPT, DROPPED = "#", "."
-HALF_BLOCKS = " ▄▀█"  # two rows of the mask in a line: neither, lower, upper, both
+HALF_BLOCKS = " ▄▀█"  # one line shows two rows of the mask; an element is kept in none, lower, upper, both
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-prob", type=keep_prob, default=0.5, metavar="P",
                         help="probability that an element is kept (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=integer, default=None,
-                        help="seed of the stream, 0 <= SEED < 2**128 (default: fresh entropy)")  # fmt: skip
+                        help="seed of the stream, in [0, 2**128) (default: fresh entropy)")  # fmt: skip
     parser.add_argument("--offset", type=integer, default=0,
-                        help="position in the stream to start at (default: %(default)s)")  # fmt: skip
+                        help="first position in the stream (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", "-o", type=output, metavar="FILE",
-                        help=f"save it: .npy (bool) or a picture ({', '.join(PICTURES)})")  # fmt: skip
+                        help=f"save it as .npy (bool) or as a picture ({', '.join(PICTURES)})")  # fmt: skip
     add_json_argument(parser)
 
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def facts(mask: Mask, seed: int, offset: int) -> dict[str, Any]:
-    """What makes the mask again, and its bits (hexadecimal, element n in bit n % 8 of byte n // 8)."""
+    """Return what draws the mask again, and its bits in hexadecimal (element n: bit n % 8 of byte n // 8)."""
     return {
         "shape": mask.shape,
         "keep_prob": mask.keep_prob,
@@ -74,7 +74,7 @@ def facts(mask: Mask, seed: int, offset: int) -> dict[str, Any]:
 
 
 def drawn(kept: NDArray[np.bool_], in_blocks: bool) -> str:
-    """The mask as lines of text, a row of its last axis in each (or two rows, as half blocks)."""
+    """Return the mask as text, one line per row of the last axis (or per two rows, in half blocks)."""
     rows = as_image(kept)
     if not in_blocks:
         return "\n".join("".join(line) for line in np.where(rows, KEPT, DROPPED))
@@ -94,7 +94,7 @@ def save(kept: NDArray[np.bool_], path: Path) -> None:
 
 
 def as_image(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Two axes, whatever the shape: the last stays, those before it are flattened into one."""
+    """Return the mask with two axes: the last one stays, and those before it become one."""
     return kept.reshape(-1, kept.shape[-1]) if kept.size else np.zeros((0, 0), np.bool_)
 
 

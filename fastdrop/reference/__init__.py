@@ -1,15 +1,15 @@
-"""Dropout in plain NumPy: the definition, which every kernel equals bit for bit.
+"""Dropout in plain NumPy: the definition, which every kernel matches bit for bit.
 
 Read it file by file:
 
 - `generator` turns a seed and a counter into random bits (ARS, seven rounds of AES);
-- `decisions` says from these bits which elements are kept (``docs/stream.md``);
-- `calls` says what becomes of the elements;
+- `decisions` decides with these bits which elements are kept (``docs/stream.md``);
+- `calls` computes the results from the decisions;
 - `normals` turns random bits into normal numbers, and `gaussian` multiplies by them;
-- `arrays` has what both do with the elements of an array: parts, rounding, copies.
+- `arrays` has the common steps on the elements of an array: parts, rounding, copies.
 
-Names, signatures and errors are those of the compiled calls, which document them. Nothing compiled is
-needed here.
+Names, signatures and errors are those of the compiled calls, which document them. No compiled module
+is needed here.
 """
 
 from fastdrop.reference.calls import (

@@ -1,4 +1,4 @@
-"""What the definition does with the elements of an array, whatever the calls make of them."""
+"""The common steps on the elements of an array: parts, decisions per element, rounding, copies."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ CHUNK = 2**20  # elements per part, so that temporary memory stays bounded
 
 
 def flat(array: NDArray[Any]) -> Any:
-    """The elements in C order. NumPy's `flat` has at most 32 axes; more have length 1 or 0."""
+    """Return the elements in C order. NumPy's `flat` has at most 32 axes; further ones have length 1 or 0."""
     return (array if array.ndim <= 32 else array.squeeze()).flat
 
 
 def parts(size: int) -> Iterator[slice]:
-    """The elements 0, ..., size - 1, a chunk at a time."""
+    """Yield slices of at most CHUNK of the elements 0, ..., size - 1."""
     return (slice(i, min(i + CHUNK, size)) for i in range(0, size, CHUNK))
 
 
 def bytes_of(part: slice) -> slice:
-    """The bytes that hold the packed bits of a part, which starts at a multiple of 8."""
+    """Return the slice of the bytes that hold a part's bits. The part starts at a multiple of 8."""
     return slice(part.start // 8, (part.stop + 7) // 8)
 
 
 def unpacked(
     bits: NDArray[np.uint8], decided: tuple[int, ...], shape: tuple[int, ...], part: slice
 ) -> NDArray[np.bool_]:
-    """The decisions on a part of an array."""
+    """Return the decisions on a part of an array of shape `shape`, from those of shape `decided`."""
     if decided == shape:
         flags = np.unpackbits(bits[bytes_of(part)], count=part.stop - part.start, bitorder="little")
         return flags.view(np.bool_)
@@ -39,12 +39,12 @@ def unpacked(
 
 
 def rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The values in the dtype of the result."""
+    """Round the values to the dtype of the result."""
     with np.errstate(all="ignore"):
         return values.astype(dtype)
 
 
 def apart(source: NDArray[Any], result: NDArray[Any]) -> NDArray[Any]:
-    """`source`, copied if writing `result` element by element could change what is still to be read."""
+    """Return `source`, copied if writing `result` could change elements that are still to be read."""
     in_place = source.ctypes.data == result.ctypes.data and source.strides == result.strides
     return source.copy() if np.may_share_memory(source, result) and not in_place else source

@@ -1,4 +1,4 @@
-"""What becomes of the elements: forward, backward and prediction in plain NumPy."""
+"""The calls in plain NumPy: training, gradient and prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def relu_dropout(
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
 ) -> tuple[NDArray[Any], Mask | None]:
-    """``y = scale * relu(x + bias)`` where kept, else +0; the mask says where kept and passed."""
+    """``y = scale * relu(x + bias)`` where kept, else +0. The mask is set where kept and passed."""
     mode = checks.dropout_mode(mode)
     return _forward(x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias, relu=True)
 
@@ -78,7 +78,7 @@ def alpha_dropout(
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
 ) -> tuple[NDArray[Any], Mask | None]:
-    """``y = a * x + b`` where kept, else ``a * alpha + b``: mean and variance stay (after SELU)."""
+    """``y = a * x + b`` where kept, else ``a * alpha + b``. After SELU, this keeps mean and variance."""
     return _forward(x, keep_prob, "alpha", broadcast_dims, rng, out, return_mask)
 
 
@@ -119,7 +119,7 @@ def relu_dropout_backward(
     bias_grad: bool = False,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
-    """``dx = scale * dy`` where the element passed, else +0; with `bias_grad`, its column sums."""
+    """``dx = scale * dy`` where the element passed, else +0. `bias_grad` adds the sums of columns."""
     dy = checks.elements("dy", dy)
     saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
     if bias_grad:
@@ -147,7 +147,7 @@ def dropout_backward(
 def dropout_add_backward(
     dy: ArrayLike, mask: Mask, *, bias_grad: bool = False, out: NDArray[Any] | None = None
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
-    """The gradient of `x`; that of the residual is `dy`."""
+    """The gradient with respect to `x`. With respect to the residual it is `dy`."""
     return dropout_backward(dy, mask, bias_grad=bias_grad, out=out)
 
 
@@ -159,7 +159,7 @@ def alpha_dropout_backward(
 
 
 def _known(saved: Mask | NDArray[Any], dx: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """The packed decisions of a mask, which are its own, or an output; and the shape of either."""
+    """Return the packed decisions of a mask, or an output, and the shape of either."""
     if isinstance(saved, Mask):
         bits, shape, _, _ = Mask._fields(saved)
         return np.frombuffer(bits, np.uint8), shape
@@ -167,7 +167,7 @@ def _known(saved: Mask | NDArray[Any], dx: NDArray[Any]) -> tuple[NDArray[Any], 
 
 
 def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
-    """Over all axes but the last, in float64: strips of rows in order, then the strips in order."""
+    """Sum over all axes but the last, in float64: the rows of a strip in order, then the strips."""
     rows = dx.reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
     strip = formulas.rows_in_strip(rows.shape[1])
     sums = np.zeros(rows.shape[1])
@@ -213,7 +213,7 @@ def dropout_add_predict(
     mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """``y = residual + (x + bias)``, the latter times keep_prob in mode "vanilla"."""
+    """``y = residual + (x + bias)``; in mode "vanilla" the parentheses are multiplied by keep_prob."""
     return _predict(x, keep_prob, mode, out, bias=bias, residual=checks.given("residual", residual))
 
 
@@ -235,7 +235,7 @@ def _predict(
 def keep_mask(
     shape: int | tuple[int, ...], keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None
 ) -> Mask:
-    """The decisions alone: the bits that the calls above draw."""
+    """Draw the decisions alone, which are those that the calls above draw."""
     shape, keep_prob = checks.shape_of("shape", shape), checks.keep_probability(keep_prob)
     shared = checks.shared_axes(broadcast_dims, len(shape))
     bits = decisions(rng, shape, shared, keep_prob)
@@ -243,7 +243,7 @@ def keep_mask(
 
 
 def _operands(x: NDArray[Any], bias: Any, residual: Any, y: NDArray[Any]) -> tuple[Any, Any, Any]:
-    """The inputs, checked, and none of them in the way of the result."""
+    """Check the inputs, and copy those that writing the result would change."""
     if bias is not None:
         bias = checks.bias_for(bias, x).astype(formulas.arithmetic(x.dtype))
     if residual is not None:
@@ -252,21 +252,21 @@ def _operands(x: NDArray[Any], bias: Any, residual: Any, y: NDArray[Any]) -> tup
 
 
 def _biased(x: NDArray[Any], bias: NDArray[Any] | None, part: slice) -> NDArray[Any]:
-    """``x + bias`` in the dtype of the arithmetic: that of the array, or float32 for shorter ones."""
+    """Return ``x + bias`` in the dtype of the arithmetic, which is at least float32."""
     values = flat(x)[part].astype(formulas.arithmetic(x.dtype))
     with np.errstate(all="ignore"):
         return values if bias is None else values + flat(np.broadcast_to(bias, x.shape))[part]
 
 
 def _selected(values: NDArray[Any], passed: Any, scale: float, dropped: float = 0.0) -> NDArray[Any]:
-    """One multiply; selected, so that nothing leaks out of a dropped NaN."""
+    """Multiply once, then select: a dropped NaN or infinity leaves no trace."""
     dtype = values.dtype.type
     with np.errstate(all="ignore"):
         return np.where(passed, values * dtype(scale), dtype(dropped))
 
 
 def _plus(residual: NDArray[Any] | None, values: NDArray[Any], part: slice) -> NDArray[Any]:
-    """What is added comes before the one rounding."""
+    """Add the residual, before the one rounding."""
     if residual is None:
         return values
     with np.errstate(all="ignore"):

@@ -21,7 +21,7 @@ BLOCK = 128  # positions per block: one call of the generator gives one bit for 
 
 
 def plane(seed: int, blocks: NDArray[np.uint64], j: int) -> NDArray[np.uint8]:
-    """Plane j of each of n blocks, packed: shape (n, 16)."""
+    """Return plane j of each of n blocks, packed: shape (n, 16)."""
     counters = np.empty((len(blocks), 2), "<u8")
     counters[:, 0] = blocks
     counters[:, 1] = j
@@ -65,7 +65,7 @@ def kept(seed: int, start: int, count: int, keep_prob: float) -> NDArray[np.bool
 def decisions(
     rng: RNG, shape: tuple[int, ...], shared: tuple[int, ...], keep_prob: float
 ) -> NDArray[np.uint8]:
-    """The packed decisions for an array of a shape; elements share one along the axes `shared`."""
+    """Return the packed decisions for an array. Along the axes `shared`, elements share one."""
     decided = decided_shape(shape, shared)
     size = math.prod(decided)
     bits = np.empty(packed(size), np.uint8)

@@ -1,4 +1,4 @@
-"""Gaussian dropout in plain NumPy: every element is multiplied by noise around 1."""
+"""Gaussian dropout in plain NumPy: every element is multiplied by noise of mean 1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gaussian_dropout(
 def gaussian_dropout_backward(
     dy: ArrayLike, noise: GaussianNoise, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """``dx = dy`` times the same noise, made again."""
+    """``dx = dy * noise``, with the noise of the forward call, which is drawn again."""
     dy = checks.elements("dy", dy)
     noise = noise_for_backward(noise, dy)
     dx = checks.result(out, dy)
@@ -38,7 +38,7 @@ def gaussian_dropout_backward(
 
 
 def _multiply(x: NDArray[Any], noise: GaussianNoise, y: NDArray[Any]) -> None:
-    """Row by row, where the positions of rows do not follow each other."""
+    """Write ``x * noise``, stretch by stretch."""
     x = apart(x, y)
     values = x.ravel().astype(formulas.arithmetic(x.dtype))
     factors = np.empty(x.size, np.float32)

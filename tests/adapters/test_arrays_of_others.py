@@ -151,8 +151,8 @@ NOT_NUMBERS = {
     "one masked number in a list": (lambda: [1.0, np.ma.masked], "{} must not be a masked array"),
     "converts to masked": (ReturnsMasked, "{} must not be a masked array"),
     "with units": (lambda: X.view(WithUnits), "{} must be an array with NumPy's own arithmetic, got W"),
-    "on a device": (lambda: OnADevice(X), "{} must lie on the CPU, got OnADevice on CUDA device 1"),
-    "on a device, in a list": (lambda: [OnADevice(X)], "{} must lie on the CPU, got OnADevice on CUDA"),
+    "on a device": (lambda: OnADevice(X), "{} must be on the CPU, got OnADevice on CUDA device 1"),
+    "on a device, in a list": (lambda: [OnADevice(X)], "{} must be on the CPU, got OnADevice on CUDA"),
     "long double": (lambda: X.astype(np.longdouble), "{} must have dtype float32"),
     "a record": (lambda: np.zeros((5, 7), [("value", np.float32)]), "{} must have dtype float32"),
 }
@@ -208,7 +208,7 @@ def quantized(torch):
 
 TENSORS = {
     "a gradient": (lambda torch: torch.ones(3, requires_grad=True), "requires a gradient"),
-    "no device": (lambda torch: torch.ones(3, device="meta"), "lies on meta"),
+    "no device": (lambda torch: torch.ones(3, device="meta"), "is on meta"),
     "sparse": (lambda torch: torch.ones(3).to_sparse(), "has the layout torch.sparse_coo"),
     "quantized": (quantized, "is quantized"),
     "nested": (lambda torch: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "is nested"),

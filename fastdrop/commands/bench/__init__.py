@@ -1,4 +1,4 @@
-"""The bench command, with the harness and the competitors that `benchmarks/` measures with too."""
+"""The bench command, with the harness and the competitors that `benchmarks/` uses too."""
 
 from fastdrop.commands.bench.command import add_arguments, run
 

@@ -1,4 +1,4 @@
-"""`fastdrop bench`: the speed on this very machine, beside a copy, NumPy and PyTorch."""
+"""``bench``: measure the speed of this machine, compared with a copy, NumPy and PyTorch."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from fastdrop.progress import progress
 SIZES = {"1 Ki": 2**10, "16 Ki": 2**14, "256 Ki": 2**18, "16 Mi": 2**24}
 OPERATIONS = ("forward", "backward", "predict")
 ROUNDS = 21
-MEASURED = 0.8  # share of the time; the rest goes to arrays, imports and first calls
+MEASURED = 0.8  # share of the time that is measured; arrays, imports and first calls take the rest
 
-Results = dict[tuple[str, str], timing.Comparison]  # of operation and size
+Results = dict[tuple[str, str], timing.Comparison]  # by operation and size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=seconds, default=20.0, metavar="S",
-                        help="about how long to take (default: 20)")  # fmt: skip
+                        help="about how many seconds to take (default: 20)")  # fmt: skip
     parser.add_argument("--keep-prob", type=probability, default=0.9, metavar="P",
                         help="probability that an element is kept, in (0, 1) (default: 0.9)")  # fmt: skip
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32",
-                        help="what the elements are (default: %(default)s)")  # fmt: skip
-    add_plot_argument(parser, "the time an element against the size")
+                        help="dtype of the arrays (default: %(default)s)")  # fmt: skip
+    add_plot_argument(parser, "the time per element against the size")
     add_json_argument(parser)
 
 
@@ -58,9 +58,9 @@ def between(text: str, low: float, high: float) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure with the instruction set in use, and print."""
+    """Measure with the instruction set in use, and print the result."""
     if arguments.plot:
-        import matplotlib  # noqa: F401  (a missing one is noticed before the measurement, not after)
+        import matplotlib  # noqa: F401  (if it is missing, say so before the measurement)
     peers: list[Peer] = [
         Fastdrop(cpu.active()),
         competitors.Copy(),
@@ -90,7 +90,7 @@ def measure(peers: list[Peer], arguments: argparse.Namespace, advance: Callable[
             task = Task(Case(operation, size, arguments.dtype, arguments.keep_prob))
             rivals = competitors.entered(peers, task)
             comparison = timing.alternate(rivals, rounds=ROUNDS, seconds=share, tick=advance)
-            for _ in range(ROUNDS - len(comparison.seconds)):  # those that there was no time for
+            for _ in range(ROUNDS - len(comparison.seconds)):  # the rounds that there was no time for
                 advance()
             results[operation, label] = comparison
     return results
@@ -123,8 +123,8 @@ def show(
     results: Results, environment: dict[str, str], absent: list[str], arguments: argparse.Namespace
 ) -> None:
     print(plain_table("This machine", *columns_of(environment)))
-    print(f"\n{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread, `out=` given, a mask written.")
-    print("Nanoseconds an element (median), and how many times as long as the copy beside it.\n")
+    print(f"\n{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread, with `out=` and a mask.")
+    print("Median nanoseconds per element, and the ratio to a copy in the same run.\n")
     for operation in OPERATIONS:
         show_table(operation, ["", *SIZES], rows_of(results, operation))
         print()
@@ -133,7 +133,7 @@ def show(
 
 
 def plot(results: Results, arguments: argparse.Namespace) -> None:
-    """The time an element against the size, a panel for each operation; quartiles as a band."""
+    """Plot the time per element against the size, one panel per operation, with a band for quartiles."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -152,14 +152,14 @@ def plot(results: Results, arguments: argparse.Namespace) -> None:
         axes.set_xticks(sizes, list(SIZES), rotation=30)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("ns an element")
+    panels[0].set_ylabel("ns per element")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(f"{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread")
     figure.savefig(arguments.plot)
 
 
 def columns_of(environment: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    """The arguments of `plain_table` that put a name and a value on each line."""
+    """Return arguments for `plain_table` that put one name and its value on each line."""
     width = max(map(len, environment.values()))
     return ["", ""], [[name, value.ljust(width)] for name, value in environment.items()]
 

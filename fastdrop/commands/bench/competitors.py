@@ -1,8 +1,8 @@
-"""What is timed side by side: the calls of this package, a copy, NumPy and PyTorch.
+"""The competitors that are timed side by side: this package, a copy, NumPy and PyTorch.
 
-Each contender is given its best honest form: arrays made and converted beforehand, results
-written to an array that is already there wherever its library can do that, and a random state
-that moves on at every call (a repeated mask is learnt by the branch predictor).
+Each competitor has its best honest form. Its arrays are created and converted before the timing. It
+writes results to an existing array if its library can do that. Its random state advances at each call,
+because the branch predictor would learn a repeated mask.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED = 20140614
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed: an operation of ReLU + dropout, on how many elements."""
+    """What is computed: an operation of ReLU plus dropout, and the number of elements."""
 
     operation: str = "forward"
     size: int = 2**18
@@ -35,13 +35,13 @@ class Case:
 
 
 class Task:
-    """A case with its arrays, which all contenders share; those of `like`, where one is given."""
+    """A case with its arrays, which all competitors share. They are those of `like`, if it is given."""
 
     def __init__(self, case: Case, like: Task | None = None) -> None:
         self.case = case
         self.keep_prob = case.keep_prob
         self.dtype = np.dtype(case.dtype)
-        self.rate = 1 - case.keep_prob  # of what is dropped, as most frameworks count
+        self.rate = 1 - case.keep_prob  # the probability to drop, as in most frameworks
         self.scale = self.dtype.type(1 / case.keep_prob)
         if like is None:
             self.x = np.random.default_rng(SEED).standard_normal(case.size, self.dtype)
@@ -51,30 +51,30 @@ class Task:
 
     @cached_property
     def uniforms(self) -> NDArray[Any]:
-        """Room for a number an element."""
+        """Room for one number per element."""
         return np.zeros_like(self.x)
 
     @cached_property
     def flags(self) -> NDArray[np.bool_]:
-        """Room for a decision an element."""
+        """Room for one decision per element."""
         return np.zeros(self.x.shape, np.bool_)
 
 
 class Peer:
-    """A contender: a method for each operation that it offers, from a task to a call.
+    """A competitor. It has a method for each operation that it offers, which turns a task into a call.
 
-    A call returns the array that it computed, or the mask.
+    The call returns the array that it computed, or the mask.
     """
 
     name: str
-    needs: tuple[str, ...] = ()  # modules
+    needs: tuple[str, ...] = ()  # modules that have to be importable
 
     def missing(self) -> str:
-        """Why this peer cannot take part, or nothing."""
+        """Return why this competitor cannot take part, or an empty string."""
         for module in self.needs:
             try:
                 import_module(module)
-            except (ImportError, OSError) as reason:  # a library that does not load is an OSError
+            except (ImportError, OSError) as reason:  # a shared library that does not load raises OSError
                 return f"{module}: {type(reason).__name__}: {reason}".splitlines()[0]
         return ""
 
@@ -82,14 +82,14 @@ class Peer:
         return hasattr(self, case.operation)
 
     def enter(self) -> None:
-        """What has to be set before its calls."""
+        """Set what has to be set before its calls."""
 
     def contender(self, task: Task) -> Contender:
         return Contender(getattr(self, task.case.operation)(task), self.enter)
 
 
 class Fastdrop(Peer):
-    """This package, with one instruction set."""
+    """This package with one instruction set."""
 
     def __init__(self, isa: str, threads: int = 1, *, out: bool = True, mask: bool = True) -> None:
         self.isa = isa
@@ -121,7 +121,7 @@ class Fastdrop(Peer):
 
 
 class Copy(Peer):
-    """The limit that memory sets: as many bytes read and written, nothing computed."""
+    """The limit that memory sets: it reads and writes as many bytes, and computes nothing."""
 
     name = "copy"
 
@@ -178,10 +178,9 @@ class TextbookNumpy(Peer):
 
 
 class BestNumpy(Peer):
-    """The best NumPy that keeps NumPy's own uniforms: its fastest generator, and no temporary.
+    """The best NumPy code that uses NumPy's own uniforms: its fastest generator, and no temporaries.
 
-    Cutting the arrays into pieces that fit the first-level cache was slower, at 16 Ki, 256 Ki
-    and 16 Mi elements.
+    Parts that fit in the first-level cache were slower, at 16 Ki, 256 Ki and 16 Mi elements.
     """
 
     name = "NumPy, best"
@@ -219,7 +218,7 @@ class BestNumpy(Peer):
 
 
 class TorchEager(Peer):
-    """PyTorch: `dropout(relu(x))`, op by op."""
+    """PyTorch: `dropout(relu(x))`, one operator at a time."""
 
     name = "PyTorch eager"
     needs = ("torch",)
@@ -269,21 +268,21 @@ class TorchEager(Peer):
 
 
 def as_array(result: Any) -> NDArray[Any]:
-    """What a call returned, as a NumPy array."""
+    """Return the result of a call as a NumPy array."""
     if isinstance(result, tuple):
         result = result[0]
     return result.to_array() if isinstance(result, fd.Mask) else np.asarray(result)
 
 
 def present(peers: list[Peer]) -> tuple[list[Peer], list[str]]:
-    """Those that can take part, and why the others cannot."""
+    """Return the competitors that can take part, and why the others cannot."""
     reasons = {peer.name: peer.missing() for peer in peers}
-    absent = [f"{name} is left out: {reason}" for name, reason in reasons.items() if reason]
+    absent = [f"{name} is skipped: {reason}" for name, reason in reasons.items() if reason]
     return [peer for peer in peers if not reasons[peer.name]], absent
 
 
 def entered(peers: list[Peer], task: Task) -> dict[str, Contender]:
-    """The contenders of those peers that offer the task's operation."""
+    """Return the calls of those competitors that offer the operation of the task."""
     contenders = {}
     for peer in peers:
         if peer.offers(task.case):

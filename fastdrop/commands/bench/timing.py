@@ -1,8 +1,8 @@
-"""Time calls side by side: alternating within one run, so that a ratio sees one state of the machine.
+"""Time calls side by side. They alternate within one run, so that a ratio sees one state of the machine.
 
-A machine that changes its clock, or has other work, changes a table of absolute times more than
-most optimisations do. Here every round times each contender once, in an order drawn anew; a ratio
-is taken within a round, and reported as the median over rounds with the quartiles.
+If a machine changes its clock or has other work, absolute times change more than with most
+optimisations. Here every round times each competitor once, in a new random order. A ratio is taken
+within a round, and is reported as the median over rounds with the quartiles.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 
 from fastdrop import __version__, cpu
 
-STRETCH = 2e-3  # seconds of calls behind one timed sample: a thousand ticks of a coarse clock
-SECONDS: Callable[[], float] = perf_counter  # or process_time, on a machine with other work to do
-LEAST_ROUNDS = 5  # fewer have no quartiles worth the name
+SAMPLE = 2e-3  # seconds of calls in one timed sample: a thousand ticks of a coarse clock
+SECONDS: Callable[[], float] = perf_counter  # or process_time, on a machine with other work
+LEAST_ROUNDS = 5  # fewer rounds do not give useful quartiles
 
 
 def nothing() -> None:
-    """What most contenders need before their calls."""
+    """Do nothing, which is what most competitors need before their calls."""
 
 
 class Contender(NamedTuple):
-    """A call to be timed, and what has to be done before it, untimed."""
+    """A call to be timed, and what has to be done before it without being timed."""
 
     call: Callable[[], Any]
     enter: Callable[[], None] = nothing
@@ -62,7 +62,7 @@ class Spread:
 
 
 class Comparison:
-    """Seconds a call, a row for each round and a column for each contender."""
+    """Seconds per call, with a row per round and a column per competitor."""
 
     def __init__(self, names: list[str], seconds: NDArray[np.float64]) -> None:
         self.names = names
@@ -72,11 +72,11 @@ class Comparison:
         return self.seconds[:, self.names.index(name)]
 
     def time(self, name: str) -> Spread:
-        """Seconds a call."""
+        """Return the seconds per call."""
         return Spread.of(self._column(name))
 
     def ratio(self, name: str, to: str) -> Spread:
-        """How many times as long `name` takes as `to`, within a round."""
+        """Return how many times as long `name` takes as `to`, within a round."""
         return Spread.of(self._column(name) / self._column(to))
 
 
@@ -87,37 +87,37 @@ def alternate(
     seconds: float = float("inf"),
     tick: Callable[[], None] = nothing,
 ) -> Comparison:
-    """Time the contenders in `rounds` rounds, fewer where that would take longer than `seconds`.
+    """Time the competitors in `rounds` rounds, or in fewer if that would take longer than `seconds`.
 
     `tick` is called after every round.
     """
     end = perf_counter() + seconds
-    counts = {name: calls_a_stretch(contender) for name, contender in contenders.items()}
-    order = random.Random(0)  # the order is drawn, but the same in every run
+    counts = {name: calls_per_sample(contender) for name, contender in contenders.items()}
+    order = random.Random(0)  # the order is random, but the same in every run
     rows: list[dict[str, float]] = []
     with no_collection():
         while len(rows) < rounds and (len(rows) < LEAST_ROUNDS or perf_counter() < end):
             names = order.sample(list(contenders), len(contenders))
-            rows.append({name: stretch(contenders[name], counts[name]) for name in names})
+            rows.append({name: sample(contenders[name], counts[name]) for name in names})
             tick()
     names = list(contenders)
     return Comparison(names, np.array([[row[name] for name in names] for row in rows]))
 
 
-def calls_a_stretch(contender: Contender) -> int:
-    """How many calls fill a stretch; the contender is warm afterwards."""
+def calls_per_sample(contender: Contender) -> int:
+    """Return how many calls fill a sample. The competitor is warm afterwards."""
     contender.enter()
-    contender.call()  # compiles, touches its pages, fills its caches
+    contender.call()  # this compiles, touches its pages and fills the caches
     count = 1
-    while (elapsed := clock(contender.call, count)) < STRETCH / 2:
+    while (elapsed := clock(contender.call, count)) < SAMPLE / 2:
         count *= 2
-    return max(1, round(count * STRETCH / elapsed))
+    return max(1, round(count * SAMPLE / elapsed))
 
 
-def stretch(contender: Contender, count: int) -> float:
-    """Seconds a call, over `count` calls."""
+def sample(contender: Contender, count: int) -> float:
+    """Return the seconds per call, over `count` calls."""
     contender.enter()
-    if count > 1:  # its caches hold what the contender before it touched
+    if count > 1:  # the caches hold what the competitor before it touched
         contender.call()
     return clock(contender.call, count) / count
 
@@ -131,7 +131,7 @@ def clock(call: Callable[[], Any], count: int) -> float:
 
 @contextmanager
 def no_collection() -> Any:
-    """The garbage collector waits: it would fall on whoever is being timed."""
+    """Turn off the garbage collector, which would slow down whatever is being timed."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -143,7 +143,7 @@ def no_collection() -> Any:
 
 
 def machine(*packages: str) -> dict[str, str]:
-    """What a table of times has to be read with."""
+    """Return what a reader of a table of times has to know about the machine."""
     return {
         "cpu": cpu_name(),
         "cores": f"{usable_cores()} usable",
@@ -157,7 +157,7 @@ def machine(*packages: str) -> dict[str, str]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of those of `packages` that are installed."""
+    """Return the versions of those of `packages` that are installed."""
     found = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
