@@ -19,8 +19,8 @@ from fastdrop import cpu
 from support import ROOT
 
 # These read a checkout's pages and sources, and run its examples and benchmarks. A wheel has none of them.
-OF_A_CHECKOUT = ["test_benchmarks.py", "test_build.py", "test_docs.py", "test_examples.py", "test_house.py",
-                 "test_names.py"]  # fmt: skip
+CHECKOUT = ("benchmarks", "build", "docs", "examples", "house", "names", "normal")
+OF_A_CHECKOUT = [f"test_{name}.py" for name in CHECKOUT]
 collect_ignore = [] if (ROOT / "docs").is_dir() else OF_A_CHECKOUT
 
 
