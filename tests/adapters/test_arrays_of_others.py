@@ -17,12 +17,6 @@ from support import assert_identical
 X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
 
 
-@pytest.fixture(params=[fd.reference, fd], ids=["reference", "compiled"])
-def library(request):
-    """One instruction set is enough, because what is accepted is decided above the kernels."""
-    return request.param
-
-
 class OnlyDLPack:
     """This offers the least that a library has to offer."""
 
