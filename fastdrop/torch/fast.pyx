@@ -5,8 +5,8 @@ kernel. It compiles without PyTorch and calls it through Python alone, so one bu
 somebody else has to see the call (a transform, a mode, a tracer) each function here returns None and has changed
 nothing; operators.py then takes the call.
 
-A gradient comes in one of two ways. Below CARRIED elements PyTorch's own product carries it: `torch.mul(x, noise)`
-makes a node in C++ that knows every derivative, and the kernel writes its own values over the product's. From there
+A gradient comes in one of two ways. Up to CARRIED elements PyTorch's own product carries it: `torch.mul(x, noise)`
+makes a node in C++ that knows every derivative, and the kernel writes its own values over the product's. Above
 on an autograd.Function saves one bit per decision.
 """
 
@@ -38,8 +38,11 @@ from fastdrop.torch import internals
 same_build(BUILD_TAG, __name__)
 
 cdef enum:
-    CARRIED = 8192          # elements below which PyTorch's product carries the gradient
-    CARRIED_BYTES = 1024    # one bit for each of them
+    CARRIED = 32768         # elements below which PyTorch's product carries the gradient
+    CARRIED_BYTES = 2048    # one bit for each of them
+    DROPOUT = 0             # indices of FORMS
+    RELU = 1
+    ALPHA = 2
 
 FORMS = ("dropout", "relu_dropout", "alpha_dropout")
 
@@ -65,16 +68,27 @@ cdef void* ones[2]
 ones[<int> FLOAT32], ones[<int> FLOAT64] = <void*> <uintptr_t> ONES[0].data_ptr(), <void*> <uintptr_t> ONES[1].data_ptr()
 
 
-class Words(threading.local):
-    """Room for the words of a seed, on each thread: a draw lets other threads run."""
+@cython.final
+cdef class Words:
+    """Room for the words of a seed, and what fills it."""
+    cdef object fill
+    cdef const int64_t* words
 
-    def __init__(self):
+    def __cinit__(self):
         with torch.inference_mode(False):
             words = torch.empty(4, dtype=torch.int64, device="cpu")
-        self.draw, self.address = words.random_, words.data_ptr()
+        self.fill = words.random_
+        self.words = <const int64_t*> <uintptr_t> words.data_ptr()
 
 
-cdef object words_of_thread = Words()
+class Threads(threading.local):
+    """Each thread has words of its own, as a draw lets other threads run."""
+
+    def __init__(self):
+        self.words = Words()
+
+
+cdef object threads = Threads()
 
 
 # What a call computes. A Rule is made once per call, and is all that a gradient has to know beside the bits.
@@ -90,6 +104,17 @@ cdef struct Rule:
     double shift
 
 
+# A tensor as the kernel sees it, measured once per call.
+cdef struct Place:
+    # The address of element 0.
+    uintptr_t address
+    # An element type of sweep.h; -1 for a tensor that only operators, or PyTorch's own functions, can take.
+    int dtype
+    bint contiguous
+    # The number of elements.
+    ptrdiff_t size
+
+
 # A sweep and what it needs to run.
 cdef struct Work:
     dropout_sweep sweep
@@ -101,27 +126,37 @@ cdef struct Work:
 # --- who may take this way --------------------------------------------------------------------
 
 
-cdef inline int element_type(x) except -2:
-    """The kernel's number for a tensor's dtype; -1 for a tensor that only operators, or PyTorch's own, can take."""
+cdef inline bint find(Place* place, x) except -1:
+    """Whether `x` is a plain CPU tensor with elements in memory, and where."""
     cdef int number
     if type(x) is not Tensor and type(x) is not Parameter:
-        return -1
+        return False
     dtype = x.dtype
     if dtype is float32:
         number = FLOAT32
     else:
         number = NUMBERS.get(dtype, -1)
-    if number < 0 or not x.is_cpu or x.layout is not strided or x.is_nested or x.is_neg() or not has_memory(x):
-        return -1
-    return number
-
-
-cdef inline bint has_memory(tensor) except -1:
-    """Whether a tensor has elements, in memory: a wrapper of torch.func, of the old vmap or of a tracer has none."""
-    try:
-        return address_of(tensor) != 0
-    except (RuntimeError, NotImplementedError):
+    if number < 0 or not x.is_cpu or x.layout is not strided or x.is_nested or x.is_neg():
         return False
+    try:
+        measure(place, x, number)
+    except (RuntimeError, NotImplementedError):     # a wrapper of torch.func, of the old vmap or of a tracer
+        return False
+    return place.address != 0 and (place.contiguous or x.dim() <= MAX_AXES)
+
+
+cdef inline int measure(Place* place, tensor, int dtype) except -1:
+    place.address = address_of(tensor)
+    place.dtype, place.contiguous, place.size = dtype, tensor.is_contiguous(), tensor.numel()
+    return 0
+
+
+cdef inline int place_result(Place* place, y, const Place* x) except -1:
+    """Measure a tensor that PyTorch has made of `x` alone, which is contiguous where `x` is."""
+    place.address = PyLong_AsUnsignedLongLongMask(y.data_ptr())
+    place.dtype, place.size = x.dtype, x.size
+    place.contiguous = x.contiguous or y.is_contiguous()
+    return 0
 
 
 cdef inline bint is_eager() except -1:
@@ -149,8 +184,8 @@ cdef inline uintptr_t address_of(tensor) except? 0:
     return PyLong_AsUnsignedLongLongMask(tensor.data_ptr())
 
 
-cdef inline uintptr_t writable(tensor) except? 0:
-    return PyLong_AsUnsignedLongLongMask(tensor.data_ptr())
+cdef inline unsigned char* bits_in(tensor) except NULL:
+    return <unsigned char*> <uintptr_t> PyLong_AsUnsignedLongLongMask(tensor.data_ptr())
 
 
 cdef inline ptrdiff_t packed(ptrdiff_t decisions) noexcept:
@@ -164,12 +199,12 @@ cdef inline void clear_rest(unsigned char* bits, ptrdiff_t decisions) noexcept:
     memset(bits + decisions // 8, 0, 2)
 
 
-cdef ptrdiff_t decisions_of(x, int features) except -1:
-    """The number of decisions on the elements of `x`."""
+cdef ptrdiff_t decisions_of(x, ptrdiff_t size, int features) except -1:
+    """The number of decisions on the `size` elements of `x`."""
     cdef ptrdiff_t count = 1
     cdef int axis
     if features < 0:
-        return x.numel()
+        return size
     shape = x.shape
     for axis in range(features):
         count *= <ptrdiff_t> shape[axis]
@@ -182,7 +217,7 @@ cdef ptrdiff_t decisions_of(x, int features) except -1:
 cdef int set_rule(Rule* rule, int form, int features, double keep_prob) except -1:
     rule.form, rule.features, rule.keep_prob = form, features, keep_prob
     rule.dropped = rule.shift = 0
-    if form == 2:
+    if form == ALPHA:
         rule.scale, rule.dropped, rule.shift = alpha_affine(keep_prob)
     else:
         rule.scale = 1 / keep_prob if keep_prob else 0
@@ -219,45 +254,50 @@ cdef inline void take_decisions(Work* work, const unsigned char* bits, ptrdiff_t
     work.plan.layout = &work.layout
 
 
-cdef object aim(Work* work, x, y, residual):
+cdef inline object aim(
+    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y
+):
     """Point the sweep at its tensors. Returns the room for pieces of strided ones, which the caller holds."""
-    cdef bint plain_x = x is None or x.is_contiguous(), plain_y = y.is_contiguous()
-    cdef bint plain_residual = residual is None or residual.is_contiguous()
-    cdef int axis = 0
-    work.sweep.y = <char*> writable(y)
-    if x is not None:
-        work.sweep.x = <const char*> address_of(x)
-    if residual is not None:
-        work.sweep.residual = <const char*> address_of(residual)
-    if plain_x and plain_y and plain_residual:
+    work.sweep.x = <const char*> at_x.address
+    work.sweep.y = <char*> at_y.address
+    if at_residual != NULL:
+        work.sweep.residual = <const char*> at_residual.address
+    if at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
         return None
+    return aim_strided(work, x, at_x, residual, at_residual, y, at_y)
+
+
+cdef object aim_strided(
+    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y
+):
+    cdef ptrdiff_t per_thread
+    cdef int axis = 0
     for length in y.shape:
         work.strided.count[axis] = length
         axis += 1
     work.strided.axes = axis
     work.strided.saved.data = NULL
-    aim_operand(&work.strided.x, x, plain_x, <char*> work.sweep.x, itemsize(work.sweep.dtype))
-    aim_operand(&work.strided.y, y, plain_y, work.sweep.y, itemsize(work.sweep.dtype))
-    aim_operand(&work.strided.residual, residual, plain_residual, <char*> work.sweep.residual, itemsize(work.sweep.dtype))
+    aim_operand(&work.strided.x, x, at_x)
+    aim_operand(&work.strided.y, y, at_y)
+    aim_operand(&work.strided.residual, residual, at_residual)
     join_axes(&work.strided)
     work.strided.piece = piece_of(work.plan.size)
-    room = PyBytes_FromStringAndSize(
-        NULL, work.plan.threads * room_for(itemsize(work.sweep.dtype), work.strided.piece)
-    )
+    per_thread = room_for(itemsize(work.sweep.dtype), work.strided.piece)
+    room = PyBytes_FromStringAndSize(NULL, work.plan.threads * per_thread)
     work.plan.strided = &work.strided
     work.plan.room = PyBytes_AS_STRING(room)
     return room
 
 
-cdef int aim_operand(Operand* operand, tensor, bint plain, char* data, int size) except -1:
+cdef int aim_operand(Operand* operand, tensor, const Place* place) except -1:
     cdef int axis = 0
     operand.data = NULL
     operand.swapped = False
-    if plain:
+    if place == NULL or place.contiguous:
         return 0
-    operand.data = data
+    operand.data = <char*> place.address
     for stride in tensor.stride():
-        operand.stride[axis] = <ptrdiff_t> stride * size
+        operand.stride[axis] = <ptrdiff_t> stride * itemsize(place.dtype)
         axis += 1
     return 0
 
@@ -280,15 +320,13 @@ cdef void run_slices(Plan* plan) noexcept nogil:
 
 cdef int draw_seed(uint64_t* seed, generator) except -1:
     """Draw the four words that operators.new_seed would draw: the low 32 bits of 64 that are random."""
-    cdef const int64_t* words
-    here = words_of_thread
+    cdef Words room = threads.words
     if generator is None:
-        here.draw()
+        room.fill()
     else:
-        here.draw(generator=generator)
-    words = <const int64_t*> <uintptr_t> PyLong_AsUnsignedLongLongMask(here.address)
-    seed[0] = <uint32_t> words[0] | <uint64_t> <uint32_t> words[1] << 32
-    seed[1] = <uint32_t> words[2] | <uint64_t> <uint32_t> words[3] << 32
+        room.fill(generator=generator)
+    seed[0] = <uint32_t> room.words[0] | <uint64_t> <uint32_t> room.words[1] << 32
+    seed[1] = <uint32_t> room.words[2] | <uint64_t> <uint32_t> room.words[3] << 32
     return 0
 
 
@@ -302,17 +340,16 @@ cdef void draw_bits(unsigned char* bits, ptrdiff_t decisions, const Rule* rule, 
 
 
 cdef int forward(
-    x, residual, y, const Rule* rule, int dtype, const uint64_t* seed, unsigned char* bits
+    x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
+    const Rule* rule, ptrdiff_t decisions, const uint64_t* seed, unsigned char* bits,
 ) except -1:
     """Write a form of dropout of `x`, plus the residual if there is one, to `y`, and what passed to `bits` unless NULL."""
     cdef Work work
-    cdef ptrdiff_t decisions
-    begin(&work, dtype, x.numel())
-    decisions = decisions_of(x, rule.features)
-    work.sweep.relu = rule.form == 1
+    begin(&work, at_x.dtype, at_x.size)
+    work.sweep.relu = rule.form == RELU
     work.sweep.scale, work.sweep.dropped, work.sweep.shift = rule.scale, rule.dropped, rule.shift
-    _room = aim(&work, x, y, residual)
-    if decisions == work.plan.size:
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
+    if decisions == at_x.size:
         draw_decisions(&work, rule, seed)
         work.sweep.mask = bits
     else:
@@ -326,13 +363,16 @@ cdef int forward(
     return 0
 
 
-cdef int backward(dy, dx, const unsigned char* bits, const Rule* rule, int dtype) except -1:
-    """Write the gradient of a form of dropout, which is that of its scale alone, to `dx`."""
+cdef int apply_bits(
+    x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
+    double scale, double dropped, double shift, const unsigned char* bits, ptrdiff_t decisions,
+) except -1:
+    """Write an affine map of `x` where a bit is set, else the value of a dropped element, to `y`."""
     cdef Work work
-    begin(&work, dtype, dy.numel())
-    work.sweep.scale = rule.scale
-    _room = aim(&work, dy, dx, None)
-    take_decisions(&work, bits, decisions_of(dy, rule.features))
+    begin(&work, at_y.dtype, at_y.size)
+    work.sweep.scale, work.sweep.dropped, work.sweep.shift = scale, dropped, shift
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
+    take_decisions(&work, bits, decisions)
     run(&work)
     return 0
 
@@ -340,49 +380,60 @@ cdef int backward(dy, dx, const unsigned char* bits, const Rule* rule, int dtype
 # --- results ----------------------------------------------------------------------------------
 
 
-cdef object detached(x, residual, const Rule* rule, int dtype, generator, bint inplace):
+cdef object detached(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
     """The result for an input whose gradient nobody wants."""
+    cdef Place at_y = at_x[0]
     cdef uint64_t seed[2]
-    y = x if inplace else empty_like(x)
-    draw_seed(seed, generator)
     if inplace:
+        y = x
+        draw_seed(seed, generator)
         increment_version(x)
-    forward(x, residual, y, rule, dtype, seed, NULL)
+        at_y.address = PyLong_AsUnsignedLongLongMask(x.data_ptr())      # of its own memory, if the copy was lazy
+        at_x = &at_y
+    else:
+        y = empty_like(x)
+        draw_seed(seed, generator)
+        place_result(&at_y, y, at_x)
+    forward(
+        x, at_x, residual, at_residual, y, &at_y, rule, decisions_of(x, at_x.size, rule.features), seed, NULL
+    )
     return y
 
 
-cdef object carried(x, residual, const Rule* rule, int dtype, generator, bint inplace):
+cdef object carried(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
     """`x * noise`, for the node that PyTorch makes of it, with the kernel's values written over the product's.
 
     The product's own values may be NaN or -0 where an element is dropped.
     """
+    cdef Place at_noise, at_y, at_ones
     cdef uint64_t seed[2]
     cdef unsigned char bits[CARRIED_BYTES + 2]
-    cdef Work work
-    cdef ptrdiff_t size = x.numel(), decisions = decisions_of(x, rule.features)
-    noise = empty_like(x) if decisions == size else x.new_empty(noise_shape(x, rule.features))
+    cdef ptrdiff_t decisions = decisions_of(x, at_x.size, rule.features)
+    noise = empty_like(x) if decisions == at_x.size else x.new_empty(noise_shape(x, rule.features))
     draw_seed(seed, generator)
-    if rule.form == 1:
-        forward(x, None, noise, rule, dtype, seed, bits)
+    place_result(&at_noise, noise, at_x)
+    if rule.form == RELU:
+        forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, bits)
     else:
         draw_bits(bits, decisions, rule, seed)
     # The noise is the scale where kept, else 0.
-    begin(&work, dtype, decisions)
-    work.sweep.scale = rule.scale
-    _room = aim(&work, None, noise, None)
-    work.sweep.x = <const char*> ones[dtype]
-    take_decisions(&work, bits, decisions)
-    run(&work)
+    at_noise.size = decisions
+    at_ones = at_noise
+    at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
+    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, decisions)
     y = x.mul_(noise) if inplace else mul(x, noise) if residual is None else addcmul(residual, x, noise)
-    if type(y) is not Tensor or y.dtype is not x.dtype:
-        return y
-    # What x was is scaled already where it was multiplied in place.
-    begin(&work, dtype, size)
-    work.sweep.scale = 1 if inplace else rule.scale
-    work.sweep.dropped, work.sweep.shift = rule.dropped, rule.shift
-    _room = aim(&work, x, y, residual)
-    take_decisions(&work, bits, decisions)
-    run(&work)
+    place_result(&at_y, y, at_x)
+    at_y.contiguous = at_y.contiguous if residual is None else y.is_contiguous()
+    if inplace:     # x has been multiplied
+        apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, decisions)
+    else:
+        apply_bits(
+            x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, decisions
+        )
     return y
 
 
@@ -400,18 +451,24 @@ cdef list noise_shape(x, int features):
 cdef class Call:
     """What an autograd.Function is given beside the tensors."""
     cdef Rule rule
-    cdef int dtype
+    cdef Place at_x
+    cdef Place at_residual
     cdef object generator
 
 
 def function_forward(ctx, x, residual, Call call):
     """`forward` of the autograd.Function that saves bits."""
+    cdef Place at_y
     cdef uint64_t seed[2]
-    y = empty_like(x)
-    bits = new_bits(packed(decisions_of(x, call.rule.features)))
+    cdef ptrdiff_t decisions = decisions_of(x, call.at_x.size, call.rule.features)
+    y, bits = empty_like(x), new_bits(packed(decisions))
     draw_seed(seed, call.generator)
     call.generator = None
-    forward(x, residual, y, &call.rule, call.dtype, seed, <unsigned char*> writable(bits))
+    place_result(&at_y, y, &call.at_x)
+    forward(
+        x, &call.at_x, residual, NULL if residual is None else &call.at_residual, y, &at_y,
+        &call.rule, decisions, seed, bits_in(bits),
+    )
     ctx.save_for_backward(bits)
     ctx.rule = call.rule.keep_prob, FORMS[call.rule.form], call.rule.features
     ctx.call = call
@@ -421,15 +478,23 @@ def function_forward(ctx, x, residual, Call call):
 def function_backward(ctx, dy, bits):
     """The gradient, or None if it is the operators' to compute."""
     cdef Call call = ctx.call
-    if dy.requires_grad and is_grad_enabled() or not is_eager() or element_type(dy) != call.dtype:
+    cdef Place at_dy, at_dx
+    if dy.requires_grad and is_grad_enabled() or not is_eager():
+        return None
+    if not find(&at_dy, dy) or at_dy.dtype != call.at_x.dtype:
         return None
     # Hooks on saved tensors may give back anything.
-    if type(bits) is not Tensor or not bits.is_cpu or not bits.is_contiguous() or not has_memory(bits):
+    if type(bits) is not Tensor or not bits.is_cpu or not bits.is_contiguous():
         return None
     dx = empty_like(dy)
-    if not dy.is_contiguous() and 0 in dy.stride():     # one value for all, such as the gradient of a sum
+    if not at_dy.contiguous and 0 in dy.stride():     # one value for all, such as the gradient of a sum
         dy = dy.contiguous()
-    backward(dy, dx, <const unsigned char*> address_of(bits), &call.rule, call.dtype)
+        measure(&at_dy, dy, at_dy.dtype)
+    place_result(&at_dx, dx, &at_dy)
+    apply_bits(
+        dy, &at_dy, None, NULL, dx, &at_dx, call.rule.scale, 0, 0,
+        bits_in(bits), decisions_of(dy, at_dy.size, call.rule.features),
+    )
     return dx
 
 
@@ -439,14 +504,8 @@ cdef object apply = None
 def bind(function):
     """Give the autograd.Function of operators.py, whose gradient may be the operators'."""
     global apply
-    # A Function's own `apply` looks again, in Python, for transforms that are_eager has ruled out.
+    # A Function's own `apply` looks again, in Python, for the transforms that is_eager has ruled out.
     apply = super(torch.autograd.Function, function).apply
-
-
-cdef inline bint takes(x, int features) except -1:
-    """Whether the shape is one that sweeps know."""
-    cdef int axes = x.dim()
-    return features <= axes and axes <= MAX_AXES
 
 
 def drop(x, p, training, inplace, generator, int form, int features):
@@ -455,59 +514,52 @@ def drop(x, p, training, inplace, generator, int form, int features):
     `features` is the number of leading axes that have decisions of their own, or -1.
     """
     cdef Rule rule
-    cdef int dtype
+    cdef Place at_x
     cdef double rate
-    if type(p) is not float:
+    if type(p) is not float or (training is not True and training is not False):
         return None
     rate = p
-    if not (0 <= rate <= 1) or (training is not True and training is not False):
-        return None
-    dtype = element_type(x)
-    if dtype < 0 or not is_eager() or is_overridden(x):
+    if not 0 <= rate <= 1 or not find(&at_x, x) or not is_eager() or is_overridden(x):
         return None
     if training is False or rate == 0:
-        return x if form != 1 else x.relu_() if inplace else relu(x)
-    if not takes(x, features) or (inplace and not (x.is_contiguous() and writes(x))):
+        return x if form != RELU else x.relu_() if inplace else relu(x)
+    if inplace and not (at_x.contiguous and not x.is_inference()):  # which may overlap itself, or be refused
         return None
     set_rule(&rule, form, features, 1 - rate)
-    return result(x, None, &rule, dtype, generator, bool(inplace))
-
-
-cdef bint writes(x) except -1:
-    """Whether `x` may be overwritten without a word: not an inference tensor, which PyTorch may have to refuse."""
-    return not x.is_inference()
-
-
-cdef object result(x, residual, const Rule* rule, int dtype, generator, bint inplace):
-    cdef Call call
-    cdef bint derived = is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad))
-    if not derived:
-        return detached(x, residual, rule, dtype, generator, inplace)
-    if dtype <= FLOAT64 and x.numel() < CARRIED:
-        return carried(x, residual, rule, dtype, generator, inplace)
-    call = Call.__new__(Call)
-    call.rule, call.dtype, call.generator = rule[0], dtype, generator
-    y = apply(x, residual, call)
-    return x.copy_(y) if inplace else y
+    return result(x, &at_x, None, NULL, &rule, generator, bool(inplace))
 
 
 def drop_add(x, residual, p, training, generator):
     """`drop` with a residual of the same shape and dtype."""
     cdef Rule rule
-    cdef int dtype
+    cdef Place at_x, at_residual
     cdef double rate
     if type(p) is not float or training is not True:
         return None
     rate = p
-    if not 0 < rate <= 1:
+    if not 0 < rate <= 1 or not find(&at_x, x) or not find(&at_residual, residual):
         return None
-    dtype = element_type(x)
-    if dtype < 0 or element_type(residual) != dtype or not is_eager() or is_overridden(x):
+    if at_residual.dtype != at_x.dtype or x.shape != residual.shape or not is_eager() or is_overridden(x):
         return None
-    if not takes(x, -1) or x.shape != residual.shape:
-        return None
-    set_rule(&rule, 0, -1, 1 - rate)
-    return result(x, residual, &rule, dtype, generator, False)
+    set_rule(&rule, DROPOUT, -1, 1 - rate)
+    return result(x, &at_x, residual, &at_residual, &rule, generator, False)
+
+
+cdef object result(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
+    cdef Call call
+    cdef bint derived = x.requires_grad or (residual is not None and residual.requires_grad)
+    if not (derived and is_grad_enabled()):
+        return detached(x, at_x, residual, at_residual, rule, generator, inplace)
+    if at_x.dtype <= FLOAT64 and at_x.size <= CARRIED:
+        return carried(x, at_x, residual, at_residual, rule, generator, inplace)
+    call = Call.__new__(Call)
+    call.rule, call.at_x, call.generator = rule[0], at_x[0], generator
+    if at_residual != NULL:
+        call.at_residual = at_residual[0]
+    y = apply(x, residual, call)
+    return x.copy_(y) if inplace else y
 
 
 # --- operators --------------------------------------------------------------------------------
@@ -531,27 +583,41 @@ cdef int read_seed(uint64_t* seed, words) except -1:
 def operator_forward(x, residual, double keep_prob, form, int features, words):
     """The body of the operators fastdrop::forward and fastdrop::forward_add: the result, and the packed bits."""
     cdef Rule rule
+    cdef Place at_x, at_residual, at_y
     cdef uint64_t seed[2]
     cdef ptrdiff_t decisions
     if form == "relu_dropout" and features >= 0:
         raise ValueError(f"features must be -1 for relu_dropout, which decides for each element, got {features}")
     refuse_tangent(x, residual)
     set_rule(&rule, FORMS.index(form), features, keep_prob)
-    decisions = decisions_of(x, features)
+    measure(&at_x, x, NUMBERS[x.dtype])
+    if residual is not None:
+        measure(&at_residual, residual, at_x.dtype)
+    decisions = decisions_of(x, at_x.size, features)
     y, bits = empty_like(x), new_bits(packed(decisions))
-    clear_rest(<unsigned char*> writable(bits), decisions)
+    place_result(&at_y, y, &at_x)
+    clear_rest(bits_in(bits), decisions)
     read_seed(seed, words)
-    if x.numel():
-        forward(x, residual, y, &rule, NUMBERS[x.dtype], seed, <unsigned char*> writable(bits))
+    if at_x.size:
+        forward(
+            x, &at_x, residual, NULL if residual is None else &at_residual, y, &at_y,
+            &rule, decisions, seed, bits_in(bits),
+        )
     return y, bits
 
 
 def operator_backward(dy, bits, double keep_prob, form, int features):
     """The body of the operator fastdrop::backward."""
     cdef Rule rule
+    cdef Place at_dy, at_dx
     refuse_tangent(dy, None)
     set_rule(&rule, FORMS.index(form), features, keep_prob)
+    measure(&at_dy, dy, NUMBERS[dy.dtype])
     dx, bits = empty_like(dy), bits.contiguous()
-    if dy.numel():
-        backward(dy, dx, <const unsigned char*> address_of(bits), &rule, NUMBERS[dy.dtype])
+    place_result(&at_dx, dx, &at_dy)
+    if at_dy.size:
+        apply_bits(
+            dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0,
+            bits_in(bits), decisions_of(dy, at_dy.size, features),
+        )
     return dx

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -22,9 +23,6 @@ from fastdrop.torch.operators import DTYPES, EVERY, apply_forward, apply_forward
 SDPA = "scaled_dot_product_attention"
 NAMES = "dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA
 TORCH: dict[str, Any] = {name: getattr(F, name) for name in NAMES}
-# The same under names of their own, as TorchScript knows no dict of functions.
-torch_dropout, torch_alpha_dropout, torch_feature_alpha_dropout = (TORCH[name] for name in NAMES[:3])
-torch_dropout1d, torch_dropout2d, torch_dropout3d = (TORCH[name] for name in NAMES[3:6])
 
 
 def relu_and_dropout(x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
@@ -34,6 +32,7 @@ def relu_and_dropout(x: Tensor, p: float, training: bool, inplace: bool) -> Tens
 
 TORCH["relu_dropout"] = relu_and_dropout
 DROPOUT, RELU_DROPOUT, ALPHA_DROPOUT = range(3)  # indices of fast.FORMS
+fast_drop, fast_drop_add = fast.drop, fast.drop_add
 
 
 def supported(x: Tensor) -> bool:
@@ -96,8 +95,8 @@ def drop(
         return handle_torch_function(theirs, (x,), x, p=p, training=training, inplace=inplace)
     if isinstance(p, (int, np.number, np.bool_)):  # PyTorch takes these as a float, too
         p = float(p)
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop(x, p, training, inplace, generator, form, features)
+        if not is_dynamo_compiling():
+            y = fast_drop(x, p, training, inplace, generator, form, features)
             if y is not None:
                 return y
     if belongs_to_others(x, p, training) or not supported(x):
@@ -121,8 +120,8 @@ def drop_channels(
         refuse_generator(generator, x)
         return TORCH[name](x, p, training, inplace)  # with its own warnings and errors
     features = 2 if batched else 1
-    if not torch.compiler.is_dynamo_compiling():
-        y = fast.drop(x, p, training, inplace, generator, DROPOUT, features)
+    if not is_dynamo_compiling():
+        y = fast_drop(x, p, training, inplace, generator, DROPOUT, features)
         if y is not None:
             return y
     return drop(x, p, training, inplace, generator, DROPOUT, name, features)
@@ -167,13 +166,11 @@ def dropout(
     >>> sorted(set(dropout(torch.ones(1000), 0.5, generator=generator).tolist()))
     [0.0, 2.0]
     """
-    if not torch.jit.is_scripting():
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop(input, p, training, inplace, generator, DROPOUT, EVERY)
-            if y is not None:
-                return y
-        return drop(input, p, training, inplace, generator, DROPOUT, "dropout")
-    return torch_dropout(input, p, training, inplace)
+    if not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, EVERY)
+        if y is not None:
+            return y
+    return drop(input, p, training, inplace, generator, DROPOUT, "dropout")
 
 
 def relu_dropout(
@@ -215,13 +212,11 @@ def relu_dropout(
     >>> relu_dropout(torch.tensor([-1.0, 3.0, 3.0, 3.0]), 0.5, generator=generator).tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop(input, p, training, inplace, generator, RELU_DROPOUT, EVERY)
-            if y is not None:
-                return y
-        return drop(input, p, training, inplace, generator, RELU_DROPOUT, "relu_dropout")
-    return torch_dropout(F.relu(input, inplace), p, training, inplace)
+    if not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, RELU_DROPOUT, EVERY)
+        if y is not None:
+            return y
+    return drop(input, p, training, inplace, generator, RELU_DROPOUT, "relu_dropout")
 
 
 def alpha_dropout(
@@ -263,13 +258,11 @@ def alpha_dropout(
     >>> alpha_dropout(torch.zeros(3), 0.5, True, generator=generator).tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop(input, p, training, inplace, generator, ALPHA_DROPOUT, EVERY)
-            if y is not None:
-                return y
-        return drop(input, p, training, inplace, generator, ALPHA_DROPOUT, "alpha_dropout")
-    return torch_alpha_dropout(input, p, training, inplace)
+    if not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, ALPHA_DROPOUT, EVERY)
+        if y is not None:
+            return y
+    return drop(input, p, training, inplace, generator, ALPHA_DROPOUT, "alpha_dropout")
 
 
 def feature_alpha_dropout(
@@ -311,16 +304,14 @@ def feature_alpha_dropout(
     >>> feature_alpha_dropout(torch.zeros(1, 2, 2), 0.5, True, generator=generator).tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        if not isinstance(input, Tensor) or input.dim() < 2:
-            refuse_generator(generator, input)
-            return torch_feature_alpha_dropout(input, p, training, inplace)  # with its own error
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop(input, p, training, inplace, generator, ALPHA_DROPOUT, 2)
-            if y is not None:
-                return y
-        return drop(input, p, training, inplace, generator, ALPHA_DROPOUT, "feature_alpha_dropout", 2)
-    return torch_feature_alpha_dropout(input, p, training, inplace)
+    if not isinstance(input, Tensor) or input.dim() < 2:
+        refuse_generator(generator, input)
+        return TORCH["feature_alpha_dropout"](input, p, training, inplace)  # with its own error
+    if not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, ALPHA_DROPOUT, 2)
+        if y is not None:
+            return y
+    return drop(input, p, training, inplace, generator, ALPHA_DROPOUT, "feature_alpha_dropout", 2)
 
 
 def dropout1d(
@@ -362,9 +353,7 @@ def dropout1d(
     >>> dropout1d(torch.ones(1, 3, 2), 0.5, generator=generator).flatten().tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        return drop_channels(input, p, training, inplace, generator, 1)
-    return torch_dropout1d(input, p, training, inplace)
+    return drop_channels(input, p, training, inplace, generator, 1)
 
 
 def dropout2d(
@@ -406,9 +395,7 @@ def dropout2d(
     >>> dropout2d(torch.ones(1, 3, 2, 2), 0.5, generator=generator).flatten().tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        return drop_channels(input, p, training, inplace, generator, 2)
-    return torch_dropout2d(input, p, training, inplace)
+    return drop_channels(input, p, training, inplace, generator, 2)
 
 
 def dropout3d(
@@ -450,9 +437,7 @@ def dropout3d(
     >>> dropout3d(torch.ones(1, 3, 2, 2, 2), 0.5, generator=generator).flatten().tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        return drop_channels(input, p, training, inplace, generator, 3)
-    return torch_dropout3d(input, p, training, inplace)
+    return drop_channels(input, p, training, inplace, generator, 3)
 
 
 def dropout_add(
@@ -494,16 +479,14 @@ def dropout_add(
     >>> dropout_add(torch.ones(5), torch.ones(5), 0.5, generator=generator).tolist()
     SHOWN
     """
-    if not torch.jit.is_scripting():
-        if not torch.compiler.is_dynamo_compiling():
-            y = fast.drop_add(input, residual, p, training, generator)
-            if y is not None:
-                return y
-        if adds_in_one_pass(input, residual, p, training, generator):
-            result: Tensor = apply_forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
-            return result
-        return residual + dropout(input, p, training, generator=generator)
-    return residual + torch_dropout(input, p, training)
+    if not is_dynamo_compiling():
+        y = fast_drop_add(input, residual, p, training, generator)
+        if y is not None:
+            return y
+    if adds_in_one_pass(input, residual, p, training, generator):
+        result: Tensor = apply_forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
+        return result
+    return residual + dropout(input, p, training, generator=generator)
 
 
 def adds_in_one_pass(
@@ -516,3 +499,31 @@ def adds_in_one_pass(
         return False
     alike = residual.shape == x.shape and residual.dtype == x.dtype
     return training and p != 0.0 and alike and supported(x) and supported(residual)
+
+
+# --- TorchScript ------------------------------------------------------------------------------
+
+# A program of torch.jit.script has no Python: it gets PyTorch's own functions, through the hook that `torch.jit.script`
+# has for it. These two spell out what PyTorch has no function for.
+
+torch_dropout, torch_relu = F.dropout, F.relu
+
+
+def scripted_relu_dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    return torch_dropout(torch_relu(input, inplace), p, training, inplace)
+
+
+def scripted_dropout_add(input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    return residual + torch_dropout(input, p, training)
+
+
+def script_as(ours: Any, theirs: Any) -> None:
+    ours.__prepare_scriptable__ = lambda: theirs
+
+
+for function in (dropout, alpha_dropout, feature_alpha_dropout, dropout1d, dropout2d, dropout3d):
+    script_as(function, TORCH[function.__name__])
+script_as(relu_dropout, scripted_relu_dropout)
+script_as(dropout_add, scripted_dropout_add)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.modules import module as nn_module
+from torch.utils import checkpoint as checkpointing
 
 
 def of_torch(holder: Any, name: str, otherwise: Any) -> Any:
@@ -48,6 +50,22 @@ TRACED = (
 NO_FUNCTION = of_torch(torch._C, "_disabled_torch_function_impl", torch.nn.Parameter.__torch_function__)
 DEVICE_CONTEXT = imported("torch.utils._device", "DeviceContext")
 function_modes = of_torch(torch.overrides, "_get_current_function_mode_stack", lambda: [None])
+
+# Hooks on every module there is. Where a version keeps them under other names, we take it that there are some.
+GLOBAL_HOOKS = tuple(
+    of_torch(nn_module, f"_global_{kind}_hooks", (None,))
+    for kind in ("forward", "forward_pre", "backward", "backward_pre")
+)
+# The id of the backward pass that runs on this thread, or -1.
+backward_pass = of_torch(torch._C, "_current_graph_task_id", lambda: -1)
+# A softmax whose rows of -inf alone are 0; `softmax_or_zero` in patches.py replaces it before PyTorch 2.5.
+safe_softmax = of_torch(torch, "_safe_softmax", None)
+# What non-reentrant checkpointing calls with the function that it computes again.
+RECOMPUTERS = [
+    name
+    for name in ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+    if hasattr(checkpointing, name)
+] or ["checkpoint"]
 
 
 def only_devices() -> bool:
