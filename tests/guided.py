@@ -52,8 +52,9 @@ def linked(tree: Path) -> Path:
     subprocess.run(
         [
             *(BUILD.compiler, "-fsanitize=fuzzer,address", "-g1", "-O1", DATA / "fuzz_kernels.c"),
-            *(f"-I{tree / 'fastdrop' / 'kernels'}", f"-I{sysconfig.get_paths()['include']}"),
-            *(path for path in tree.glob("fastdrop/kernels/*.so") if not path.name.startswith("dispatch")),
+            *(f"-I{tree / 'fastdrop' / folder}" for folder in ("core", "kernels")),
+            f"-I{sysconfig.get_paths()['include']}",
+            *tree.glob("fastdrop/kernels/*.so"),
             *(f"-L{libraries}", f"-lpython{sysconfig.get_config_var('LDVERSION')}", "-lm", "-ldl"),
             *(f"-Wl,-rpath,{libraries}", "-o", program),
         ],

@@ -78,8 +78,8 @@ BUILDS = {
         edits=(
             ("setup.py", '"-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"', '"-mavx2", "-mf16c"'),
             ("setup.py", '"-mvaes"', '"-include", "tests/data/emulated_avx512.h"'),
-            ("fastdrop/kernels/cpu_features.h", "(vaes && !strcmp", "(avx2 && !strcmp"),
-            ("fastdrop/kernels/cpu_features.h", "(avx512 && !strcmp", "(avx2 && !strcmp"),
+            ("fastdrop/core/cpu_features.h", "(vaes && !strcmp", "(avx2 && !strcmp"),
+            ("fastdrop/core/cpu_features.h", "(avx512 && !strcmp", "(avx2 && !strcmp"),
         ),
         tests=(*TESTS, "gaussian"),
     ),

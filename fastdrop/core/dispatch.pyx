@@ -11,7 +11,7 @@ from libc.stdint cimport uintptr_t
 
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
-from fastdrop.core.layout cimport run_range
+from fastdrop.core.layout cimport sweep_by_layout
 from fastdrop.core.strided cimport PIECE, gather, room_for, scatter
 
 from fastdrop.core import layout, strided
@@ -117,11 +117,11 @@ cdef void run_on_thread(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t
     if plan.strided != NULL or plan.columns != NULL:
         run_pieces(plan, thread, first, last)
     elif plan.layout != NULL:
-        run_range(kernel, plan.sweep, plan.layout, first, last)
+        sweep_by_layout(kernel, plan.sweep, plan.layout, first, last)
     else:
-        kernel.run(plan.sweep, first, last)
+        kernel.sweep_range(plan.sweep, first, last)
     if plan.sweep.streaming:
-        kernel.finish()
+        kernel.finish_streaming()
 
 
 cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -136,9 +136,9 @@ cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t la
         if plan.strided != NULL:
             gather(plan.strided, &part, first, end, room)
         if plan.layout != NULL:
-            run_range(kernel, &part, plan.layout, first, end)
+            sweep_by_layout(kernel, &part, plan.layout, first, end)
         else:
-            kernel.run(&part, first, end)
+            kernel.sweep_range(&part, first, end)
         if plan.columns != NULL:
             add_columns(plan.columns, &part, first, end)
         if plan.strided != NULL:
@@ -158,7 +158,7 @@ cdef void add_columns(const Columns* columns, const dropout_sweep* part, ptrdiff
         column = first - row * columns.row
         some = min(columns.row - column, last - first)
         sums = columns.sums + row // columns.strip * columns.row
-        kernel.add(part.dtype, part.y + first * itemsize(part.dtype), sums + column, some)
+        kernel.add_to_sums(part.dtype, part.y + first * itemsize(part.dtype), sums + column, some)
         first += some
 
 
@@ -174,7 +174,7 @@ cdef void finish(const Plan* plan) noexcept nogil:
         for strip in range(columns.strips):
             total += columns.sums[strip * columns.row + column]
         columns.sums[column] = total
-    kernel.round(plan.sweep.dtype, columns.sums, columns.total, columns.row)
+    kernel.round_sums(plan.sweep.dtype, columns.sums, columns.total, columns.row)
 
 
 # --- settings ---------------------------------------------------------------------------------
