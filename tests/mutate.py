@@ -55,7 +55,7 @@ EQUIVALENT = {
     ("dispatch.pyx", "cdef ptrdiff_t thread_work = 1 << 15"): SPEED,
     ("layout.pyx", "LONG_STRETCH = 512"): SPEED,
     ("apply.pxi", "AHEAD = 4096"): SPEED,
-    ("apply.pxi", "prefetch(x + 64 * i + AHEAD)"): SPEED,
+    ("apply.pxi", "prefetch(x + LANES_BYTES * i + AHEAD)"): SPEED,
 }
 
 OPERATORS = pairs(

@@ -1,6 +1,6 @@
-/* Compiled before every file of the package (-include in setup.py): what cannot keep the promises of
- * the reference does not build. setup.py removes such flags from CFLAGS and LDFLAGS; this is for what
- * comes another way. It includes nothing, since Python.h has to be the first header. */
+/* setup.py compiles this before every file of the package (-include), so that what cannot keep the promises of the
+ * reference does not build. It also removes such flags from CFLAGS and LDFLAGS; this header finds those that come another
+ * way. It includes nothing, because Python.h has to be the first header. */
 #ifndef FASTDROP_BUILD_CHECKS_H
 #define FASTDROP_BUILD_CHECKS_H
 
@@ -10,12 +10,12 @@
 #error "fastdrop needs IEEE 754 arithmetic: build it without -ffast-math, -Ofast, /fp:fast and their parts."
 #endif
 
-/* 16: only _Float16, which is not used, is computed in its own precision. */
+/* 16 means that _Float16, which is not used, is computed in its own precision. */
 #if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
 #error "fastdrop rounds each float to its own precision: build it for SSE2 (-mfpmath=sse) or another FPU."
 #endif
 
-/* The stream's words, masks and elements are read as bytes whose least significant one comes first. */
+/* Kernels read words of the stream, masks and elements as bytes, of which the least significant comes first. */
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "fastdrop's kernels are written for little-endian machines."
 #endif
@@ -28,14 +28,14 @@
 #error "fastdrop's kernels shift the sign of a negative integer to the right."
 #endif
 
-/* An array of -1 elements is an error, also where the compiler knows no _Static_assert. */
+/* An array of -1 elements is an error, also for compilers without _Static_assert. */
 #define FASTDROP_NEEDS(what, condition) typedef char fastdrop_needs_##what[(condition) ? 1 : -1]
 
 FASTDROP_NEEDS(float_of_32_bits, sizeof(float) == 4);
 FASTDROP_NEEDS(double_of_64_bits, sizeof(double) == 8);
 FASTDROP_NEEDS(constants_that_are_double, sizeof(1.0) == sizeof(double)); /* -fsingle-precision-constant */
 
-/* Python's and NumPy's structures were compiled with the platform's own layout. */
+/* Python and NumPy were compiled with the platform's own layout of structures, which these flags change. */
 enum fastdrop_enum { FASTDROP_ENUM };
 struct fastdrop_struct {
     char first;

@@ -11,7 +11,7 @@ cdef void add_columns(const Columns* columns, const dropout_sweep* sweep, ptrdif
         column = first - row * columns.row
         count = min(columns.row - column, last - first)
         sums = columns.sums + row // columns.strip * columns.row
-        kernel.add(sweep.dtype, sweep.y + first * itemsize(sweep.dtype), sums + column, count)
+        kernel.add_to_sums(sweep.dtype, sweep.y + first * itemsize(sweep.dtype), sums + column, count)
         first += count
 
 
@@ -26,4 +26,4 @@ cdef void sum_strips(const Plan* plan) noexcept nogil:
         for strip in range(columns.strips):
             total += columns.sums[strip * columns.row + column]
         columns.sums[column] = total
-    kernel.round(plan.sweep.dtype, columns.sums, columns.total, columns.row)
+    kernel.round_sums(plan.sweep.dtype, columns.sums, columns.total, columns.row)

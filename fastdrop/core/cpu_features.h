@@ -1,4 +1,4 @@
-/* Which instruction sets the CPU has and the operating system saves the registers of. */
+/* cpu_has() says whether the CPU has an instruction set and the operating system saves its registers. */
 #ifndef FASTDROP_CPU_FEATURES_H
 #define FASTDROP_CPU_FEATURES_H
 
@@ -28,26 +28,36 @@ static unsigned enabled_state(void)
 
 enum { EBX = 1, ECX = 2 };
 
+/* The operating system saves these registers. */
+enum { XMM_YMM = 0x06, XMM_YMM_OPMASK_ZMM = 0xE6 };
+
 static int bit(unsigned word, int index)
 {
     return word >> index & 1;
 }
 
+static int has_all(unsigned word, unsigned bits)
+{
+    return (word & bits) == bits;
+}
+
 static int cpu_has(const char *name)
 {
     unsigned leaf1[4], leaf7[4], state;
-    int avx2, vaes, avx512;
+    int osxsave, avx, f16c, aes, avx2, vaes, avx512;
     cpuid(1, leaf1);
     cpuid(7, leaf7);
-    if (!bit(leaf1[ECX], 27)) /* OSXSAVE: xgetbv exists */
+    osxsave = bit(leaf1[ECX], 27);
+    if (!osxsave) /* The instruction that reads the enabled state does not exist. */
         return 0;
     state = enabled_state();
-    /* XMM and YMM state; AVX, F16C, AVX2, AES */
-    avx2 = (state & 0x06) == 0x06 && bit(leaf1[ECX], 28) && bit(leaf1[ECX], 29) && bit(leaf7[EBX], 5) &&
-           bit(leaf1[ECX], 25);
+    aes = bit(leaf1[ECX], 25);
+    avx = bit(leaf1[ECX], 28);
+    f16c = bit(leaf1[ECX], 29);
+    avx2 = has_all(state, XMM_YMM) && avx && f16c && bit(leaf7[EBX], 5) && aes;
     vaes = avx2 && bit(leaf7[ECX], 9);
-    /* and opmask and ZMM state; F, DQ, BW, VL */
-    avx512 = vaes && (state & 0xE6) == 0xE6 && bit(leaf7[EBX], 16) && bit(leaf7[EBX], 17) &&
+    /* These are F, DQ, BW and VL. */
+    avx512 = vaes && has_all(state, XMM_YMM_OPMASK_ZMM) && bit(leaf7[EBX], 16) && bit(leaf7[EBX], 17) &&
              bit(leaf7[EBX], 30) && bit(leaf7[EBX], 31);
     return (avx2 && !strcmp(name, "avx2")) || (vaes && !strcmp(name, "avx2_vaes")) ||
            (avx512 && !strcmp(name, "avx512"));
@@ -60,7 +70,7 @@ static int cpu_has(const char *name)
 #include <sys/auxv.h>
 #define HAS_AES (getauxval(AT_HWCAP) & HWCAP_AES)
 #elif defined(__APPLE__)
-#define HAS_AES 1 /* every Mac with AArch64 */
+#define HAS_AES 1 /* Every Mac with AArch64 has it. */
 #else
 #define HAS_AES 0
 #endif

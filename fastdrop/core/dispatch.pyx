@@ -12,7 +12,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uintptr_t
 
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.core.layout cimport run_range
+from fastdrop.core.layout cimport sweep_by_layout
 from fastdrop.core.strided cimport PIECE, gather, room_for, scatter
 from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
 
@@ -124,7 +124,7 @@ cdef void run_part(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last
     else:
         run_decided(plan, plan.sweep, first, last)
     if plan.sweep.streaming:
-        kernel.finish()
+        kernel.finish_streaming()
 
 
 cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -151,9 +151,9 @@ cdef inline void run_decided(
 ) noexcept nogil:
     """Run the kernel where the decisions are adjacent, and stretch by stretch where they are not."""
     if plan.layout != NULL:
-        run_range(kernel, sweep, plan.layout, first, last)
+        sweep_by_layout(kernel, sweep, plan.layout, first, last)
     else:
-        kernel.run(sweep, first, last)
+        kernel.sweep_range(sweep, first, last)
 
 
 # --- settings ---------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-# float_mode.h as Cython sees it.
+# This declares float_mode.h to Cython.
 
 cdef extern from "float_mode.h" nogil:
     ctypedef struct float_mode:
         pass
-    float_mode enter_default_mode() noexcept    # the mode that the thread was in
+    # Returns the mode that the thread was in.
+    float_mode enter_default_mode() noexcept
     void leave_default_mode(float_mode mode) noexcept

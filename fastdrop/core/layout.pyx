@@ -1,6 +1,6 @@
-"""Where decisions lie: built from a shape and strides, and expanded for a kernel stretch by stretch.
+"""A layout is built from a shape and strides, and expanded for a kernel stretch by stretch.
 
-A kernel knows one stretch, or equally long ones at equal distances in the stream (`stretch` and `jump` of a pass).
+A kernel knows one stretch, or equally long ones at equal distances in the stream (`stretch` and `jump` of a sweep).
 """
 
 from libc.string cimport memcpy, memset
@@ -10,9 +10,9 @@ from fastdrop.kernels.sweep cimport ALL_KEPT, BUILD_TAG, DRAWN, GAUSSIAN, NONE_K
 include "../kernels/bits.pxi"
 
 cdef enum:
-    LONG_STRETCH = 512      # elements that are worth a run of the kernel
+    LONG_STRETCH = 512      # elements that are worth a call of the kernel
 
-build_tag = BUILD_TAG       # which dispatch compares with its own
+build_tag = BUILD_TAG       # dispatch compares it with its own
 
 
 # --- built ------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ cdef bint lay_out(Layout* layout, tuple shape, tuple strides) except -1:
 
 
 cdef list joined(tuple shape, tuple strides):
-    """Pairs of a length and a stride, as few as there can be."""
+    """Return as few pairs of a length and a stride as there can be."""
     cdef list axes = []
     for length, stride in zip(shape, strides):
         if length == 1:
@@ -50,19 +50,19 @@ cdef list joined(tuple shape, tuple strides):
 # --- expanded ---------------------------------------------------------------------------------
 
 
-cdef void run_range(
+cdef void sweep_by_layout(
     const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     if sweep.decision == DRAWN or sweep.decision == GAUSSIAN:
-        run_drawn(kernel, sweep, layout, first, last)
+        sweep_drawn_stretches(kernel, sweep, layout, first, last)
     elif layout.length >= LONG_STRETCH:
-        run_long_stretches(kernel, sweep, layout, first, last)
+        sweep_long_stretches(kernel, sweep, layout, first, last)
     else:
-        run_short_stretches(kernel, sweep, layout, first, last)
+        sweep_short_stretches(kernel, sweep, layout, first, last)
 
 
-cdef uint64_t stretch_offset(const Layout* layout, ptrdiff_t number, int axes) noexcept nogil:
-    """Where the decisions begin of what has index `number`, in C order, on the first `axes` axes."""
+cdef uint64_t offset_of(const Layout* layout, ptrdiff_t number, int axes) noexcept nogil:
+    """Return where the decisions begin of what has index `number`, in C order, on the first `axes` axes."""
     cdef uint64_t offset = 0
     cdef int axis = axes - 1
     while axis >= 0:
@@ -72,49 +72,60 @@ cdef uint64_t stretch_offset(const Layout* layout, ptrdiff_t number, int axes) n
     return offset
 
 
-cdef void run_drawn(
+cdef inline ptrdiff_t end_of_stretch(const Layout* layout, ptrdiff_t element) noexcept nogil:
+    """Return the element after the stretch of an element."""
+    return (element // layout.length + 1) * layout.length
+
+
+cdef inline uint64_t saved_bit_of(const dropout_sweep* sweep, const Layout* layout, ptrdiff_t element) noexcept nogil:
+    """Return the index of the bit that decides on an element."""
+    cdef uint64_t stretch_begin = offset_of(layout, element // layout.length, layout.axes)
+    return sweep.saved_bit + stretch_begin + (0 if layout.uniform else <uint64_t> (element % layout.length))
+
+
+cdef void sweep_drawn_stretches(
     const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """As many stretches together as lie at equal distances in the stream: those along the last axis before them."""
+    """Let the kernel take together what lies at equal distances in the stream: all stretches along the last axis but one.
+    """
     cdef dropout_sweep part = sweep[0]
     cdef int axis = layout.axes - 1
-    cdef ptrdiff_t size, number, end
+    cdef ptrdiff_t length, number, end
     ensure(axis >= 0 and not layout.uniform, "a drawn layout has stretches, of decisions side by side")
-    size = layout.length * layout.count[axis]
+    length = layout.length * layout.count[axis]
     part.stretch = layout.length
     part.jump = layout.stride[axis] - layout.length
     while first < last:
-        number = first // size
-        end = min((number + 1) * size, last)
-        part.base = number * size
-        part.position = sweep.position + stretch_offset(layout, number, axis)
-        kernel.run(&part, first, end)
+        number = first // length
+        end = min((number + 1) * length, last)
+        part.base = number * length
+        part.position = sweep.position + offset_of(layout, number, axis)
+        kernel.sweep_range(&part, first, end)
         first = end
 
 
-cdef void run_long_stretches(
+cdef void sweep_long_stretches(
     const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """Stretch by stretch; one that is dropped as a whole is not read."""
+    """Call the kernel stretch by stretch. It does not read one that is dropped as a whole."""
     cdef dropout_sweep part = sweep[0]
-    cdef ptrdiff_t number, end
+    cdef ptrdiff_t end
     cdef uint64_t bit
     while first < last:
-        number = first // layout.length
-        end = min((number + 1) * layout.length, last)
-        bit = sweep.saved_bit + stretch_offset(layout, number, layout.axes)
+        end = min(end_of_stretch(layout, first), last)
+        bit = saved_bit_of(sweep, layout, first)
         if layout.uniform:
             part.decision = ALL_KEPT if is_set(sweep.saved, bit) else NONE_KEPT
         else:
-            part.saved_bit = bit - number * layout.length   # element 0 has it, if it were in this stretch
-        kernel.run(&part, first, end)
+            part.saved_bit = bit - first
+        kernel.sweep_range(&part, first, end)
         first = end
 
 
-cdef void run_short_stretches(
+cdef void sweep_short_stretches(
     const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """The decisions on a unit of elements are laid side by side, then applied."""
+    """Lay the decisions on a unit of elements side by side, and let the kernel apply them."""
     cdef uint64_t bits[UNIT / 64]
     cdef dropout_sweep part = sweep[0]
     cdef ptrdiff_t end
@@ -122,26 +133,22 @@ cdef void run_short_stretches(
     while first < last:
         end = min(first + UNIT, last)
         lay_side_by_side(bits, sweep, layout, first, end)
-        part.saved_bit = -<uint64_t> first      # the bit of `first` is bit 0
-        kernel.run(&part, first, end)
+        part.saved_bit = -<uint64_t> first      # bit 0 decides on `first`
+        kernel.sweep_range(&part, first, end)
         first = end
 
 
 cdef void lay_side_by_side(
     uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """The decisions on at most UNIT elements, the first one's in bit 0."""
-    cdef ptrdiff_t number, end, element = first
-    cdef uint64_t bit
+    """Copy the decisions on at most UNIT elements, the one on `first` to bit 0."""
+    cdef ptrdiff_t end, element = first
     ensure(last - first <= UNIT, "the bits of a unit have room")
     memset(bits, 0, UNIT // 8)
     while element < last:
-        number = element // layout.length
-        end = min((number + 1) * layout.length, last)
-        bit = sweep.saved_bit + stretch_offset(layout, number, layout.axes)
-        if not layout.uniform:
-            bit += element - number * layout.length
-        add_bits(bits, element - first, end - element, sweep.saved, bit, layout.uniform)
+        end = min(end_of_stretch(layout, element), last)
+        add_bits(
+            bits, element - first, end - element, sweep.saved, saved_bit_of(sweep, layout, element), layout.uniform)
         element = end
 
 
@@ -152,14 +159,15 @@ cdef inline bint is_set(const char* bits, uint64_t index) noexcept nogil:
 cdef inline void add_bits(
     uint64_t* to, ptrdiff_t first, ptrdiff_t count, const char* bits, uint64_t bit, bint uniform
 ) noexcept nogil:
-    """Set those of `count` bits, zero so far, whose decision, or whose common decision, is set."""
+    """Copy `count` bits from `bit` on, or that bit so many times if `uniform`, to zeros from bit `first` on."""
     cdef ptrdiff_t some
+    cdef uint64_t word
     if uniform and not is_set(bits, bit):
         return
     while count:
-        some = min(count, 64 - (first & 63), 63)
-        to[first >> 6] |= (
-            low_bits(some) if uniform else load_part(<const unsigned char*> bits, bit, some)) << (first & 63)
+        some = min(count, 64 - (first & 63), 63)    # as many as one word takes and low_bits makes
+        word = low_bits(some) if uniform else load_part(<const unsigned char*> bits, bit, some)
+        to[first >> 6] |= word << (first & 63)
         first += some
         bit += some
         count -= some

@@ -1,4 +1,5 @@
-/* OpenMP where the compiler has it, one thread where not; threads that can start, and forks. */
+/* This declares OpenMP, or one thread where the compiler does not have it, and handles threads that cannot start and
+ * forks. */
 #ifdef _OPENMP
 #include <omp.h>
 #define WITH_OPENMP 1
@@ -21,7 +22,7 @@ static void *wait_at_gate(void *gate)
     return NULL;
 }
 
-/* How many of `wanted` threads can live at once: they are created, then let go together. */
+/* Return how many of `wanted` threads can live at once: they are created, and then released together. */
 static int count_threads(int wanted)
 {
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
@@ -39,12 +40,12 @@ static int count_threads(int wanted)
     return created;
 }
 
-/* How many threads, the calling one included, a parallel region can have that wants more than one.
+/* Return how many threads, including the calling one, a parallel region can have that wants `wanted`.
  *
- * OpenMP ends the process when it cannot create a thread. So before a region that has more threads
- * than the calling thread's last one, as many are created as a trial. OpenMP itself creates one less
- * than that: the room of one is left for what else it allocates. The last region counts and not the
- * largest, because libgomp lets threads end that a region does not use. */
+ * OpenMP ends the process when it cannot create a thread. So a region that has more threads than the calling thread's last
+ * one is tried first: as many threads are created. OpenMP itself creates one less, which leaves the room of one for what
+ * else it allocates. The last region counts, not the largest one, because libgomp ends threads that a region does not
+ * use. */
 static inline int threads_that_start(int wanted)
 {
     static _Thread_local int last = 1;
@@ -61,7 +62,7 @@ static inline int threads_that_start(int wanted)
     return wanted;
 }
 
-/* Call `child` in the child of every fork(), also of one that Python does not see. */
+/* Let every fork() call `child` in the child process, also a fork that Python does not see. */
 static inline void register_fork_handler(void (*child)(void))
 {
     pthread_atfork(NULL, NULL, child);

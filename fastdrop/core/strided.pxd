@@ -1,4 +1,4 @@
-# Arrays of any strides and byte order, and the pieces of them that a kernel takes.
+# Arrays of any strides and byte order are handed to a kernel in pieces.
 
 from libc.stddef cimport ptrdiff_t
 
@@ -6,17 +6,22 @@ from fastdrop.kernels.sweep cimport UNIT, dropout_sweep
 from fastdrop.core.layout cimport MAX_AXES
 
 cdef enum:
-    PIECE = 4 * UNIT    # elements at a time: they stay in the cache, and pieces begin at whole bytes of the mask
+    PIECE = 4 * UNIT    # elements. Pieces stay in the cache, and begin at whole bytes of the mask.
     OPERANDS = 4        # x, y, saved, residual
 
-# One array of several with one shape.
+# One of several arrays with one shape.
 ctypedef struct Operand:
-    char* data                  # element 0; NULL: the kernel takes the array as it is, or there is none
-    bint swapped                # whether its bytes are in the other order
-    ptrdiff_t stride[MAX_AXES]  # bytes
+    # Element 0. This is NULL where there is no array, or the kernel takes it as it is.
+    char* data
+    # Whether its bytes are in the other order.
+    bint swapped
+    # The number of bytes from one index to the next.
+    ptrdiff_t stride[MAX_AXES]
 
 ctypedef struct Strided:
-    ptrdiff_t piece             # elements: the room that a piece of an array has
+    # The number of elements for which there is room in a piece of an array.
+    ptrdiff_t piece
+    # The number of axes, and their lengths.
     int axes
     ptrdiff_t count[MAX_AXES]
     Operand x
@@ -24,14 +29,18 @@ ctypedef struct Strided:
     Operand saved
     Operand residual
 
-# As few axes as there can be: those of length 1 go, and what all the arrays step through as one becomes one.
+# Leave as few axes as there can be, but one at least: axes of length 1 go, and axes that all arrays step through as one
+# become one.
 cdef void join_axes(Strided* arrays) noexcept nogil
 
-# The elements of a piece where there are `elements` altogether, and the bytes that a thread needs for pieces of
-# elements of `size` bytes.
+# Return the number of elements of a piece where there are `elements` altogether.
 cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil
+
+# Return the number of bytes that a thread needs for pieces of elements of `size` bytes.
 cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil
 
-# Points a pass at elements first, ..., last - 1, at most a piece, copied to `room` where they are strided; and back.
+# Point a sweep at elements first, ..., last - 1, at most a piece, copied to `room` where they are strided.
 cdef void gather(const Strided* arrays, dropout_sweep* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil
+
+# Copy the results of these elements from `room` to where they belong.
 cdef void scatter(const Strided* arrays, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil

@@ -1,10 +1,10 @@
-"""Pieces of arrays of any strides and byte order: gathered before a kernel runs, scattered after it.
+"""Pieces of arrays of any strides and byte order are gathered before a kernel runs, and scattered after it.
 
-It is done here, and not by numpy.nditer, because of what has to hold: pieces begin where threads may meet, nothing
-is allocated once positions are reserved, and a piece that has not been computed is never written.
+This does not use numpy.nditer, because pieces must begin where threads may meet, nothing may be allocated once positions
+are reserved, and a piece that has not been computed must never be written.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy
 
 from fastdrop.kernels.sweep cimport BUILD_TAG, ensure, itemsize
@@ -12,39 +12,29 @@ from fastdrop.kernels.sweep cimport BUILD_TAG, ensure, itemsize
 
 cdef extern from *:
     """
-    static inline uint16_t reversed16(uint16_t a) { return (uint16_t)(a << 8 | a >> 8); }
-    static inline uint32_t reversed32(uint32_t a)
+    static inline uint64_t reversed(uint64_t a)
     {
-        a = (a & 0x00FF00FFu) << 8 | (a & 0xFF00FF00u) >> 8;
-        return a << 16 | a >> 16;
-    }
-    static inline uint64_t reversed64(uint64_t a)
-    {
-        return (uint64_t)reversed32((uint32_t)a) << 32 | reversed32((uint32_t)(a >> 32));
+        a = (a & 0x00FF00FF00FF00FFu) << 8 | (a >> 8 & 0x00FF00FF00FF00FFu);
+        a = (a & 0x0000FFFF0000FFFFu) << 16 | (a >> 16 & 0x0000FFFF0000FFFFu);
+        return a << 32 | a >> 32;
     }
     """
-    uint16_t reversed16(uint16_t a) noexcept nogil
-    uint32_t reversed32(uint32_t a) noexcept nogil
-    uint64_t reversed64(uint64_t a) noexcept nogil
+    uint64_t reversed(uint64_t a) noexcept nogil    # its bytes in the other order
 
-build_tag = BUILD_TAG       # which dispatch compares with its own
+build_tag = BUILD_TAG       # dispatch compares it with its own
+
+
+# --- axes -------------------------------------------------------------------------------------
 
 
 cdef void join_axes(Strided* arrays) noexcept nogil:
     cdef Operand* operands[OPERANDS]
-    cdef Operand* operand
     cdef int axis, axes = 0, k
-    cdef bint joins
     operands[0], operands[1], operands[2], operands[3] = &arrays.x, &arrays.y, &arrays.saved, &arrays.residual
     for axis in range(arrays.axes):
         if arrays.count[axis] == 1:
             continue
-        joins = axes > 0
-        for k in range(OPERANDS):
-            operand = operands[k]
-            if operand.data != NULL and axes > 0:
-                joins = joins and operand.stride[axes - 1] == operand.stride[axis] * arrays.count[axis]
-        if joins:
+        if axes > 0 and all_join(operands, axes - 1, axis, arrays.count[axis]):
             axes -= 1
             arrays.count[axes] *= arrays.count[axis]
         else:
@@ -53,7 +43,23 @@ cdef void join_axes(Strided* arrays) noexcept nogil:
             if operands[k].data != NULL:
                 operands[k].stride[axes] = operands[k].stride[axis]
         axes += 1
+    if axes == 0:
+        arrays.count[0] = axes = 1
+        for k in range(OPERANDS):
+            operands[k].stride[0] = 0
     arrays.axes = axes
+
+
+cdef inline bint all_join(Operand** operands, int outer, int inner, ptrdiff_t count) noexcept nogil:
+    """Say whether every array steps once along the outer axis as it steps `count` times along the inner one."""
+    cdef int k
+    for k in range(OPERANDS):
+        if operands[k].data != NULL and operands[k].stride[outer] != operands[k].stride[inner] * count:
+            return False
+    return True
+
+
+# --- pieces -----------------------------------------------------------------------------------
 
 
 cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil:
@@ -65,109 +71,114 @@ cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil:
 
 
 cdef void gather(const Strided* arrays, dropout_sweep* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil:
-    cdef ptrdiff_t size = arrays.piece * itemsize(part.dtype), skipped = first * itemsize(part.dtype)
+    cdef int size = itemsize(part.dtype)
+    cdef ptrdiff_t piece = arrays.piece * size
     ensure(last - first <= arrays.piece, "a piece has room")
-    # A pass's pointers say where element 0 would be, of arrays that begin with element `first`.
     if arrays.x.data != NULL:
-        copy(arrays, &arrays.x, itemsize(part.dtype), first, last, room, True)
-        part.x = <const char*> (<uintptr_t> room - skipped)
+        copy(arrays, &arrays.x, size, first, last, room, True)
+        part.x = element_0(room, first, size)
     if arrays.saved.data != NULL:
-        copy(arrays, &arrays.saved, itemsize(part.dtype), first, last, room + size, True)
-        part.saved = <const char*> (<uintptr_t> (room + size) - skipped)
+        copy(arrays, &arrays.saved, size, first, last, room + piece, True)
+        part.saved = element_0(room + piece, first, size)
     if arrays.residual.data != NULL:
-        copy(arrays, &arrays.residual, itemsize(part.dtype), first, last, room + 2 * size, True)
-        part.residual = <const char*> (<uintptr_t> (room + 2 * size) - skipped)
+        copy(arrays, &arrays.residual, size, first, last, room + 2 * piece, True)
+        part.residual = element_0(room + 2 * piece, first, size)
     if arrays.y.data != NULL:
-        part.y = <char*> (<uintptr_t> (room + 3 * size) - skipped)
+        part.y = element_0(room + 3 * piece, first, size)
+
+
+cdef inline char* element_0(char* piece, ptrdiff_t first, int size) noexcept nogil:
+    """Return where element 0 would be of an array whose element `first` is the first of a piece."""
+    return <char*> (<uintptr_t> piece - first * size)
 
 
 cdef void scatter(const Strided* arrays, const dropout_sweep* part, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    cdef int size = itemsize(part.dtype)
     if arrays.y.data != NULL:
-        copy(arrays, &arrays.y, itemsize(part.dtype), first, last, part.y + first * itemsize(part.dtype), False)
+        copy(arrays, &arrays.y, size, first, last, part.y + first * size, False)
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+# An element of an array. The elements after it, along the last axis, are the rest of its row.
+cdef struct Place:
+    # Its address.
+    char* data
+    ptrdiff_t index[MAX_AXES]
+
+
+cdef inline void go_to(Place* place, const Strided* arrays, const Operand* operand, ptrdiff_t element) noexcept nogil:
+    cdef int axis = arrays.axes - 1
+    place.data = operand.data
+    while axis >= 0:
+        place.index[axis] = element % arrays.count[axis]
+        place.data += place.index[axis] * operand.stride[axis]
+        element //= arrays.count[axis]
+        axis -= 1
+
+
+cdef inline void begin_axis(Place* place, const Operand* operand, int axis) noexcept nogil:
+    """Go to index 0 on an axis."""
+    place.data -= place.index[axis] * operand.stride[axis]
+    place.index[axis] = 0
+
+
+cdef inline void go_to_next_row(Place* place, const Strided* arrays, const Operand* operand) noexcept nogil:
+    """Go to the first element of the next row, which exists: axes that are at their end begin again."""
+    cdef int axis = arrays.axes - 1
+    begin_axis(place, operand, axis)
+    axis -= 1
+    while axis > 0 and place.index[axis] == arrays.count[axis] - 1:
+        begin_axis(place, operand, axis)
+        axis -= 1
+    place.index[axis] += 1
+    place.data += operand.stride[axis]
 
 
 cdef void copy(
-    const Strided* arrays, const Operand* operand, int size, ptrdiff_t first, ptrdiff_t last, char* side_by_side,
-    bint gathers,
+    const Strided* arrays, const Operand* operand, int size, ptrdiff_t first, ptrdiff_t last, char* piece, bint gathers
 ) noexcept nogil:
-    """Elements first, ..., last - 1 of an array, of `size` bytes each, to where they are side by side, or back."""
-    cdef ptrdiff_t index[MAX_AXES]
-    cdef char* data = operand.data
-    cdef ptrdiff_t rest = first, some, stride = size
-    cdef int axis = arrays.axes - 1, inner = arrays.axes - 1
-    while axis >= 0:
-        index[axis] = rest % arrays.count[axis]
-        rest //= arrays.count[axis]
-        data += index[axis] * operand.stride[axis]
-        axis -= 1
-    if inner >= 0:
-        stride = operand.stride[inner]
-    while first < last:
-        some = last - first
-        if inner >= 0:
-            some = min(some, arrays.count[inner] - index[inner])
+    """Copy elements first, ..., last - 1 of an array, of `size` bytes each, to a piece; or back, unless it `gathers`."""
+    cdef Place place
+    cdef int inner = arrays.axes - 1
+    cdef ptrdiff_t stride = operand.stride[inner], count
+    go_to(&place, arrays, operand, first)
+    count = min(last - first, arrays.count[inner] - place.index[inner])
+    while True:
         if gathers:
-            copy_run(side_by_side, size, data, stride, some, size, operand.swapped)
+            copy_row(piece, size, place.data, stride, count, size, operand.swapped)
         else:
-            copy_run(data, stride, side_by_side, size, some, size, operand.swapped)
-        side_by_side += some * size
-        first += some
+            copy_row(place.data, stride, piece, size, count, size, operand.swapped)
+        piece += count * size
+        first += count
         if first == last:
             break
-        # The first element of the next run: the axes that are at their end begin again.
-        data -= index[inner] * stride
-        index[inner] = 0
-        axis = inner - 1
-        while axis > 0 and index[axis] == arrays.count[axis] - 1:
-            data -= index[axis] * operand.stride[axis]
-            index[axis] = 0
-            axis -= 1
-        index[axis] += 1
-        data += operand.stride[axis]
+        go_to_next_row(&place, arrays, operand)
+        count = min(last - first, arrays.count[inner])
 
 
-cdef inline void copy_run(
+cdef inline void copy_row(
     char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, int size, bint swapped
 ) noexcept nogil:
-    """`count` elements that are as many bytes apart as the strides say, their bytes reversed where `swapped`."""
+    """Copy `count` elements that are as many bytes apart as the strides say, their bytes reversed where `swapped`."""
     if not swapped and stride == size and to_stride == size:
         memcpy(to, source, count * size)
     elif size == 2:
-        copy_run_16(to, to_stride, source, stride, count, swapped)
+        copy_elements(to, to_stride, source, stride, count, 2, swapped)
     elif size == 4:
-        copy_run_32(to, to_stride, source, stride, count, swapped)
+        copy_elements(to, to_stride, source, stride, count, 4, swapped)
     else:
-        copy_run_64(to, to_stride, source, stride, count, swapped)
+        copy_elements(to, to_stride, source, stride, count, 8, swapped)
 
 
-cdef void copy_run_16(
-    char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, bint swapped
+cdef inline void copy_elements(
+    char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, int size, bint swapped
 ) noexcept nogil:
-    cdef uint16_t word
+    """Copy elements one by one. `size` is a constant, so a copy is a load and a store."""
+    cdef uint64_t word = 0
     cdef ptrdiff_t n
     for n in range(count):
-        memcpy(&word, source + n * stride, 2)
-        word = reversed16(word) if swapped else word
-        memcpy(to + n * to_stride, &word, 2)
-
-
-cdef void copy_run_32(
-    char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, bint swapped
-) noexcept nogil:
-    cdef uint32_t word
-    cdef ptrdiff_t n
-    for n in range(count):
-        memcpy(&word, source + n * stride, 4)
-        word = reversed32(word) if swapped else word
-        memcpy(to + n * to_stride, &word, 4)
-
-
-cdef void copy_run_64(
-    char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, bint swapped
-) noexcept nogil:
-    cdef uint64_t word
-    cdef ptrdiff_t n
-    for n in range(count):
-        memcpy(&word, source + n * stride, 8)
-        word = reversed64(word) if swapped else word
-        memcpy(to + n * to_stride, &word, 8)
+        memcpy(&word, source + n * stride, size)
+        if swapped:
+            word = reversed(word) >> (64 - 8 * size)
+        memcpy(to + n * to_stride, &word, size)

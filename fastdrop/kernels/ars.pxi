@@ -1,12 +1,12 @@
-# ARS: (counter, key) -> 128 random bits a block. J. K. Salmon, M. A. Moraes, R. O. Dror and
-# D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11, 2011: rounds of AES with a Weyl
-# sequence for a key schedule.
+# ARS makes 128 random bits from a counter and a key: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel
+# random numbers: as easy as 1, 2, 3", SC11, 2011. Its rounds are those of AES, and a Weyl sequence makes their keys.
 
 cdef enum:
-    ROUNDS = 7       # the authors' default; 5 pass BigCrush
-    MOST_ROUNDS = 10  # for the known answers
+    ROUNDS = 7          # The authors recommend 7. Their 5 rounds pass BigCrush.
+    MOST_ROUNDS = 10    # The known answers have up to 10.
 
 cdef struct Key:
+    # Word r is half of the key of round r. Round 0 adds nothing but its key.
     uint64_t low[MOST_ROUNDS + 1]
     uint64_t high[MOST_ROUNDS + 1]
 
@@ -16,21 +16,26 @@ cdef inline void key_schedule(Key* key, uint64_t low, uint64_t high) noexcept no
     for r in range(MOST_ROUNDS + 1):
         key.low[r] = low
         key.high[r] = high
-        low += <uint64_t> 0x9E3779B97F4A7C15   # golden ratio
+        low += <uint64_t> 0x9E3779B97F4A7C15   # the golden ratio
         high += <uint64_t> 0xBB67AE8584CAA73B  # sqrt(3) - 1
 
 
+cdef inline blocks round_key(const Key* key, int r) noexcept nogil:
+    return blocks_set(key.low[r], key.high[r])
+
+
 cdef inline blocks ars_start(const Key* key, blocks counter) noexcept nogil:
-    return blocks_xor(counter, blocks_set(key.low[0], key.high[0]))
+    """Return the state before the first round."""
+    return blocks_xor(counter, round_key(key, 0))
 
 
-cdef inline blocks ars_rounds(const Key* key, blocks state, int done, int rounds) noexcept nogil:
-    """Those of the rounds that come after the first `done`."""
+cdef inline blocks ars_finish(const Key* key, blocks state, int done, int rounds) noexcept nogil:
+    """Return the bits that a state becomes, of whose `rounds` rounds `done` are done."""
     cdef int r
     for r in range(done + 1, rounds):
-        state = blocks_aes(state, blocks_set(key.low[r], key.high[r]))
-    return blocks_aes_last(state, blocks_set(key.low[rounds], key.high[rounds]))
+        state = blocks_aes(state, round_key(key, r))
+    return blocks_aes_last(state, round_key(key, rounds))
 
 
 cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogil:
-    return ars_rounds(key, ars_start(key, counter), 0, rounds)
+    return ars_finish(key, ars_start(key, counter), 0, rounds)

@@ -1,4 +1,4 @@
-# The kernels on simd/avx2.h.
+# This is the kernel on simd/avx2.h.
 
 cdef extern from "simd/avx2.h":
     pass

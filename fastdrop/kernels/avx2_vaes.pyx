@@ -1,4 +1,4 @@
-# The kernels on simd/avx2_vaes.h.
+# This is the kernel on simd/avx2_vaes.h.
 
 cdef extern from "simd/avx2_vaes.h":
     pass

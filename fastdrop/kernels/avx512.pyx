@@ -1,4 +1,4 @@
-# The kernels on simd/avx512.h.
+# This is the kernel on simd/avx512.h.
 
 cdef extern from "simd/avx512.h":
     pass

@@ -1,67 +1,103 @@
-# Random bits -> packed keep decisions. The uniform of an element is compared with the threshold
-# bit by bit, from the top, a plane of a group of blocks at a time: what is below is decided, what
-# is tied needs another plane. Two bits an element are enough on average.
+# Random bits become packed keep decisions. The uniform U of each element is compared with the threshold T bit by bit,
+# from the top, one plane of a group of blocks at a time. An element whose bit differs from the threshold's is decided;
+# one that is tied needs another plane. On average two bits per element are enough.
 #
-# A chunk is drawn in two steps, so that no branch depends on a random bit until few are left to
-# decide: the first planes of every block, then the other planes of those blocks, gathered, that
-# still have a tie: two in five after 8 planes, one in nine after 10. How many are first is measured:
-# a plane more for every block costs less than gathering does, where AES is an instruction.
+# A chunk is drawn in two steps, so that no branch depends on a random bit until few elements are left to decide. The
+# first step draws the first planes of every block. The second step gathers the blocks that still have a tie (two in
+# five after 8 planes, one in nine after 10) and draws their other planes. FIRST_PLANES was chosen by measurement:
+# where AES is an instruction, one plane more for every block costs less than gathering does.
 
 cdef enum:
-    BLOCK = 128             # elements that one block decides a bit of
+    BLOCK = 128             # elements per block
     BLOCK_WORDS = 2
-    CHUNK = CHUNK_BLOCKS * BLOCK
-    CARRIED = 8             # words before a chunk's own, of which the last two are used: a cache line
-    REST_PLANES = (GROUP_SIZE + 1) / 2  # at a time, once blocks are gathered; a larger group ties longer
+    CHUNK = CHUNK_BLOCKS * BLOCK    # elements
+    # A chunk's bits follow the last block of the chunk before, and begin at a cache line. This is in words.
+    CARRIED = 8
+    # Gathered blocks are compared in so many planes before a kernel looks again. In a larger group some element stays
+    # tied for more planes.
+    REST_PLANES = (GROUP_SIZE + 1) / 2
 
 cdef struct Group:
-    blocks first        # the state after the first round of plane 0
+    # The states of plane 0 after the first round.
+    blocks first_round
+    # Bits that say U < T, and bits that say that the planes so far are equal to the threshold's.
     blocks below
     blocks tied
 
+# Elements first, ..., end - 1, on which successive bits of a chunk decide.
 cdef struct Segment:
-    ptrdiff_t first, end    # elements
-    int bit                 # of the first one's decision
+    ptrdiff_t first
+    ptrdiff_t end
+    # The index of the first element's bit among the chunk's.
+    int bit
 
 cdef struct Chunk:
-    ptrdiff_t begin     # the element that its first bit decides, or would
-    uint64_t block      # its first block, of successive ones
-    bint listed         # whether they are not successive, but `counters`; then
-    chunk_words counters            # two words a block
+    # The element that the chunk's first bit decides. It may lie before the range, where nothing uses the bit.
+    ptrdiff_t begin
+    # The index in the stream of the first block. The others follow it, unless the blocks are listed.
+    uint64_t block
+    # Whether blocks of several stretches are listed: two words of `counters` each.
+    bint listed
+    chunk_words counters
+    # The number of segments of a chunk that is listed, and the elements that they decide.
     int segments
-    Segment segment[CHUNK_BLOCKS]   # says what they decide
-    int count           # blocks
-    int drawn           # of them, the first planes
-    chunk_words below               # packed, after a block of the chunk before: whether U < threshold
-    chunk_words tied                # packed: whether another plane has to tell
-    uint64_t undecided              # which words have a tie
+    Segment segment[CHUNK_BLOCKS]
+    # The number of blocks, and of those, in whole groups, whose first planes are drawn.
+    int count
+    int drawn
+    # Packed bits, from word CARRIED on, that say U < T as far as it is known.
+    chunk_words below
+    # Packed bits that say that the first planes do not decide.
+    chunk_words tied
+    # Bit n says that word n of `tied` is not zero.
+    uint64_t undecided
 
 cdef struct Draw:
     Key key
     uint64_t threshold
-    uint64_t plane[FIRST_PLANES]    # what a plane's first round differs by from plane 0's: bytes 8 to 11
+    # The D_p of start_draw, as high words.
+    uint64_t difference[FIRST_PLANES]
+
+
+# --- the first planes -------------------------------------------------------------------------
 
 
 cdef inline void start_draw(Draw* draw, uint64_t seed_low, uint64_t seed_high, uint64_t threshold) noexcept nogil:
-    """The counters of a block's planes differ in one byte, alone in its column, and that byte is the
-    same for every block. So a first round serves all planes: the rest of them is an exclusive or."""
-    cdef uint64_t words[BLOCK_WORDS * GROUP_SIZE]
+    """Prepare what all blocks have in common.
+
+    The first round R1 serves all planes of a block. Where c is the counter of plane 0 and e_p is p in byte 8,
+    R1(c ^ e_p) = R1(c) ^ D_p, and D_p does not depend on the block. Byte 8 of c is 0 in every block, so SubBytes changes
+    it by an amount that depends on p and the key alone. ShiftRows leaves it in its column, which gets no other byte that
+    depends on p, and MixColumns is linear. So D_p lies in bytes 8 to 11, the low half of the high word.
+    """
+    cdef uint64_t plane_0
     cdef int plane
     key_schedule(&draw.key, seed_low, seed_high)
     draw.threshold = threshold
+    plane_0 = first_round_high(&draw.key, 0)
     for plane in range(FIRST_PLANES):
-        blocks_store(words, blocks_aes(ars_start(&draw.key, blocks_set(0, plane)), blocks_set(0, 0)))
-        draw.plane[plane] = words[1]
-    for plane in range(FIRST_PLANES - 1, -1, -1):
-        draw.plane[plane] ^= draw.plane[0]
+        draw.difference[plane] = first_round_high(&draw.key, plane) ^ plane_0
+
+
+cdef inline uint64_t first_round_high(const Key* key, int plane) noexcept nogil:
+    """Return the high word of block 0 of a plane after the first round, without the round's key."""
+    cdef uint64_t words[BLOCK_WORDS * GROUP_SIZE]
+    blocks_store(words, blocks_aes(ars_start(key, blocks_set(0, plane)), blocks_set(0, 0)))
+    return words[1]
 
 
 cdef inline blocks first_plane_bits(const Draw* draw, const Group* group, int plane) noexcept nogil:
-    return ars_rounds(&draw.key, blocks_xor(group.first, blocks_set(0, draw.plane[plane])), 1, ROUNDS)
+    """Return the bits of one of the first planes."""
+    return ars_finish(&draw.key, blocks_xor(group.first_round, blocks_set(0, draw.difference[plane])), 1, ROUNDS)
+
+
+cdef inline bint has_one_from(uint64_t threshold, int plane) noexcept nogil:
+    """Say whether some bit of the threshold from `plane` < 64 on is one. If none is, what is tied is not below."""
+    return threshold << plane != 0
 
 
 cdef inline void compare_plane(const Draw* draw, Group* group, int plane, blocks bits) noexcept nogil:
-    """Compare a plane with its bit of the threshold, which is zero past the last."""
+    """Compare a plane with its bit of the threshold, which is zero after plane 63."""
     if plane <= 63 and draw.threshold >> (63 - plane) & 1:
         group.below = blocks_below(group.below, group.tied, bits)
         group.tied = blocks_and(group.tied, bits)
@@ -69,50 +105,39 @@ cdef inline void compare_plane(const Draw* draw, Group* group, int plane, blocks
         group.tied = blocks_andnot(group.tied, bits)
 
 
-cdef inline Group group_first(const Draw* draw, const Chunk* chunk, int i) noexcept nogil:
-    """The group that starts with block `i` of a chunk, before its first plane."""
+cdef inline Group group_first(const Draw* draw, const Chunk* chunk, int block) noexcept nogil:
+    """Return the group that begins with a block of a chunk, before its first plane."""
     cdef Group group
     cdef blocks counter
-    counter = blocks_load(chunk.counters.word + BLOCK_WORDS * i) if chunk.listed else blocks_count(chunk.block + i)
-    group.first = blocks_aes(ars_start(&draw.key, counter), blocks_set(draw.key.low[1], draw.key.high[1]))
+    if chunk.listed:
+        counter = blocks_load(chunk.counters.word + BLOCK_WORDS * block)
+    else:
+        counter = blocks_count(chunk.block + block)
+    group.first_round = blocks_aes(ars_start(&draw.key, counter), round_key(&draw.key, 1))
     group.below = blocks_set(0, 0)
     group.tied = blocks_set(<uint64_t> -1, <uint64_t> -1)
     return group
 
 
 cdef inline void group_store(Chunk* chunk, Group group) noexcept nogil:
-    """The next group after its first planes."""
-    cdef int i = chunk.drawn
-    blocks_store(chunk.below.word + CARRIED + BLOCK_WORDS * i, group.below)
-    blocks_store(chunk.tied.word + BLOCK_WORDS * i, group.tied)
-    chunk.undecided |= blocks_which(group.tied) << BLOCK_WORDS * i
+    """Store the chunk's next group after its first planes."""
+    cdef int word = BLOCK_WORDS * chunk.drawn
+    blocks_store(chunk.below.word + CARRIED + word, group.below)
+    blocks_store(chunk.tied.word + word, group.tied)
+    chunk.undecided |= blocks_which(group.tied) << word
     chunk.drawn += GROUP_SIZE
 
 
-cdef inline void carry_last_block(const Chunk* chunk, Chunk* ahead) noexcept nogil:
-    memcpy(ahead.below.word + CARRIED - BLOCK_WORDS,
-           chunk.below.word + CARRIED + CHUNK_WORDS - BLOCK_WORDS, 8 * BLOCK_WORDS)
-
-
-cdef inline const unsigned char* carried(const Chunk* chunk) noexcept nogil:
-    """The bits of a chunk, after those of the block before it."""
-    return <const unsigned char*> (chunk.below.word + CARRIED - BLOCK_WORDS)
-
-
-cdef inline const unsigned char* own_bits(const Chunk* chunk) noexcept nogil:
-    return <const unsigned char*> (chunk.below.word + CARRIED)
-
-
 cdef inline int first_planes(uint64_t threshold) noexcept nogil:
-    """How many planes to draw before looking: fewer where the rest of the threshold is zero."""
+    """Return how many planes to draw first: no more than the threshold has bits before it ends in zeros."""
     cdef int planes = 1
-    while planes < FIRST_PLANES and threshold << planes:
+    while planes < FIRST_PLANES and has_one_from(threshold, planes):
         planes += 1
     return planes
 
 
 cdef void draw_first(const Draw* draw, Chunk* chunk) noexcept nogil:
-    """The first planes of those groups that have none yet."""
+    """Draw the first planes of those groups that have none yet."""
     cdef int planes = first_planes(draw.threshold)
     cdef Group group
     cdef int plane
@@ -123,51 +148,96 @@ cdef void draw_first(const Draw* draw, Chunk* chunk) noexcept nogil:
         group_store(chunk, group)
 
 
-cdef inline int gather_tied(const Chunk* chunk, int* index, uint64_t* counters, uint64_t* ties) noexcept nogil:
-    """The blocks that still have a tie, side by side; how many they are."""
-    cdef uint64_t blocks_left = (chunk.undecided | chunk.undecided >> 1) & <uint64_t> 0x5555555555555555
-    cdef int i, found = 0
-    if chunk.count < CHUNK_BLOCKS:
-        blocks_left &= low_bits(BLOCK_WORDS * chunk.count)
-    while blocks_left:
-        i = lowest_bit(blocks_left)     # the block's first word
-        blocks_left &= blocks_left - 1
-        index[found] = i
-        counters[2 * found] = chunk.counters.word[i] if chunk.listed else chunk.block + i // BLOCK_WORDS
-        counters[2 * found + 1] = 0
-        ties[2 * found] = chunk.tied.word[i]
-        ties[2 * found + 1] = chunk.tied.word[i + 1]
-        found += 1
-    # The last group is filled up with blocks that need nothing.
-    memset(counters + 2 * found, 0, 16 * GROUP_SIZE)
-    memset(ties + 2 * found, 0, 16 * GROUP_SIZE)
-    return found
+# --- the other planes -------------------------------------------------------------------------
+
+# The blocks of a chunk that have a tie after the first planes, side by side, then a group of zeros.
+cdef struct TiedBlocks:
+    int count
+    # The index of a block's first word among the chunk's.
+    int word[CHUNK_BLOCKS]
+    # Two words per block.
+    chunk_words counters
+    chunk_words tied
 
 
 cdef void draw_rest(const Draw* draw, Chunk* chunk) noexcept nogil:
-    """The other planes, for the blocks that have a tie."""
-    cdef int index[CHUNK_BLOCKS]
-    cdef chunk_words counter_words, tie_words
-    cdef uint64_t* counters = counter_words.word
-    cdef uint64_t* ties = tie_words.word
-    cdef Group group
-    cdef blocks counter, bits
-    cdef int found, i = 0, plane, k
-    if draw.threshold << FIRST_PLANES == 0:
+    """Draw the other planes of the blocks that have a tie."""
+    cdef TiedBlocks gathered
+    cdef chunk_words below
+    cdef int word = 0
+    if not has_one_from(draw.threshold, FIRST_PLANES):
         return
-    found = gather_tied(chunk, index, counters, ties)
-    while i < found:
-        counter = blocks_load(counters + 2 * i)
-        group.tied = blocks_load(ties + 2 * i)
-        group.below = blocks_set(0, 0)
-        plane = FIRST_PLANES
-        while plane < 64 and draw.threshold << plane and blocks_which(group.tied):
-            for k in range(REST_PLANES):
-                bits = ars(&draw.key, blocks_xor(counter, blocks_set(0, plane + k)), ROUNDS)
-                compare_plane(draw, &group, plane + k, bits)
-            plane += REST_PLANES
-        blocks_store(ties + 2 * i, group.below)
-        i += GROUP_SIZE
-    for i in range(found):
-        chunk.below.word[CARRIED + index[i]] |= ties[2 * i]
-        chunk.below.word[CARRIED + index[i] + 1] |= ties[2 * i + 1]
+    gather_tied(chunk, &gathered)
+    while word < BLOCK_WORDS * gathered.count:
+        blocks_store(below.word + word, below_in_rest(
+            draw, blocks_load(gathered.counters.word + word), blocks_load(gathered.tied.word + word)))
+        word += BLOCK_WORDS * GROUP_SIZE
+    add_below(&gathered, below.word, chunk)
+
+
+cdef inline void gather_tied(const Chunk* chunk, TiedBlocks* gathered) noexcept nogil:
+    # Bit 2 * n says whether block n has a tie.
+    cdef uint64_t blocks_left = (chunk.undecided | chunk.undecided >> 1) & <uint64_t> 0x5555555555555555
+    cdef uint64_t* counters = gathered.counters.word
+    cdef uint64_t* tied = gathered.tied.word
+    cdef int word, count = 0
+    if chunk.count < CHUNK_BLOCKS:
+        blocks_left &= low_bits(BLOCK_WORDS * chunk.count)
+    while blocks_left:
+        word = lowest_bit(blocks_left)
+        blocks_left &= blocks_left - 1
+        gathered.word[count] = word
+        counters[BLOCK_WORDS * count] = (
+            chunk.counters.word[word] if chunk.listed else chunk.block + word // BLOCK_WORDS
+        )
+        counters[BLOCK_WORDS * count + 1] = 0
+        tied[BLOCK_WORDS * count] = chunk.tied.word[word]
+        tied[BLOCK_WORDS * count + 1] = chunk.tied.word[word + 1]
+        count += 1
+    gathered.count = count
+    # The last group is filled up with blocks that have no tie.
+    memset(counters + BLOCK_WORDS * count, 0, 8 * BLOCK_WORDS * GROUP_SIZE)
+    memset(tied + BLOCK_WORDS * count, 0, 8 * BLOCK_WORDS * GROUP_SIZE)
+
+
+cdef inline blocks below_in_rest(const Draw* draw, blocks counter, blocks tied) noexcept nogil:
+    """Compare a group's tied elements in the planes from FIRST_PLANES on, and return which of them are below."""
+    cdef Group group
+    cdef int plane = FIRST_PLANES, k
+    group.tied = tied
+    group.below = blocks_set(0, 0)
+    while plane < 64 and has_one_from(draw.threshold, plane) and blocks_which(group.tied):
+        for k in range(REST_PLANES):
+            compare_plane(draw, &group, plane + k, ars(
+                &draw.key, blocks_xor(counter, blocks_set(0, plane + k)), ROUNDS))
+        plane += REST_PLANES
+    return group.below
+
+
+cdef inline void add_below(const TiedBlocks* gathered, const uint64_t* below, Chunk* chunk) noexcept nogil:
+    cdef uint64_t* chunk_below = chunk.below.word + CARRIED
+    cdef int n
+    for n in range(gathered.count):
+        chunk_below[gathered.word[n]] |= below[BLOCK_WORDS * n]
+        chunk_below[gathered.word[n] + 1] |= below[BLOCK_WORDS * n + 1]
+
+
+# --- the bits of a chunk ----------------------------------------------------------------------
+
+
+cdef inline void carry_last_block(const Chunk* chunk, Chunk* ahead) noexcept nogil:
+    """Put a full chunk's last block before the bits of the chunk that follows it."""
+    memcpy(
+        ahead.below.word + CARRIED - BLOCK_WORDS,
+        chunk.below.word + CARRIED + CHUNK_WORDS - BLOCK_WORDS,
+        8 * BLOCK_WORDS,
+    )
+
+
+cdef inline const unsigned char* bits_after_carried(const Chunk* chunk) noexcept nogil:
+    """Return the bits of a chunk after those of the block that was carried over."""
+    return <const unsigned char*> (chunk.below.word + CARRIED - BLOCK_WORDS)
+
+
+cdef inline const unsigned char* own_bits(const Chunk* chunk) noexcept nogil:
+    return <const unsigned char*> (chunk.below.word + CARRIED)

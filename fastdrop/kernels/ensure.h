@@ -1,4 +1,4 @@
-/* Invariants: a build with -DFASTDROP_ASSERT, as the sanitizers' is, ends where one does not hold. */
+/* A build with -DFASTDROP_ASSERT ends the process where an invariant does not hold. The sanitizers run such builds. */
 #ifndef FASTDROP_ENSURE_H
 #define FASTDROP_ENSURE_H
 

@@ -1,4 +1,4 @@
-# The kernels on simd/generic.h.
+# This is the kernel on simd/generic.h.
 
 cdef extern from "simd/generic.h":
     pass

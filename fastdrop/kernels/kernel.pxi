@@ -1,12 +1,13 @@
-# A run of a pass: decide a chunk, apply it, and so on. A kernel module names its vocabulary and
-# includes this, which includes the rest.
+# A kernel sweeps a range of elements: it decides a chunk, applies it, and goes on to the next. The module of an
+# instruction set names its vocabulary and includes this file, which includes the others.
 
 include "vocabulary.pxi"
 include "ars.pxi"
-include "bernoulli.pxi"
 include "bits.pxi"
+include "bernoulli.pxi"
 include "apply.pxi"
 include "noise.pxi"
+include "sums.pxi"
 include "probe.pxi"
 
 from cpython.pycapsule cimport PyCapsule_New
@@ -16,15 +17,23 @@ from fastdrop.kernels.sweep cimport (
 )
 
 
+# --- stretches --------------------------------------------------------------------------------
+
+# Successive blocks that decide what is left of a stretch. The first block may also decide elements before it, and the
+# last one elements after it.
 cdef struct Stretch:
-    ptrdiff_t end       # the element after it
-    ptrdiff_t begin     # the element that its next chunk begins with, drawn or not
-    uint64_t block      # that chunk's first
-    ptrdiff_t left      # blocks
+    # The element after the stretch's last.
+    ptrdiff_t end
+    # The element that the first bit of the next block decides.
+    ptrdiff_t begin
+    # The index in the stream of the next block.
+    uint64_t block
+    # The number of blocks, from the next one on.
+    ptrdiff_t blocks_left
 
 
 cdef inline Stretch stretch_from(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """The rest, from `first` on, of the stretch that this element lies in."""
+    """Return the stretch of element `first`, from this element on, up to `last` at most."""
     cdef Stretch stretch
     cdef ptrdiff_t number, element = first - sweep.base
     cdef uint64_t position = sweep.position + element
@@ -32,100 +41,133 @@ cdef inline Stretch stretch_from(const dropout_sweep* sweep, ptrdiff_t first, pt
     ensure(first < last, "a stretch has an element")
     stretch.end = last
     if sweep.stretch:
-        ensure(element >= 0, "no run with a stretch begins before its base")
+        ensure(element >= 0, "no range with a stretch begins before its base")
         number = element // sweep.stretch
         stretch.end = min(sweep.base + (number + 1) * sweep.stretch, last)
         position += number * sweep.jump
     phase = position % BLOCK
     stretch.begin = first - phase
     stretch.block = position // BLOCK
-    stretch.left = (phase + (stretch.end - first) + BLOCK - 1) // BLOCK
+    stretch.blocks_left = (phase + (stretch.end - first) + BLOCK - 1) // BLOCK
     return stretch
 
 
-cdef inline void next_chunk(Stretch* stretch, Chunk* chunk) noexcept nogil:
-    chunk.begin = stretch.begin
-    chunk.block = stretch.block
-    chunk.listed = False
-    chunk.count = min(stretch.left, CHUNK_BLOCKS)
+cdef inline void begin_chunk(Chunk* chunk, bint listed) noexcept nogil:
+    """Make a chunk that has no blocks yet. They will be successive, or `listed`."""
+    chunk.listed = listed
+    chunk.segments = 0
+    chunk.count = 0
     chunk.drawn = 0
     chunk.undecided = 0
-    stretch.begin += CHUNK
-    stretch.block += CHUNK_BLOCKS
-    stretch.left -= chunk.count
 
 
-cdef void run_drawn(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
-    """Chunks follow the blocks of the stream; one is applied while the next is drawn. What lies
-    past the last boundary is applied with the next, for which the last block is carried over."""
+# --- decisions that are drawn -----------------------------------------------------------------
+
+
+cdef void sweep_drawn(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+    """Draw decisions at successive positions in chunks, and apply one chunk while the next is drawn.
+
+    Chunk k decides elements [A(k), A(k + 1)), with A(k + 1) = A(k) + CHUNK, and is applied to [B(k - 1), B(k)). B(k) is
+    the last boundary up to A(k + 1) (see boundary_before), but B(-1) = first, and B(k) = last for the last chunk. Since
+    A(k) - B(k - 1) < BLOCK, a chunk needs no more of the one before it than its last block, which is carried over.
+    """
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
     cdef Stretch stretch = stretch_from(sweep, first, last)
     cdef ptrdiff_t end
-    next_chunk(&stretch, now)
+    take_chunk(&stretch, now)
     while first < last:
         draw_first(draw, now)
         draw_rest(draw, now)
         end = last
-        if stretch.left:
-            end = stretch.begin - past_boundary(sweep, stretch.begin)
+        if stretch.blocks_left:
+            end = boundary_before(sweep, stretch.begin)
             carry_last_block(now, ahead)
-            next_chunk(&stretch, ahead)
-        apply(sweep, first, end, carried(now), first - now.begin + BLOCK, draw, ahead if end < last else NULL)
+            take_chunk(&stretch, ahead)
+        apply_decisions(
+            sweep, first, end, bits_after_carried(now), first - (now.begin - BLOCK), draw,
+            ahead if end < last else NULL,
+        )
         first = end
         now, ahead = ahead, now
 
 
-cdef ptrdiff_t list_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
-    """A chunk of as many stretches as it holds blocks of; returns the element after them."""
-    cdef Segment* segment
-    cdef Stretch stretch
-    cdef ptrdiff_t some, n
-    chunk.listed = True
-    chunk.segments = chunk.count = chunk.drawn = 0
-    chunk.undecided = 0
-    while first < last and chunk.count < CHUNK_BLOCKS:
-        stretch = stretch_from(sweep, first, last)
-        if chunk.segments and stretch.left > CHUNK_BLOCKS - chunk.count:
-            break
-        some = min(stretch.left, CHUNK_BLOCKS)
-        segment = &chunk.segment[chunk.segments]
-        segment.first = first
-        segment.end = stretch.end
-        if some < stretch.left:     # a stretch that is longer than a chunk goes on at a boundary
-            segment.end = stretch.begin + some * BLOCK
-            segment.end -= past_boundary(sweep, segment.end)
-        segment.bit = chunk.count * BLOCK + (first - stretch.begin)
-        for n in range(some):
-            chunk.counters.word[BLOCK_WORDS * (chunk.count + n)] = stretch.block + n
-            chunk.counters.word[BLOCK_WORDS * (chunk.count + n) + 1] = 0
-        chunk.count += some
-        chunk.segments += 1
-        first = segment.end
-    return first
+cdef inline void take_chunk(Stretch* stretch, Chunk* chunk) noexcept nogil:
+    """Make a chunk of the next blocks of a stretch."""
+    begin_chunk(chunk, False)
+    chunk.begin = stretch.begin
+    chunk.block = stretch.block
+    chunk.count = min(stretch.blocks_left, CHUNK_BLOCKS)
+    stretch.begin += CHUNK
+    stretch.block += CHUNK_BLOCKS
+    stretch.blocks_left -= chunk.count
 
 
-cdef void run_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
-    """The same where the stream jumps between stretches: a chunk is put together from several."""
+cdef void sweep_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+    """Draw decisions where the stream jumps between stretches: a chunk has the blocks of several."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
     cdef Chunk* ahead = &chunks[1]
     cdef Segment segment
     cdef int n
-    first = list_stretches(sweep, first, last, now)
+    first = list_chunk(sweep, first, last, now)
     while now.count:
         draw_first(draw, now)
         draw_rest(draw, now)
-        first = list_stretches(sweep, first, last, ahead)
+        first = list_chunk(sweep, first, last, ahead)
         for n in range(now.segments):
             segment = now.segment[n]
-            apply(sweep, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
+            apply_decisions(sweep, segment.first, segment.end, own_bits(now), segment.bit, draw, ahead)
         now, ahead = ahead, now
 
 
-cdef void run_given(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Decisions that need no drawing."""
+cdef ptrdiff_t list_chunk(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, Chunk* chunk) noexcept nogil:
+    """Make a chunk of as many stretches as it has room for, and return the element after them.
+
+    A stretch that is longer than a chunk is alone in each of its chunks.
+    """
+    cdef Stretch stretch
+    begin_chunk(chunk, True)
+    while first < last and chunk.count < CHUNK_BLOCKS:
+        stretch = stretch_from(sweep, first, last)
+        if chunk.segments and stretch.blocks_left > CHUNK_BLOCKS - chunk.count:
+            break
+        first = list_segment(sweep, &stretch, first, chunk)
+    return first
+
+
+cdef inline ptrdiff_t list_segment(
+    const dropout_sweep* sweep, const Stretch* stretch, ptrdiff_t first, Chunk* chunk
+) noexcept nogil:
+    """Add the next blocks of a stretch, and the segment that they decide; return the element after it."""
+    cdef ptrdiff_t count = min(stretch.blocks_left, CHUNK_BLOCKS)
+    cdef Segment* segment = &chunk.segment[chunk.segments]
+    segment.first = first
+    segment.end = stretch.end
+    if count < stretch.blocks_left:     # the next chunk begins at a boundary
+        segment.end = boundary_before(sweep, stretch.begin + count * BLOCK)
+    segment.bit = chunk.count * BLOCK + (first - stretch.begin)
+    list_blocks(chunk, stretch.block, count)
+    chunk.segments += 1
+    return segment.end
+
+
+cdef inline void list_blocks(Chunk* chunk, uint64_t block, ptrdiff_t count) noexcept nogil:
+    """Add `count` successive blocks of the stream, from `block` on."""
+    cdef uint64_t* counters = chunk.counters.word + BLOCK_WORDS * chunk.count
+    cdef ptrdiff_t n
+    for n in range(count):
+        counters[BLOCK_WORDS * n] = block + n
+        counters[BLOCK_WORDS * n + 1] = 0
+    chunk.count += count
+
+
+# --- decisions that are given -----------------------------------------------------------------
+
+
+cdef void sweep_given(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Apply decisions that need no drawing."""
     cdef chunk_words words
     cdef unsigned char* given = <unsigned char*> words.word
     cdef const unsigned char* keep = given
@@ -133,60 +175,67 @@ cdef void run_given(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last)
     cdef ptrdiff_t end
     memset(given, 0xFF if sweep.decision == ALL_KEPT else 0, sizeof(words))
     while first < last:
-        end = first + CHUNK
-        end = min(end - past_boundary(sweep, end), last)
+        end = min(boundary_before(sweep, first + CHUNK), last)
         if sweep.decision == SAVED_BITS:
             keep = <const unsigned char*> sweep.saved
             bit = sweep.saved_bit + first
         elif sweep.decision == SAVED_OUTPUT:
-            nonzero(sweep.dtype, sweep.saved + first * itemsize(sweep.dtype), end - first, given)
-        apply(sweep, first, end, keep, bit, NULL, NULL)
+            nonzero_bits(sweep.dtype, sweep.saved + first * itemsize(sweep.dtype), end - first, given)
+        apply_decisions(sweep, first, end, keep, bit, NULL, NULL)
         first = end
 
 
-cdef void run_blank(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Zeros, whatever the elements are."""
-    cdef char* y = sweep.y + first * itemsize(sweep.dtype)
-    cdef char* end = sweep.y + last * itemsize(sweep.dtype)
-    cdef ptrdiff_t head
-    cdef lanes zeros
+cdef void sweep_zeros(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Write zeros, whatever the elements are."""
+    cdef int size = itemsize(sweep.dtype)
     if sweep.mask != NULL:
         clear_bits(sweep.mask, first, last - first)
     if sweep.streaming:
-        zeros = lanes_fill(FLOAT32, 0)
-        head = min(<ptrdiff_t> (-<uintptr_t> y % ALIGNMENT), end - y)
-        memset(y, 0, head)
-        y += head
-        while end - y >= 64:
-            lanes_stream(FLOAT32, y, zeros)
-            y += 64
+        stream_zeros(sweep.y + first * size, sweep.y + last * size)
+    else:
+        memset(sweep.y + first * size, 0, (last - first) * size)
+
+
+cdef inline void stream_zeros(char* y, char* end) noexcept nogil:
+    """Write zeros past the cache, from the first to the last whole cache line, and around them as usual."""
+    cdef lanes zeros = lanes_fill(FLOAT32, 0)
+    cdef ptrdiff_t head = min(<ptrdiff_t> (-<uintptr_t> y % CACHE_LINE), end - y)
+    memset(y, 0, head)
+    y += head
+    while end - y >= CACHE_LINE:
+        lanes_stream(FLOAT32, y, zeros)
+        y += CACHE_LINE
     memset(y, 0, end - y)
 
 
-cdef void run(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+# --- what a kernel offers ---------------------------------------------------------------------
+
+
+cdef void sweep_range(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Compute elements first, ..., last - 1 by the loop that suits where their decisions come from."""
     cdef Draw draw
-    ensure(0 <= first < last, "a run has an element")
+    ensure(0 <= first < last, "a range has an element")
     ensure(0 <= sweep.dtype < ELEMENT_TYPES, "the dtype is known")
     ensure(sweep.x == NULL or sweep.y != NULL, "there is a result where there are elements")
     if sweep.decision == DRAWN:
         start_draw(&draw, sweep.seed[0], sweep.seed[1], sweep.threshold)
         if sweep.stretch:
-            run_stretches(sweep, first, last, &draw)
+            sweep_stretches(sweep, first, last, &draw)
         else:
-            run_drawn(sweep, first, last, &draw)
+            sweep_drawn(sweep, first, last, &draw)
     elif sweep.decision == GAUSSIAN:
-        run_gaussian(sweep, first, last)
+        sweep_gaussian(sweep, first, last)
     elif sweep.decision == NONE_KEPT and sweep.x != NULL and not is_general(sweep):
-        run_blank(sweep, first, last)
+        sweep_zeros(sweep, first, last)
     else:
-        run_given(sweep, first, last)
+        sweep_given(sweep, first, last)
 
 
 cdef dropout_kernel this_kernel
 this_kernel.name = NAME
-this_kernel.run = run
-this_kernel.finish = stream_end
-this_kernel.add = add
-this_kernel.round = round_sums
+this_kernel.sweep_range = sweep_range
+this_kernel.finish_streaming = stream_end
+this_kernel.add_to_sums = add_to_sums
+this_kernel.round_sums = round_sums
 
 kernel = PyCapsule_New(&this_kernel, KERNEL_TAG, NULL)

@@ -1,4 +1,4 @@
-# The kernels on simd/neon.h.
+# This is the kernel on simd/neon.h.
 
 cdef extern from "simd/neon.h":
     pass

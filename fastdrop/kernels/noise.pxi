@@ -1,29 +1,31 @@
-# Gaussian dropout: random words -> normals -> y = x * (1 + scale * normal). The words come from the
-# generator as the keep decisions do, for counters of their own.
+# Gaussian dropout multiplies each element by its noise, 1 + scale * normal. The normals are made of random words, which
+# the generator draws as it does for keep decisions, but for counters of their own.
 
 from fastdrop.kernels.sweep cimport dropout_sweep
 
 cdef extern from "normal.h":
     enum:
-        NORMAL_GROUP    # elements whose noise is made together, of 32 bits each
+        NORMAL_GROUP    # elements whose noise is made together, of 32 random bits each
     void noise_group(const uint64_t* random, float scale, float* noise) noexcept nogil
 
 cdef enum:
-    NORMAL_BLOCKS = NORMAL_GROUP / 4    # 128 bits are four words
-    NOISE = 512                         # elements at a time
+    NORMAL_BLOCKS = NORMAL_GROUP / 4    # per group: 128 bits are for four elements
+    NOISE = 512                         # elements whose noise is drawn before it is used
 
-# The top 32 bits of a counter say what is drawn: 0 the planes of the decisions, 1 normals.
+# The top 32 bits of a counter say what is drawn: they are 0 for planes, and 1 for normals. This is in the high word.
 cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
 
 
 cdef void draw_noise(const Key* key, uint64_t group, ptrdiff_t count, float scale, float* noise) noexcept nogil:
-    """The noise of at least `count` elements, from the first of a group on. Words are drawn for all
-    of them first: what is read soon after it was written in smaller pieces waits for them."""
+    """Draw the noise of at least `count` <= NOISE elements, from the first of a group on.
+
+    The words of all of them are drawn first, because a read that follows smaller writes to its bytes has to wait.
+    """
     cdef uint64_t words[NOISE / 2]
     cdef uint64_t block = group * NORMAL_BLOCKS
     cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n = 0
     while n < groups * NORMAL_BLOCKS:
-        blocks_store(words + 2 * n, ars(
+        blocks_store(words + BLOCK_WORDS * n, ars(
             key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
         ))
         n += GROUP_SIZE
@@ -31,24 +33,26 @@ cdef void draw_noise(const Key* key, uint64_t group, ptrdiff_t count, float scal
         noise_group(words + n * NORMAL_GROUP // 2, scale, noise + n * NORMAL_GROUP)
 
 
+cdef inline lanes scaled(int dtype, const char* x, const char* factor) noexcept nogil:
+    """Return elements times factors, which are in the dtype of the arithmetic."""
+    cdef lanes_mask every = mask_load(dtype, <const unsigned char*> b"\xff\xff")
+    return lanes_scale(dtype, every, lanes_load(dtype, x), lanes_load(arithmetic(dtype), factor))
+
+
 cdef inline void multiply_step(int dtype, const char* x, char* y, const float* noise) noexcept nogil:
     cdef double wide[STEP]
-    cdef lanes factor
-    cdef lanes_mask every = mask_load(dtype, <const unsigned char*> b"\xff\xff")
     cdef int i
     if dtype == FLOAT64:
         for i in range(STEP):
             wide[i] = noise[i]
         for i in range(2):
-            factor = lanes_load(FLOAT64, <const char*> (wide + 8 * i))
-            lanes_store(dtype, y + 64 * i, lanes_scale(dtype, every, lanes_load(dtype, x + 64 * i), factor))
+            lanes_store(dtype, y + LANES_BYTES * i, scaled(dtype, x + LANES_BYTES * i, <const char*> (wide + 8 * i)))
     else:
-        factor = lanes_load(FLOAT32, <const char*> noise)
-        lanes_store(dtype, y, lanes_scale(dtype, every, lanes_load(dtype, x), factor))
+        lanes_store(dtype, y, scaled(dtype, x, <const char*> noise))
 
 
 cdef inline void multiply_as(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
-    cdef char padded[STEP * 8]
+    cdef char padded[STEP_BYTES]
     cdef ptrdiff_t n = 0
     cdef int size = itemsize(dtype)
     while n + STEP <= count:
@@ -61,7 +65,8 @@ cdef inline void multiply_as(int dtype, const char* x, char* y, const float* noi
         memcpy(y + n * size, padded, (count - n) * size)
 
 
-cdef void multiply(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
+cdef void multiply_by_noise(int dtype, const char* x, char* y, const float* noise, ptrdiff_t count) noexcept nogil:
+    """Multiply `count` elements by their noise. The noise is readable up to a whole step."""
     if dtype == FLOAT32:
         multiply_as(FLOAT32, x, y, noise, count)
     elif dtype == FLOAT64:
@@ -72,23 +77,29 @@ cdef void multiply(int dtype, const char* x, char* y, const float* noise, ptrdif
         multiply_as(BFLOAT16, x, y, noise, count)
 
 
-cdef void run_gaussian(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+cdef void sweep_gaussian(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    """Draw noise and multiply by it, stretch by stretch."""
     cdef Key key
-    cdef float noise[NOISE + STEP]  # a step may read beyond what it needs
-    cdef uint64_t position = 0
-    cdef ptrdiff_t phase, count
+    cdef float noise[NOISE + STEP]
     cdef Stretch stretch
-    cdef int size = itemsize(sweep.dtype)
     key_schedule(&key, sweep.seed[0], sweep.seed[1])
     memset(noise, 0, sizeof(noise))
-    stretch.end = first
     while first < last:
-        if first == stretch.end:
-            stretch = stretch_from(sweep, first, last)
-            position = stretch.block * BLOCK + (first - stretch.begin)
+        stretch = stretch_from(sweep, first, last)
+        sweep_noise(sweep, &key, first, stretch.end, stretch.block * BLOCK + (first - stretch.begin), noise)
+        first = stretch.end
+
+
+cdef inline void sweep_noise(
+    const dropout_sweep* sweep, const Key* key, ptrdiff_t first, ptrdiff_t last, uint64_t position, float* noise
+) noexcept nogil:
+    """Sweep elements whose positions are successive, the first one's being `position`."""
+    cdef int size = itemsize(sweep.dtype)
+    cdef ptrdiff_t phase, count
+    while first < last:
         phase = position % NORMAL_GROUP
-        count = min(NOISE - phase, stretch.end - first)
-        draw_noise(&key, position // NORMAL_GROUP, phase + count, <float> sweep.scale, noise)
-        multiply(sweep.dtype, sweep.x + first * size, sweep.y + first * size, noise + phase, count)
+        count = min(NOISE - phase, last - first)
+        draw_noise(key, position // NORMAL_GROUP, phase + count, <float> sweep.scale, noise)
+        multiply_by_noise(sweep.dtype, sweep.x + first * size, sweep.y + first * size, noise + phase, count)
         first += count
         position += count

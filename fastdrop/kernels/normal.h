@@ -1,11 +1,10 @@
-/* Standard normal numbers from random words, by G. E. P. Box and M. E. Muller, "A note on the
- * generation of random normal deviates", Annals of Mathematical Statistics 29, 1958: a point of the
- * plane with two normal coordinates has a radius sqrt(-2 log u), and any direction.
+/* Random words become standard normal numbers, by G. E. P. Box and M. E. Muller, "A note on the generation of random
+ * normal deviates", Annals of Mathematical Statistics 29, 1958: a point of the plane with two normal coordinates has a
+ * radius sqrt(-2 log u), and its direction is uniform.
  *
- * Nothing but additions, products and square roots of float32 in a fixed order, and operations on
- * bits: IEEE 754 rounds each of them in one way only, so every machine has the same normals. The
- * compiler must not fuse a product with a sum (-ffp-contract=off). No branch and no table, so that it
- * makes vectors of the loop over pairs. */
+ * This takes additions, products and square roots of float32 in a fixed order, and operations on bits. IEEE 754 rounds
+ * each of them in one way, so every machine has the same normals. The compiler must not fuse a product with a sum
+ * (-ffp-contract=off). There is no branch and no table, so a compiler can make vectors of the loop over pairs. */
 #ifndef FASTDROP_NORMAL_H
 #define FASTDROP_NORMAL_H
 
@@ -29,24 +28,15 @@ VOCABULARY uint32_t as_bits(float value)
     return bits;
 }
 
-/* All ones if the top bit is set. */
+/* Return all ones if the top bit is set, else zeros. */
 VOCABULARY uint32_t spread_top(uint32_t word)
 {
     return (uint32_t)((int32_t)word >> 31);
 }
 
-/* sqrt(-2 log u) with u = (word + 1/2) / 2**32. With 2**e m = u and sqrt(1/2) <= m < sqrt(2),
- * -2 log u = -2 log(2) e + f p(f) for f = m - 1; the polynomial p is minimax. From a word above
- * 2**31, as a signed one, u - 1 is made, and from it f, without loss. */
-VOCABULARY float normal_radius(uint32_t word)
+/* Return p(f) = -2 log(1 + f) / f by a minimax polynomial, for sqrt(1/2) <= 1 + f < sqrt(2). */
+VOCABULARY float log_over_f(float f)
 {
-    const uint32_t one = 0x3F800000, root_half = 0x3F3504F3;
-    uint32_t above_half = spread_top(word);
-    float x = ((float)(int32_t)word + 0.5f) * 0x1p-32f; /* u, or u - 1 */
-    uint32_t u = as_bits(as_float(one & above_half) + x);
-    uint32_t exponent = (u - root_half) & 0xFF800000; /* e in its place */
-    uint32_t scale = one - exponent;                  /* 2**-e */
-    float f = (as_float(scale & above_half) - 1.0f) + x * as_float(scale);
     float p = -0x1.65f0ep-3f;
     p = p * f + 0x1.2505aep-2f;
     p = p * f + -0x1.317caap-2f;
@@ -56,28 +46,58 @@ VOCABULARY float normal_radius(uint32_t word)
     p = p * f + -0x1.5556fp-1f;
     p = p * f + 0x1.fffffap-1f;
     p = p * f + -2.0f;
-    return sqrtf((float)((int32_t)exponent >> 23) * -0x1.62e43p+0f + f * p);
+    return p;
 }
 
-/* Cosine and sine of a direction. The low 30 bits are an angle between -pi/4 and pi/4, as a multiple
- * x of pi/4; the top bits turn the sign of the cosine, and exchange the two. */
-VOCABULARY void normal_direction(uint32_t word, float *cosine, float *sine)
+/* Return sqrt(-2 log u) for u = (word + 1/2) / 2**32.
+ *
+ * With u = 2**e * m and sqrt(1/2) <= m < sqrt(2), and with f = m - 1, -2 log u = -2 log(2) * e + f * p(f).
+ *
+ * Near u = 1 the number f must be exact. A word above 2**31 is, as a signed one, word - 2**32, which gives u - 1
+ * without loss. So x is u or u - 1, and f is -1 + 2**-e * x or (2**-e - 1) + 2**-e * x. */
+VOCABULARY float normal_radius(uint32_t word)
 {
-    float x = (float)(int32_t)(word << 2 | 2) * 0x1p-31f;
-    float square = x * x;
-    float c = -0x1.4e78bep-12f, s = -0x1.33198ep-15f;
-    uint32_t c_bits, s_bits, exchanged;
+    const uint32_t one = 0x3F800000, root_half = 0x3F3504F3, exponent_field = 0xFF800000;
+    const uint32_t above_half = spread_top(word);
+    const float x = ((float)(int32_t)word + 0.5f) * 0x1p-32f;
+    const uint32_t u = as_bits(as_float(one & above_half) + x);
+    const uint32_t e_in_field = (u - root_half) & exponent_field;
+    const uint32_t scale = one - e_in_field; /* the bits of 2**-e */
+    const float e = (float)((int32_t)e_in_field >> 23);
+    const float f = (as_float(scale & above_half) - 1.0f) + x * as_float(scale);
+    return sqrtf(e * -0x1.62e43p+0f + f * log_over_f(f));
+}
+
+/* Return cos(x * pi/4) by a polynomial, for -1 < x < 1, of which `square` is the square. */
+VOCABULARY float cosine_of(float square)
+{
+    float c = -0x1.4e78bep-12f;
     c = c * square + 0x1.03b058p-6f;
     c = c * square + -0x1.3bd39cp-2f;
     c = c * square + 1.0f;
+    return c;
+}
+
+/* Return sin(x * pi/4) / x in the same way. */
+VOCABULARY float sine_over_x(float square)
+{
+    float s = -0x1.33198ep-15f;
     s = s * square + 0x1.4680a4p-9f;
     s = s * square + -0x1.4abc24p-4f;
     s = s * square + 0x1.921fb6p-1f;
-    c_bits = as_bits(c) ^ (word & 0x80000000);
-    s_bits = as_bits(s * x);
-    exchanged = (c_bits ^ s_bits) & spread_top(word << 1);
-    *cosine = as_float(c_bits ^ exchanged);
-    *sine = as_float(s_bits ^ exchanged);
+    return s;
+}
+
+/* Set the cosine and the sine of a direction. The low 30 bits of the word are an angle of x * pi/4 with -1 < x < 1.
+ * The top bit says whether the cosine is negative, and the next one whether the two are exchanged. */
+VOCABULARY void normal_direction(uint32_t word, float *cosine, float *sine)
+{
+    const float x = (float)(int32_t)(word << 2 | 2) * 0x1p-31f, square = x * x;
+    const uint32_t c = as_bits(cosine_of(square)) ^ (word & 0x80000000);
+    const uint32_t s = as_bits(sine_over_x(square) * x);
+    const uint32_t exchanged = (c ^ s) & spread_top(word << 1);
+    *cosine = as_float(c ^ exchanged);
+    *sine = as_float(s ^ exchanged);
 }
 
 VOCABULARY uint32_t word_at(const uint64_t *random, int n)
@@ -87,8 +107,7 @@ VOCABULARY uint32_t word_at(const uint64_t *random, int n)
     return word;
 }
 
-/* A group of normals, turned into noise: pair n is made of words n and n + 16, of 32 bits, and goes to
- * places n and n + 16. */
+/* Make the noise of a group. Words n and n + 16, of 32 bits, become elements n and n + 16. */
 VOCABULARY void noise_group(const uint64_t *random, float scale, float *noise)
 {
     for (int n = 0; n < NORMAL_PAIRS; n++) {

@@ -1,7 +1,7 @@
-# What the tests see of a vocabulary.
+# This function is for tests alone: it lets them compare a vocabulary with known answers. Nothing else calls it.
 
 def probe_ars(counter: int, seed: int, rounds: int = ROUNDS) -> bytes:
-    """The 16 bytes that every block of a group yields for one counter and key."""
+    """Return the 16 bytes of each block of a group, all of which have one counter and key."""
     cdef Key key
     cdef uint64_t words[2 * 64]
     cdef blocks state

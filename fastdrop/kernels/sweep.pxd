@@ -1,10 +1,10 @@
-# sweep.h as Cython sees it.
+# This declares sweep.h to Cython.
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
-    # What a module was compiled from; setup.py says it. The first names a kernel's capsule.
+    # setup.py makes these of the files that a module is compiled from. The first names a kernel's capsule.
     const char* KERNEL_TAG "FASTDROP_KERNEL_TAG"
     const char* BUILD_TAG "FASTDROP_BUILD_TAG"
 
@@ -46,17 +46,17 @@ cdef extern from "sweep.h":
         uint64_t threshold
     ctypedef struct dropout_kernel:
         const char* name
-        void (*run)(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil
-        void (*finish)() noexcept nogil
-        void (*add)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
-        void (*round)(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil
+        void (*sweep_range)(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil
+        void (*finish_streaming)() noexcept nogil
+        void (*add_to_sums)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
+        void (*round_sums)(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil
     int decision_for(double keep_prob, uint64_t* threshold) noexcept nogil
 
 cdef extern from "ensure.h":
-    # Ends the process where an invariant does not hold, in a build with FASTDROP_ASSERT; else nothing.
+    # Ends the process where an invariant does not hold, in a build with FASTDROP_ASSERT. Else it does nothing.
     void ensure(bint invariant, const char* text) noexcept nogil
 
 
 cdef inline int itemsize(int dtype) noexcept nogil:
-    """The bytes of an element."""
+    """Return the number of bytes of an element."""
     return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2

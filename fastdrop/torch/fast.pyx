@@ -61,7 +61,9 @@ cdef dict NUMBERS = {
 
 with torch.inference_mode(False):   # the first import may be inside of inference mode, which these outlive
     new_bytes = torch.empty(1, dtype=torch.uint8, device="cpu").new_empty
-    ONES = tuple([torch.ones(CARRIED, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)])
+    ONES = (
+        torch.ones(CARRIED, dtype=torch.float32, device="cpu"), torch.ones(CARRIED, dtype=torch.float64, device="cpu")
+    )
 
 cdef object new_bits = new_bytes
 cdef void* ones[2]

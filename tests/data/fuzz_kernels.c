@@ -1,7 +1,7 @@
-/* A pass made from bytes, on every kernel that this CPU has: results and bits have to be those of the generic one.
+/* Every kernel that this CPU has computes a sweep that is made of bytes. Results and bits must be the generic kernel's.
  *
- * For libFuzzer, linked with the kernels and with Python, which the modules need to load (tests/guided.py).
- * Arrays are as long as they have to be and not a byte longer, so the address sanitizer sees what strays.
+ * tests/guided.py links this with libFuzzer, the kernels, and Python, which the modules need to load. Arrays are not a
+ * byte longer than they have to be, so the address sanitizer sees what strays.
  */
 #include <Python.h>
 
@@ -14,7 +14,7 @@ PyMODINIT_FUNC PyInit_avx2_vaes(void);
 PyMODINIT_FUNC PyInit_avx512(void);
 
 static const struct { const char *name; PyObject *(*init)(void); } modules[] = {
-    {"generic", PyInit_generic}, /* first: the others are held to it */
+    {"generic", PyInit_generic}, /* It is first because the others are compared with it. */
     {"avx2", PyInit_avx2},
     {"avx2_vaes", PyInit_avx2_vaes},
     {"avx512", PyInit_avx512},
@@ -43,14 +43,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-/* --- a pass from bytes; what is missing is 0 ------------------------------------------------ */
+/* --- a sweep from bytes, of which missing ones are 0 ------------------------------------------ */
 
 typedef struct {
     uint64_t position, jump, threshold, seed[2], values;
     uint16_t size, split, stretch, period, saved_bit;
     uint8_t dtype, decision, scale, dropped, shift, x_at, y_at, saved_at;
     uint8_t relu : 1, streaming : 1, masked : 1, biased : 1, residual : 1, bits_alone : 1;
-    uint8_t place; /* of the result: apart, on x, on the residual */
+    uint8_t place; /* The result is apart, on x, or on the residual. */
 } choices;
 
 static const double numbers[] = {0, 1, 1 / 0.9, 2, -1.7580993408473766, 1e-40, 1e30, 0.3};
@@ -67,7 +67,7 @@ static uint64_t next_word(uint64_t *state)
 
 typedef struct { char *memory, *start; size_t size; } array;
 
-/* `size` bytes at an address that is `at` after a multiple of 64, up to the end of what may be touched. */
+/* Return `size` bytes at an address that is `at` after a multiple of 64. Their end is the end of what may be touched. */
 static array array_of(size_t size, unsigned at)
 {
     array made = {.size = at % 64 + size};
@@ -84,7 +84,7 @@ static array copy_of(array from)
     return made;
 }
 
-/* Any bit patterns, the fuzzer's own bytes first. */
+/* Fill an array with any bit patterns, the fuzzer's own bytes first. */
 static void fill_with_bits(array to, size_t size, uint64_t state, const uint8_t *bytes, size_t given)
 {
     for (size_t i = 0; i < size; i += 8) {
@@ -94,7 +94,7 @@ static void fill_with_bits(array to, size_t size, uint64_t state, const uint8_t 
     if (given && size) memcpy(to.start, bytes, given < size ? given : size);
 }
 
-/* Small numbers: of two NaNs that are added, C leaves open which is the sum. */
+/* Fill an array with small numbers, because C leaves open which of two NaNs their sum is. */
 static void fill_with_numbers(array to, int dtype, size_t count, uint64_t state)
 {
     for (size_t i = 0; i < count; i++) {
@@ -108,22 +108,22 @@ static void fill_with_numbers(array to, int dtype, size_t count, uint64_t state)
     }
 }
 
-static dropout_sweep pass_of(choices *c)
+static dropout_sweep sweep_of(choices *c)
 {
-    dropout_sweep pass = {
+    dropout_sweep sweep = {
         .dtype = c->dtype % 4, .decision = c->decision % 6, .relu = c->relu, .scale = NUMBER(c->scale),
         .dropped = NUMBER(c->dropped), .shift = NUMBER(c->shift),
         .saved_bit = c->saved_bit % 600, .seed = {c->seed[0], c->seed[1]}, .position = c->position,
         .stretch = c->stretch % 6000, .jump = c->jump, .threshold = c->threshold,
     };
     c->size %= MOST;
-    c->bits_alone = c->bits_alone && (pass.decision == DRAWN || pass.decision == ALL_KEPT || pass.decision == NONE_KEPT);
-    c->masked = (c->masked || c->bits_alone) && pass.decision != GAUSSIAN;
-    if (c->bits_alone) pass.dtype = FLOAT32, pass.relu = c->place = 0;
-    int size = pass.dtype == FLOAT64 ? 8 : pass.dtype == FLOAT32 ? 4 : 2;
+    c->bits_alone = c->bits_alone && (sweep.decision == DRAWN || sweep.decision == ALL_KEPT || sweep.decision == NONE_KEPT);
+    c->masked = (c->masked || c->bits_alone) && sweep.decision != GAUSSIAN;
+    if (c->bits_alone) sweep.dtype = FLOAT32, sweep.relu = c->place = 0;
+    int size = sweep.dtype == FLOAT64 ? 8 : sweep.dtype == FLOAT32 ? 4 : 2;
     if (c->place % 3 == 1) c->y_at = c->x_at;
-    pass.streaming = c->streaming && c->y_at % size == 0;
-    return pass;
+    sweep.streaming = c->streaming && c->y_at % size == 0;
+    return sweep;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
@@ -131,39 +131,39 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t given)
     choices c = {0};
     size_t header = given < sizeof c ? given : sizeof c;
     memcpy(&c, bytes, header);
-    dropout_sweep pass = pass_of(&c);
-    size_t itemsize = pass.dtype == FLOAT64 ? 8 : pass.dtype == FLOAT32 ? 4 : 2;
+    dropout_sweep sweep = sweep_of(&c);
+    size_t itemsize = sweep.dtype == FLOAT64 ? 8 : sweep.dtype == FLOAT32 ? 4 : 2;
     size_t size = c.size, bytes_of_bits = (size + 7) / 8;
-    int wide = pass.dtype == FLOAT64 ? FLOAT64 : FLOAT32;
+    int wide = sweep.dtype == FLOAT64 ? FLOAT64 : FLOAT32;
     size_t period = 16 + c.period % 5000, bias_size = wide == FLOAT64 ? 8 : 4;
 
     array x = array_of(size * itemsize, c.x_at), blank = array_of(size * itemsize, c.y_at);
     array residual = array_of(size * itemsize, c.y_at), bias = array_of((period + ROOM) * bias_size, 0);
-    array saved = array_of(pass.decision == SAVED_OUTPUT ? size * itemsize : (pass.saved_bit + size + 7) / 8, c.saved_at);
+    array saved = array_of(sweep.decision == SAVED_OUTPUT ? size * itemsize : (sweep.saved_bit + size + 7) / 8, c.saved_at);
     array blank_bits = array_of(bytes_of_bits, c.values % 64);
     fill_with_bits(x, size * itemsize, c.values, bytes + header, given - header);
     fill_with_bits(saved, saved.size - c.saved_at % 64, c.values + 1, bytes + header, given - header);
-    fill_with_numbers(residual, pass.dtype, size, c.values + 2);
+    fill_with_numbers(residual, sweep.dtype, size, c.values + 2);
     fill_with_numbers(bias, wide, period, c.values + 3);
     memcpy(bias.start + period * bias_size, bias.start, ROOM * bias_size);
-    pass.period = (ptrdiff_t)period;
-    pass.saved = saved.start;
-    if (c.biased && pass.decision != GAUSSIAN) pass.bias = bias.start;
+    sweep.period = (ptrdiff_t)period;
+    sweep.saved = saved.start;
+    if (c.biased && sweep.decision != GAUSSIAN) sweep.bias = bias.start;
 
     array first_y = {0}, first_bits = {0};
     for (int i = 0; i < count_of_kernels; i++) {
-        dropout_sweep sweep = pass;
+        dropout_sweep own = sweep;
         array own_x = copy_of(x), own_residual = copy_of(residual), own_bits = copy_of(blank_bits);
         array y = c.place % 3 == 1 ? own_x : c.place % 3 == 2 ? own_residual : copy_of(blank);
-        if (!c.bits_alone) sweep.x = own_x.start, sweep.y = y.start;
-        if (!c.bits_alone && (c.residual || c.place % 3 == 2) && pass.decision != GAUSSIAN)
-            sweep.residual = own_residual.start;
-        if (c.masked) sweep.mask = (unsigned char *)own_bits.start;
+        if (!c.bits_alone) own.x = own_x.start, own.y = y.start;
+        if (!c.bits_alone && (c.residual || c.place % 3 == 2) && sweep.decision != GAUSSIAN)
+            own.residual = own_residual.start;
+        if (c.masked) own.mask = (unsigned char *)own_bits.start;
         ptrdiff_t split = size ? c.split % (ptrdiff_t)size : 0;
         split -= split % 8;
-        if (split > 0) kernels[i]->run(&sweep, 0, split);
-        if (size) kernels[i]->run(&sweep, split > 0 ? split : 0, (ptrdiff_t)size);
-        kernels[i]->finish();
+        if (split > 0) kernels[i]->sweep_range(&own, 0, split);
+        if (size) kernels[i]->sweep_range(&own, split > 0 ? split : 0, (ptrdiff_t)size);
+        kernels[i]->finish_streaming();
         if (i && (memcmp(y.memory, first_y.memory, y.size) || memcmp(own_bits.memory, first_bits.memory, own_bits.size))) {
             fprintf(stderr, "%s: not what generic gives\n", kernels[i]->name);
             abort();

@@ -1,4 +1,4 @@
-/* Words on standard input, noise of scale 1 on standard output, 32 of each at a time. */
+/* This reads words from standard input and writes their noise, of scale 1, to standard output, 32 at a time. */
 #include <stdio.h>
 
 #include "normal.h"

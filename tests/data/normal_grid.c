@@ -1,11 +1,11 @@
-/* How accurate normal.h is, over all 2**32 words or every step-th of them, against double precision:
+/* This measures the errors of normal.h against double precision, for all 2**32 words or every step-th of them:
  *
  *     gcc -O3 -fopenmp -ffp-contract=off -fno-math-errno -Ifastdrop/kernels tests/data/normal_grid.c -lm -o grid
  *     ./grid [step]
  *
- * It prints the largest relative error of a radius, the largest radius, the largest error of a coordinate of a
- * direction, the mean of both coordinates, and by how much the second and fourth moments of a normal differ
- * from 1 and 3, relatively. All words take a minute or two. */
+ * It prints the largest relative error of a radius, the largest radius, the largest error of a coordinate of a direction,
+ * the mean of both coordinates, and the relative differences between the second and fourth moments of a normal and 1 and
+ * 3. All words take a minute or two. */
 #include <stdio.h>
 #include <stdlib.h>
 

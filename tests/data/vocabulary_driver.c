@@ -1,8 +1,8 @@
-/* Every function of a vocabulary on fixed pseudo-random inputs, as text; two vocabularies agree
- * where their texts do. Compiled with -DVOCABULARY_HEADER='"simd/....h"'.
+/* This calls every function of a vocabulary on fixed pseudo-random inputs and prints the results. Two vocabularies agree
+ * where their texts do. It is compiled with -DVOCABULARY_HEADER='"simd/....h"'.
  *
- * Blocks come eight at a time, in as many groups as that takes. Lines of tests/data/
- * ars_kat_vectors.txt on the standard input are answered by ARS on this vocabulary first.
+ * Blocks come eight at a time, in as many groups as that takes. Before that, ARS on this vocabulary answers lines of
+ * tests/data/ars_kat_vectors.txt from standard input.
  */
 #include <float.h>
 #include <inttypes.h>
@@ -15,7 +15,7 @@ enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64
 
 #define EACH_GROUP for (int g = 0; g < WORDS; g += 2 * GROUP_SIZE)
 
-/* SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
+/* This is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
 static uint64_t random_state = 42;
 
 static uint64_t random_word(void)
@@ -80,7 +80,7 @@ static uint64_t a[WORDS], b[WORDS], c[WORDS], result[WORDS];
 #define B blocks_load(b + g)
 #define C blocks_load(c + g)
 
-/* Which words are not zero, bit n for word n. */
+/* Return which words are not zero, bit n for word n. */
 static uint64_t which(const uint64_t *words)
 {
     uint64_t bits = 0;
@@ -130,14 +130,14 @@ static const double specials_double[] = {
     DBL_TRUE_MIN, -DBL_TRUE_MIN, DBL_MAX, -DBL_MAX, 1.0, -1.0,
 };
 
-/* Of float16, and what they are as bfloat16: NaNs, infinities, ties between two neighbours, subnormals. */
+/* As float16 or bfloat16 these are NaNs, infinities, subnormal numbers, and ties between two neighbours. */
 static const uint16_t specials_half[] = {
     0x0000, 0x8000, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7F80, 0xFF80,
     0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0x7FC0, 0x3C00, 0xBC01,
 };
 
-/* Elements a word apart from any alignment: half of them special, the others any bit pattern.
- * (No product here has two NaN factors: which of them it takes after, C leaves open.) */
+/* Half of the elements are special, and the others have any bit pattern. No product here has two NaN factors, because C
+ * leaves open which of them it takes after. */
 static void fill_elements(int dtype, char *elements)
 {
     int size = dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2;
@@ -165,9 +165,9 @@ static void print_lanes(int dtype, const char *name, lanes value)
 
 static void print_bits(int dtype, const char *name, lanes_mask mask)
 {
-    unsigned char bits[4] = {0xAA, 0xAA, 0xAA, 0xAA}; /* what is not written to must stay */
+    unsigned char bits[4] = {0xAA, 0xAA, 0xAA, 0xAA}; /* Those that are not written to must stay. */
     mask_store(dtype, bits + 1, mask);
-    __asm__ volatile("" : : "r"(bits) : "memory"); /* from memory, not from the mask's register */
+    __asm__ volatile("" : : "r"(bits) : "memory"); /* The bits come from memory, not from the mask's register. */
     printf("%s %02x%02x%02x%02x\n", name, bits[0], bits[1], bits[2], bits[3]);
 }
 
@@ -175,12 +175,12 @@ static void print_streamed(int dtype, lanes value)
 {
     uint64_t aligned[LANES_BYTES / 8] __attribute__((aligned(64))) = {0};
     lanes_stream(dtype, (char *)aligned, value);
-    prefetch(NULL);  /* anywhere, without a fault */
+    prefetch(NULL); /* Any address is allowed. */
     stream_end();
     print_words("stream", aligned, LANES_BYTES / 8);
 }
 
-/* `dtype` is a constant where this is called, as it is in the kernels. */
+/* `dtype` is a constant at every call, as it is in the kernels. */
 VOCABULARY void check_lanes(int dtype)
 {
     static const double scales[] = {0.0, 1.0, 1 / 0.9, 2.0, 1 / 3.0, 1e-40, 1e-310, 1e300, INFINITY};

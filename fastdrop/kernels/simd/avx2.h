@@ -1,4 +1,4 @@
-/* Vocabulary: AVX2, with AES-NI on one block at a time. */
+/* This is the vocabulary for AVX2, with AES-NI on one block at a time. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
@@ -6,7 +6,7 @@
 
 enum { GROUP_SIZE = 8, FIRST_PLANES = 9 };
 
-typedef struct { __m128i part[8]; } blocks; /* 1 block each */
+typedef struct { __m128i part[8]; } blocks; /* A part is 1 block. */
 
 #define EACH_PART for (int i = 0; i < 8; i++)
 

@@ -1,4 +1,4 @@
-/* What the two AVX2 vocabularies share: elements, 16 float32 or 8 float64 at a time. */
+/* The two AVX2 vocabularies share what they do with elements, 16 float32 or 8 float64 at a time. */
 #ifndef FASTDROP_AVX2_LANES_H
 #define FASTDROP_AVX2_LANES_H
 
@@ -7,13 +7,13 @@
 #include "common.h"
 
 typedef struct { __m256i half[2]; } lanes;
-typedef lanes lanes_mask; /* all ones or all zeros a lane */
+typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
 
 #define EACH_HALF for (int i = 0; i < 2; i++)
 #define AS_PS _mm256_castsi256_ps
 #define AS_PD _mm256_castsi256_pd
 
-/* Eight float32 -> eight float16 or bfloat16. */
+/* Round eight float32 to eight float16 or bfloat16. */
 VOCABULARY __m128i rounded_to_half(int dtype, __m256i a)
 {
     if (dtype == FLOAT16)
@@ -94,8 +94,8 @@ VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
     return a;
 }
 
-/* Every lane sees all bits, and keeps its own. These instructions, unlike shifts and blends, do not
- * compete with AES for a port. */
+/* Every lane gets all bits and compares its own. Unlike shifts and blends, these instructions do not compete with AES for
+ * a port. */
 VOCABULARY lanes_mask mask_load(int dtype, const unsigned char *bits)
 {
     lanes_mask m;
@@ -129,7 +129,7 @@ VOCABULARY void mask_store(int dtype, unsigned char *bits, lanes_mask m)
     }
 }
 
-/* A comparison with zero: its predicate has to be a constant. */
+/* Compare with zero. The instruction takes no predicate that is not a constant. */
 #define COMPARED(dtype, a, predicate)                                                              \
     (dtype == FLOAT64 ? _mm256_castpd_si256(_mm256_cmp_pd(AS_PD(a), _mm256_setzero_pd(), predicate)) \
                       : _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a), _mm256_setzero_ps(), predicate)))

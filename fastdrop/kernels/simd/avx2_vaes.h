@@ -1,4 +1,4 @@
-/* Vocabulary: AVX2, with VAES on two blocks at a time. */
+/* This is the vocabulary for AVX2, with VAES on two blocks at a time. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
@@ -6,7 +6,7 @@
 
 enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
 
-typedef struct { __m256i part[4]; } blocks; /* 2 blocks each */
+typedef struct { __m256i part[4]; } blocks; /* A part is 2 blocks. */
 
 #define EACH_PART for (int i = 0; i < 4; i++)
 

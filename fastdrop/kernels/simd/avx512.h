@@ -1,4 +1,4 @@
-/* Vocabulary: AVX-512 (F, BW, DQ, VL) with VAES. The packed bits are the mask registers. */
+/* This is the vocabulary for AVX-512 (F, BW, DQ, VL) with VAES. Packed bits are what a mask register holds. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
@@ -8,7 +8,7 @@
 
 enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
 
-typedef struct { __m512i part[2]; } blocks; /* 4 blocks each */
+typedef struct { __m512i part[2]; } blocks; /* A part is 4 blocks. */
 
 #define EACH_PART for (int i = 0; i < 2; i++)
 
@@ -47,7 +47,7 @@ VOCABULARY blocks blocks_andnot(blocks a, blocks b)
 
 VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
 {
-    /* the truth table of below | (tied & ~bits) */
+    /* 0xF4 is the truth table of below | (tied & ~bits). */
     EACH_PART below.part[i] = _mm512_ternarylogic_epi64(below.part[i], tied.part[i], bits.part[i], 0xF4);
     return below;
 }
@@ -85,9 +85,9 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
 #undef EACH_PART
 
 typedef __m512i lanes;
-typedef __mmask16 lanes_mask; /* the low 8 for float64 */
+typedef __mmask16 lanes_mask; /* Of float64 only the low 8 bits count. */
 
-/* Results of bfloat16 are rounded with integers: the instruction for it flushes subnormals. */
+/* Integers round to bfloat16, because the instruction for it flushes subnormal numbers to zero. */
 VOCABULARY __m256i rounded_to_half(int dtype, lanes a)
 {
     if (dtype == FLOAT16)
@@ -132,9 +132,10 @@ VOCABULARY lanes lanes_fill(int dtype, double value)
 
 VOCABULARY lanes lanes_scale(int dtype, lanes_mask m, lanes a, lanes b)
 {
-    /* Elements come from a load of their own: one folded into the masked product is masked too, and
-     * Zen 5 then fetches nothing ahead (0.27 ns an element of a large array, not 0.15). */
-#ifdef __AVX512F__ /* not where the tests emulate it */
+    /* This keeps the load of the elements apart. A load that is folded into the masked product is masked too, and Zen 5
+     * then fetches nothing ahead (0.27 instead of 0.15 ns per element of a large array). The tests' emulation has no
+     * such registers. */
+#ifdef __AVX512F__
     __asm__("" : "+v"(a));
 #endif
     return dtype == FLOAT64

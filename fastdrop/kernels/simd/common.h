@@ -1,4 +1,4 @@
-/* What every vocabulary is written with. */
+/* This has what every vocabulary is written with. */
 #ifndef FASTDROP_COMMON_H
 #define FASTDROP_COMMON_H
 
@@ -8,7 +8,7 @@
 
 #if defined(_MSC_VER)
 #include <intrin.h>
-#pragma fp_contract(off) /* what -ffp-contract=off says to the others */
+#pragma fp_contract(off) /* Other compilers get -ffp-contract=off. */
 #endif
 
 #include "../sweep.h"
@@ -19,8 +19,8 @@
 #define VOCABULARY static inline __attribute__((always_inline, unused))
 #endif
 
-/* A chunk of packed bits, and room for a block before and a group after. Vectors of it must not straddle cache lines:
- * what is then read back in small pieces would wait for each of them to reach the cache. */
+/* These are the packed bits of a chunk, with 8 words of room before them and a group's after them. Vectors of them must
+ * not straddle cache lines: a smaller read that follows would wait until both halves have reached the cache. */
 enum { CHUNK_BLOCKS = 32, CHUNK_WORDS = 64, ROOM_WORDS = CHUNK_WORDS + 24 };
 
 typedef struct {
@@ -31,7 +31,7 @@ typedef struct {
 #endif
 } chunk_words;
 
-/* A NaN becomes this bfloat16, with its sign (as ml_dtypes does it). Both in place of a float32. */
+/* A NaN becomes this bfloat16 with the NaN's sign, as in ml_dtypes. Both stand where a float32 has them. */
 #define BFLOAT16_NAN 0x7FC00000
 #define BFLOAT16_SIGN ((int)0x80000000u)
 

@@ -1,16 +1,16 @@
-/* Vocabulary: portable C. AES by tables (no secret is at stake, so constant time is not needed),
- * elements in plain loops that a compiler can vectorise for its baseline. */
+/* This is the vocabulary in portable C. AES uses tables, which is no risk because no secret is at stake. Elements are in
+ * vectors of four words, which a compiler has instructions of its baseline for. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
 #include "common.h"
 
-/* One block at a time: a smaller group stops drawing sooner, and without vectors costs no more. */
+/* A group is one block, because a smaller group stops drawing sooner and costs no more without vectors. */
 enum { GROUP_SIZE = 1, FIRST_PLANES = 8 };
 
 typedef struct { uint64_t word[2]; } blocks;
 
-/* The S-box of FIPS 197, figure 7. */
+/* This is the S-box of FIPS 197, figure 7. */
 /* clang-format off */
 #define SBOX(X) \
     X(0x63) X(0x7c) X(0x77) X(0x7b) X(0xf2) X(0x6b) X(0x6f) X(0xc5) \
@@ -47,8 +47,9 @@ typedef struct { uint64_t word[2]; } blocks;
     X(0x41) X(0x99) X(0x2d) X(0x0f) X(0xb0) X(0x54) X(0xbb) X(0x16)
 /* clang-format on */
 
-/* SubBytes and MixColumns of a byte in row 0 of its column: (2, 1, 1, 3) times s, least first;
- * rows 1 to 3 are rotations. Four tables of 1 KiB: they stay in a first-level cache. */
+/* aes_table[r] maps a byte in row r of its column to what SubBytes and MixColumns make of it. For row 0 that is
+ * (2, 1, 1, 3) times s, least significant first, and for the other rows a rotation of it. The tables are 1 KiB each, so
+ * they stay in a first-level cache. */
 #define XTIME(s) ((uint32_t)(((s) << 1) ^ (((s) >> 7) * 0x11b)))
 #define MIXED(s) (XTIME(s) | ((uint32_t)(s) << 8) | ((uint32_t)(s) << 16) | ((XTIME(s) ^ (s)) << 24))
 #define ROTATED(word, bits) (((word) << (bits)) | ((word) >> (32 - (bits))))
@@ -90,7 +91,8 @@ VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
                       below.word[1] | (tied.word[1] & ~bits.word[1]));
 }
 
-/* Row r of column c comes from column c + r: ShiftRows. */
+/* Return column 0 after a round, without its key. By ShiftRows, row r of a column comes from the column r places after
+ * it, so b, c and d are the columns that follow. */
 VOCABULARY uint32_t aes_column(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
     return aes_table[0][a & 255] ^ aes_table[1][(b >> 8) & 255] ^ aes_table[2][(c >> 16) & 255] ^
@@ -110,20 +112,34 @@ VOCABULARY uint32_t aes_column_last(uint32_t a, uint32_t b, uint32_t c, uint32_t
     return aes_byte(a) | aes_byte(b >> 8) << 8 | aes_byte(c >> 16) << 16 | aes_byte(d >> 24) << 24;
 }
 
-#define AES_ROUND(column, s, key)                                                              \
-    uint32_t a = (uint32_t)s.word[0], b = (uint32_t)(s.word[0] >> 32);                         \
-    uint32_t c = (uint32_t)s.word[1], d = (uint32_t)(s.word[1] >> 32);                         \
-    return blocks_set((column(a, b, c, d) | (uint64_t)column(b, c, d, a) << 32) ^ key.word[0], \
-                      (column(c, d, a, b) | (uint64_t)column(d, a, b, c) << 32) ^ key.word[1])
+typedef struct { uint32_t column[4]; } aes_state;
+
+VOCABULARY aes_state state_of(blocks block)
+{
+    aes_state s = {{(uint32_t)block.word[0], (uint32_t)(block.word[0] >> 32),
+                    (uint32_t)block.word[1], (uint32_t)(block.word[1] >> 32)}};
+    return s;
+}
+
+VOCABULARY blocks block_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return blocks_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
+}
 
 VOCABULARY blocks blocks_aes(blocks state, blocks key)
 {
-    AES_ROUND(aes_column, state, key);
+    aes_state s = state_of(state);
+    uint32_t a = s.column[0], b = s.column[1], c = s.column[2], d = s.column[3];
+    return blocks_xor(key, block_of(aes_column(a, b, c, d), aes_column(b, c, d, a),
+                                    aes_column(c, d, a, b), aes_column(d, a, b, c)));
 }
 
 VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
 {
-    AES_ROUND(aes_column_last, state, key);
+    aes_state s = state_of(state);
+    uint32_t a = s.column[0], b = s.column[1], c = s.column[2], d = s.column[3];
+    return blocks_xor(key, block_of(aes_column_last(a, b, c, d), aes_column_last(b, c, d, a),
+                                    aes_column_last(c, d, a, b), aes_column_last(d, a, b, c)));
 }
 
 VOCABULARY uint64_t blocks_which(blocks a)
@@ -145,8 +161,10 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
     words[1] = a.word[1];
 }
 
-/* Elements, 16 bytes at a time: vectors where the compiler has a notation for them (gcc, clang), which
- * become instructions of its baseline; else loops, which FASTDROP_PLAIN asks for too. */
+/* A part is 16 bytes of elements. gcc and clang have a notation for vectors of them, which become instructions of the
+ * baseline. Other compilers get loops, which FASTDROP_PLAIN asks for too.
+ *
+ * Each macro is a statement that changes `a`. Where two parts are compared, every lane becomes all ones or all zeros. */
 #if defined(__GNUC__) && !defined(FASTDROP_PLAIN)
 
 typedef uint32_t part __attribute__((vector_size(16)));
@@ -154,12 +172,14 @@ typedef float floats __attribute__((vector_size(16)));
 typedef double doubles __attribute__((vector_size(16)));
 
 #define WORD(a, i) (a)[i]
-#define WORDWISE(a, op, b) return (part)(a op b)
-#define LANEWISE(a, op, b)                                                 \
-    if (dtype == FLOAT64) return (part)((doubles)a op (doubles)b);         \
-    return (part)((floats)a op (floats)b)
-#define COMPARED LANEWISE /* all ones or all zeros a lane */
-#define EQUAL_WORDS WORDWISE
+#define COMPUTE_WORDS(a, op, b) a = (part)(a op b)
+#define COMPARE_WORDS COMPUTE_WORDS
+#define COMPUTE_LANES(dtype, a, op, b)                                                           \
+    do {                                                                                         \
+        if (dtype == FLOAT64) a = (part)((doubles)a op (doubles)b);                              \
+        else a = (part)((floats)a op (floats)b);                                                 \
+    } while (0)
+#define COMPARE_LANES COMPUTE_LANES
 
 #else
 
@@ -173,32 +193,30 @@ typedef union {
 #define EACH_WORD for (int i = 0; i < 4; i++)
 #define EACH_DOUBLE for (int i = 0; i < 2; i++)
 #define WORD(a, i) (a).word[i]
-#define WORDWISE(a, op, b)                                                 \
-    EACH_WORD a.word[i] = a.word[i] op b.word[i];                          \
-    return a
-#define EQUAL_WORDS(a, op, b)                                              \
-    EACH_WORD a.word[i] = a.word[i] op b.word[i] ? UINT32_MAX : 0;         \
-    return a
-#define LANEWISE(a, op, b)                                                 \
-    if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = a.d[i] op b.d[i];           \
-    else EACH_WORD a.f[i] = a.f[i] op b.f[i];                              \
-    return a
-#define COMPARED(a, op, b)                                                 \
-    if (dtype == FLOAT64) EACH_DOUBLE a.q[i] = a.d[i] op b.d[i] ? UINT64_MAX : 0; \
-    else EACH_WORD a.word[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;          \
-    return a
+#define COMPUTE_WORDS(a, op, b) EACH_WORD a.word[i] = a.word[i] op b.word[i]
+#define COMPARE_WORDS(a, op, b) EACH_WORD a.word[i] = a.word[i] op b.word[i] ? UINT32_MAX : 0
+#define COMPUTE_LANES(dtype, a, op, b)                                                           \
+    do {                                                                                         \
+        if (dtype == FLOAT64) EACH_DOUBLE a.d[i] = a.d[i] op b.d[i];                             \
+        else EACH_WORD a.f[i] = a.f[i] op b.f[i];                                                \
+    } while (0)
+#define COMPARE_LANES(dtype, a, op, b)                                                           \
+    do {                                                                                         \
+        if (dtype == FLOAT64) EACH_DOUBLE a.q[i] = a.d[i] op b.d[i] ? UINT64_MAX : 0;            \
+        else EACH_WORD a.word[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;                            \
+    } while (0)
 
 #endif
 
-VOCABULARY part part_and(part a, part b) { WORDWISE(a, &, b); }
-VOCABULARY part part_or(part a, part b) { WORDWISE(a, |, b); }
-VOCABULARY part part_xor(part a, part b) { WORDWISE(a, ^, b); }
-VOCABULARY part part_andnot(part a, part b) { WORDWISE(a, &~, b); }
-VOCABULARY part part_same(part a, part b) { EQUAL_WORDS(a, ==, b); }
-VOCABULARY part part_product(int dtype, part a, part b) { LANEWISE(a, *, b); }
-VOCABULARY part part_sum(int dtype, part a, part b) { LANEWISE(a, +, b); }
-VOCABULARY part part_unequal(int dtype, part a, part b) { COMPARED(a, !=, b); }
-VOCABULARY part part_at_most(int dtype, part a, part b) { COMPARED(a, <=, b); }
+VOCABULARY part part_and(part a, part b) { COMPUTE_WORDS(a, &, b); return a; }
+VOCABULARY part part_or(part a, part b) { COMPUTE_WORDS(a, |, b); return a; }
+VOCABULARY part part_xor(part a, part b) { COMPUTE_WORDS(a, ^, b); return a; }
+VOCABULARY part part_andnot(part a, part b) { COMPUTE_WORDS(a, &~, b); return a; }
+VOCABULARY part part_same(part a, part b) { COMPARE_WORDS(a, ==, b); return a; }
+VOCABULARY part part_product(int dtype, part a, part b) { COMPUTE_LANES(dtype, a, *, b); return a; }
+VOCABULARY part part_sum(int dtype, part a, part b) { COMPUTE_LANES(dtype, a, +, b); return a; }
+VOCABULARY part part_unequal(int dtype, part a, part b) { COMPARE_LANES(dtype, a, !=, b); return a; }
+VOCABULARY part part_at_most(int dtype, part a, part b) { COMPARE_LANES(dtype, a, <=, b); return a; }
 
 VOCABULARY part part_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
@@ -210,7 +228,7 @@ VOCABULARY part part_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 
 typedef struct { part part[4]; } lanes;
 
-typedef lanes lanes_mask; /* all ones or all zeros a lane */
+typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
 
 #define EACH_PART for (int i = 0; i < 4; i++)
 
@@ -219,7 +237,7 @@ typedef union {
     uint32_t w;
 } float_bits;
 
-/* The exponent's bias changes by a product with 2**112, which is exact, for subnormals too. */
+/* A product with 2**112 changes the exponent's bias. It is exact, also for subnormal numbers. */
 VOCABULARY float float16_to_float(uint16_t half)
 {
     float_bits a, rebias = {.w = (254 - 15) << 23};
@@ -232,11 +250,12 @@ VOCABULARY float float16_to_float(uint16_t half)
 
 VOCABULARY uint16_t float_to_float16(float value)
 {
-    float_bits a = {value}, half = {.w = 126 << 23}, small; /* 0.5: its last bit is a subnormal float16's last */
+    /* The last bit of 0.5 is the last bit of a subnormal float16, so a sum with it is rounded where the result ends. */
+    float_bits a = {value}, half = {.w = 126 << 23}, small;
     uint32_t sign = a.w >> 16 & 0x8000, rounded;
     a.w &= 0x7FFFFFFF;
-    /* Each way without a branch, so that the loop over lanes becomes vectors. */
-    small.f = a.f + half.f; /* rounded where the result ends */
+    small.f = a.f + half.f;
+    /* Each choice is made without a branch, so that the loop over lanes becomes vectors. */
     rounded = (a.w - (112u << 23) + 0xFFF + (a.w >> 13 & 1)) >> 13;
     rounded = a.w < 0x38800000 ? small.w - half.w : rounded; /* 2**-14 */
     rounded = a.w >= 0x47800000 ? 0x7C00 : rounded;          /* 2**16 */
@@ -320,7 +339,7 @@ VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
     return a;
 }
 
-/* The bit of each word of part `i` in packed bits. */
+/* Return, for each word of part `i`, the bit that packed bits have for its lane. */
 VOCABULARY part own_bits(int dtype, int i)
 {
     if (dtype == FLOAT64) return part_of(1u << 2 * i, 1u << 2 * i, 2u << 2 * i, 2u << 2 * i);
@@ -362,10 +381,10 @@ VOCABULARY void stream_end(void)
 }
 
 #undef WORD
-#undef WORDWISE
-#undef EQUAL_WORDS
-#undef LANEWISE
-#undef COMPARED
+#undef COMPUTE_WORDS
+#undef COMPARE_WORDS
+#undef COMPUTE_LANES
+#undef COMPARE_LANES
 #undef EACH_PART
 
 #endif

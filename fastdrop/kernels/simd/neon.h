@@ -1,4 +1,4 @@
-/* Vocabulary: AArch64 with the AES instructions. */
+/* This is the vocabulary for AArch64 with the AES instructions. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
@@ -8,7 +8,7 @@
 
 enum { GROUP_SIZE = 8, FIRST_PLANES = 9 };
 
-typedef struct { uint8x16_t part[8]; } blocks; /* 1 block each */
+typedef struct { uint8x16_t part[8]; } blocks; /* A part is 1 block. */
 
 #define EACH_PART for (int i = 0; i < 8; i++)
 
@@ -55,7 +55,7 @@ VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
     return below;
 }
 
-/* AESE adds its key first, x86's AESENC last: a round here is one with a zero key, then the key. */
+/* AESE adds its key before a round, and the vocabulary adds it after the round. So AESE gets a zero key. */
 VOCABULARY blocks blocks_aes(blocks state, blocks key)
 {
     EACH_PART state.part[i] = veorq_u8(vaesmcq_u8(vaeseq_u8(state.part[i], vdupq_n_u8(0))), key.part[i]);
@@ -94,7 +94,7 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
 #undef EACH_PART
 
 typedef struct { uint32x4_t quarter[4]; } lanes;
-typedef lanes lanes_mask; /* all ones or all zeros a lane */
+typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
 
 #define EACH_QUARTER for (int i = 0; i < 4; i++)
 #define AS_F32 vreinterpretq_f32_u32
@@ -103,7 +103,7 @@ typedef lanes lanes_mask; /* all ones or all zeros a lane */
 #define FROM_F64 vreinterpretq_u32_f64
 #define FROM_U64 vreinterpretq_u32_u64
 
-/* Four float32 -> four float16 or bfloat16. */
+/* Round four float32 to four float16 or bfloat16. */
 VOCABULARY uint16x4_t rounded_to_half(int dtype, uint32x4_t a)
 {
     if (dtype == FLOAT16)
@@ -143,7 +143,7 @@ VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 {
-    lanes_store(dtype, to, a); /* no such store among the intrinsics */
+    lanes_store(dtype, to, a); /* There is no intrinsic for a store past the cache. */
 }
 
 VOCABULARY lanes lanes_fill(int dtype, double value)
@@ -177,7 +177,7 @@ VOCABULARY lanes lanes_choose(int dtype, lanes_mask m, lanes a, lanes b)
     return a;
 }
 
-/* A vector of the bits that belong to the lanes of quarter i. */
+/* Return, for each lane of quarter `i`, the bit that packed bits have for it. */
 VOCABULARY uint32x4_t own_bits(int dtype, int i)
 {
     static const uint32_t four[4] = {1, 2, 4, 8};
