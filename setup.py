@@ -170,6 +170,7 @@ def compiled_into(name: str) -> list[str]:
         "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "gate", "source")],
         "core.dispatch": [f"{CORE}/columns.pxi"],
         "core.layout": [f"{KERNEL_DIR}/bits.pxi"],
+        "jax.handlers": ["fastdrop/jax/interface.pxi", "fastdrop/jax/seeds.pxi"],
     }
     return [*SHARED, *HEADERS, *own.get(name, [])]
 
@@ -208,11 +209,13 @@ threads = openmp()
 extensions = [
     # These are plain Python, compiled only to make a call on a small array quicker.
     *(extension(name) for name in ("checks", "formulas", "mask", "noise", "stream")),
-    *(extension(name) for name in ("core.call", "core.layout", "core.strided")),
+    extension("core.call"),
+    *(extension(name, FAST) for name in ("core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
     extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
-    extension("core.dispatch", [*QUICK, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
+    extension("jax.handlers"),  # it compiles without JAX, and does not import it
+    extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)
         for isa, flags in KERNELS.items()
