@@ -210,7 +210,7 @@ extensions = [
     # These are plain Python, compiled only to make a call on a small array quicker.
     *(extension(name) for name in ("checks", "formulas", "mask", "noise", "stream")),
     extension("core.call"),
-    *(extension(name, FAST) for name in ("core.layout", "core.strided")),
+    *(extension(name, FAST, CYTHON_INLINE=INLINE) for name in ("core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
     extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
