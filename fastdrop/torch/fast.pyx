@@ -32,7 +32,7 @@ import torch
 from torch.overrides import has_torch_function_unary
 
 from fastdrop.core.dispatch import same_build
-from fastdrop.formulas import alpha_affine, training_scale
+from fastdrop.formulas import alpha_affine
 from fastdrop.torch import internals
 
 same_build(BUILD_TAG, __name__)

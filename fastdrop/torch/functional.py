@@ -1,8 +1,8 @@
 """`torch.nn.functional`'s forms of dropout; the kernel where it can, the rest by PyTorch's own functions.
 
-Each function tries fast.pyx first, then the operators. What PyTorch itself hands to somebody else (a subclass with
-`__torch_function__`, DTensor, a tracer of FX, torch.jit or ONNX) is handed on as PyTorch's own function, so that
-whoever looks for it finds it.
+Each function tries fast.pyx first, then the operators. Some calls are PyTorch's to hand on: to a subclass
+with `__torch_function__`, to DTensor, to a tracer of FX, torch.jit or ONNX. They get PyTorch's own function,
+so that whoever looks for it finds it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastdrop.torch import fast
-from fastdrop.torch.internals import has_function, has_operators, only_devices
+from fastdrop.torch.internals import has_function, has_operators, only_devices, tracing_state
 from fastdrop.torch.operators import DTYPES, EVERY, apply_forward, apply_forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
 NAMES = "dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", SDPA
 TORCH: dict[str, Any] = {name: getattr(F, name) for name in NAMES}
+
+
+def has_channels(x: Any) -> bool:
+    """Whether the input has the axes (N, C, ...)."""
+    return isinstance(x, Tensor) and x.dim() >= 2
 
 
 def relu_and_dropout(x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
@@ -41,7 +46,7 @@ def supported(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in DTYPES and x.layout == torch.strided and not x.is_nested
 
 
-def looked_for(x: Tensor) -> bool:
+def looked_for(x: Any) -> bool:
     """Whether a subclass, a tracer or a mode has to see which function is called."""
     if not has_torch_function_unary(x):
         return False
@@ -50,13 +55,13 @@ def looked_for(x: Tensor) -> bool:
     return True
 
 
-def belongs_to_others(x: Tensor, p: float, training: bool) -> bool:
+def belongs_to_others(x: Any, p: Any, training: Any) -> bool:
     """Whether the call is PyTorch's own: for somebody who looks for it, or for the error it gives."""
     kind = type(x)
     return (
         not (isinstance(x, Tensor) and isinstance(p, float) and isinstance(training, bool))
         or (kind is not Tensor and kind is not torch.nn.Parameter and has_operators(kind))
-        or torch.jit.is_tracing()
+        or tracing_state() is not None
         or torch.onnx.is_in_onnx_export()
     )
 
@@ -84,7 +89,7 @@ def described(x: Any) -> str:
 
 
 def drop(
-    x: Tensor, p: float, training: bool, inplace: bool, generator: torch.Generator | None,
+    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None,
     form: int, name: str, features: int = EVERY,
 ) -> Tensor:  # fmt: skip
     """What the functions below do where fast.pyx did not. `name` is that of PyTorch's own function."""
@@ -96,21 +101,21 @@ def drop(
     if isinstance(p, (int, np.number, np.bool_)):  # PyTorch takes these as a float, too
         p = float(p)
         if not is_dynamo_compiling():
-            y = fast_drop(x, p, training, inplace, generator, form, features)
-            if y is not None:
-                return y
+            result = fast_drop(x, p, training, inplace, generator, form, features)
+            if result is not None:
+                return result
     if belongs_to_others(x, p, training) or not supported(x):
         refuse_generator(generator, x)
         return theirs(x, p, training, inplace)
     checked(p)
     if not training or p == 0.0:
         return theirs(x, p, training, inplace)
-    y = apply_forward(x, 1.0 - p, fast.FORMS[form], features, new_seed(generator))[0]
+    y: Tensor = apply_forward(x, 1.0 - p, fast.FORMS[form], features, new_seed(generator))[0]
     return x.copy_(y) if inplace else y
 
 
 def drop_channels(
-    x: Tensor, p: float, training: bool, inplace: bool, generator: torch.Generator | None, spatial: int
+    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None, spatial: int
 ) -> Tensor:
     """Dropout of whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
     name = f"dropout{spatial}d"
@@ -210,7 +215,7 @@ def relu_dropout(
     >>> from fastdrop.torch import relu_dropout
     >>> generator = torch.Generator().manual_seed(0)
     >>> relu_dropout(torch.tensor([-1.0, 3.0, 3.0, 3.0]), 0.5, generator=generator).tolist()
-    SHOWN
+    [0.0, 6.0, 0.0, 6.0]
     """
     if not is_dynamo_compiling():
         y = fast_drop(input, p, training, inplace, generator, RELU_DROPOUT, EVERY)
@@ -241,7 +246,8 @@ def alpha_dropout(
     Returns
     -------
     Tensor
-        An affine map of `input` where kept, of SELU's negative limit where dropped. It keeps mean 0 and variance 1.
+        An affine map, which keeps mean 0 and variance 1, of `input` where kept, and of the negative limit
+        of SELU where dropped.
 
     Raises
     ------
@@ -256,7 +262,7 @@ def alpha_dropout(
     >>> from fastdrop.torch import alpha_dropout
     >>> generator = torch.Generator().manual_seed(0)
     >>> alpha_dropout(torch.zeros(3), 0.5, True, generator=generator).tolist()
-    SHOWN
+    [-0.7791939377784729, 0.7791939377784729, -0.7791939377784729]
     """
     if not is_dynamo_compiling():
         y = fast_drop(input, p, training, inplace, generator, ALPHA_DROPOUT, EVERY)
@@ -302,9 +308,9 @@ def feature_alpha_dropout(
     >>> from fastdrop.torch import feature_alpha_dropout
     >>> generator = torch.Generator().manual_seed(0)
     >>> feature_alpha_dropout(torch.zeros(1, 2, 2), 0.5, True, generator=generator).tolist()
-    SHOWN
+    [[[-0.7791939377784729, -0.7791939377784729], [0.7791939377784729, 0.7791939377784729]]]
     """
-    if not isinstance(input, Tensor) or input.dim() < 2:
+    if not has_channels(input):
         refuse_generator(generator, input)
         return TORCH["feature_alpha_dropout"](input, p, training, inplace)  # with its own error
     if not is_dynamo_compiling():
@@ -351,7 +357,7 @@ def dropout1d(
     >>> from fastdrop.torch import dropout1d
     >>> generator = torch.Generator().manual_seed(0)
     >>> dropout1d(torch.ones(1, 3, 2), 0.5, generator=generator).flatten().tolist()
-    SHOWN
+    [0.0, 0.0, 2.0, 2.0, 0.0, 0.0]
     """
     return drop_channels(input, p, training, inplace, generator, 1)
 
@@ -393,7 +399,7 @@ def dropout2d(
     >>> from fastdrop.torch import dropout2d
     >>> generator = torch.Generator().manual_seed(0)
     >>> dropout2d(torch.ones(1, 3, 2, 2), 0.5, generator=generator).flatten().tolist()
-    SHOWN
+    [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]
     """
     return drop_channels(input, p, training, inplace, generator, 2)
 
@@ -434,8 +440,8 @@ def dropout3d(
     >>> import torch
     >>> from fastdrop.torch import dropout3d
     >>> generator = torch.Generator().manual_seed(0)
-    >>> dropout3d(torch.ones(1, 3, 2, 2, 2), 0.5, generator=generator).flatten().tolist()
-    SHOWN
+    >>> dropout3d(torch.ones(1, 3, 2, 2, 2), 0.5, generator=generator)[..., 0, 0, 0].tolist()
+    [[0.0, 2.0, 0.0]]
     """
     return drop_channels(input, p, training, inplace, generator, 3)
 
@@ -477,7 +483,7 @@ def dropout_add(
     >>> from fastdrop.torch import dropout_add
     >>> generator = torch.Generator().manual_seed(0)
     >>> dropout_add(torch.ones(5), torch.ones(5), 0.5, generator=generator).tolist()
-    SHOWN
+    [1.0, 3.0, 1.0, 3.0, 3.0]
     """
     if not is_dynamo_compiling():
         y = fast_drop_add(input, residual, p, training, generator)
@@ -503,8 +509,8 @@ def adds_in_one_pass(
 
 # --- TorchScript ------------------------------------------------------------------------------
 
-# A program of torch.jit.script has no Python: it gets PyTorch's own functions, through the hook that `torch.jit.script`
-# has for it. These two spell out what PyTorch has no function for.
+# A program of `torch.jit.script` has no Python. It gets PyTorch's own functions, through the hook that
+# `torch.jit.script` calls. These two spell out what PyTorch has no function for.
 
 torch_dropout, torch_relu = F.dropout, F.relu
 

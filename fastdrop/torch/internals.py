@@ -1,6 +1,7 @@
-"""What fastdrop asks PyTorch under names that are not public, each with an answer where a version lacks the name.
+"""What fastdrop asks PyTorch under names that are not public, with an answer where a version lacks the name.
 
-Every answer errs on the side of the operators or of PyTorch's own functions, which are right everywhere and slower.
+Such an answer errs on the side of the operators, or of PyTorch's own functions: they are right everywhere,
+and slower.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.modules import module as nn_module
 from torch.utils import checkpoint as checkpointing
+
+is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 def of_torch(holder: Any, name: str, otherwise: Any) -> Any:
@@ -32,7 +35,7 @@ transforms_active = of_torch(torch._C, "_are_functorch_transforms_active", lambd
 # How many dispatch modes want to see each operator: tracing, fake tensors, a user's own.
 count_modes = of_torch(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 # None, unless torch.jit.trace or the ONNX exporter built on it records what is called.
-tracing_state = of_torch(torch._C, "_get_tracing_state", lambda: torch.jit.is_tracing() or None)
+tracing_state = of_torch(torch._C, "_get_tracing_state", lambda: is_tracing() or None)
 # Holds `_current_level`, which is negative while no level of forward-mode derivatives is open.
 forward_mode: dict[str, Any] = vars(forward_ad)
 # Whether such derivatives are computed at all: not inside of an autograd.Function, which brings its own.
@@ -41,7 +44,7 @@ derives_forward = of_torch(torch._C, "_is_fwd_grad_enabled", lambda: True)
 # `data_ptr` cannot give without a copy. Where there is no such address, we do copy.
 storage_address = of_torch(torch._C, "_data_address", None)
 is_lazy_copy = of_torch(torch._C if storage_address else None, "_is_cow_tensor", lambda tensor: False)
-# Tensors that stand for others while PyTorch's compilers trace. They have operators of their own, and know ours.
+# Tensors that stand for others while PyTorch's compilers trace: they bring operators, and know ours too.
 TRACED = (
     *imported("torch._subclasses.fake_tensor", "FakeTensor"),
     *imported("torch._subclasses.functional_tensor", "FunctionalTensor"),
@@ -69,7 +72,7 @@ RECOMPUTERS = [
 
 
 def only_devices() -> bool:
-    """Whether all modes that want to see function calls are `torch.device` contexts, which only place new tensors."""
+    """Whether all modes that see function calls are `torch.device` contexts, which only place new tensors."""
     return all(isinstance(mode, DEVICE_CONTEXT) for mode in function_modes())
 
 
@@ -79,10 +82,11 @@ def open_forward_level() -> bool:
 
 def loses_tangent(*tensors: Tensor | None) -> bool:
     """Whether a forward-mode derivative is wanted that an operator without one would lose."""
+    unpack: Any = forward_ad.unpack_dual
     return (
         open_forward_level()
         and derives_forward()
-        and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors if t is not None)
+        and any(unpack(tensor).tangent is not None for tensor in tensors if tensor is not None)
     )
 
 
@@ -92,5 +96,6 @@ def has_function(kind: type) -> bool:
 
 
 def has_operators(kind: type) -> bool:
-    """Whether tensors of this subclass bring operators of their own, as DTensor does, among which ours are not."""
-    return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ and not issubclass(kind, TRACED)  # type: ignore[attr-defined]
+    """Whether tensors of this subclass bring operators, as DTensor does, among which ours are not."""
+    theirs: Any = kind
+    return theirs.__torch_dispatch__ is not Tensor.__torch_dispatch__ and not issubclass(kind, TRACED)

@@ -1,7 +1,7 @@
 """The calls as operators of PyTorch, pure functions of their tensors and a seed, with their gradients.
 
-Compiled code, exported programs, transforms and modes see these. A call on a plain tensor in eager mode takes the
-shorter way of fast.pyx, to the same bits.
+Compiled code, exported programs, transforms and modes see these. A call on a plain tensor in eager mode
+takes the shorter way of fast.pyx, to the same bits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def new_seed(generator: torch.Generator | None) -> Tensor:
 
 # Results have the strides that `empty_like` gives, so compiled code may not lay out the inputs anew.
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
-# `form` is "dropout", "relu_dropout" or "alpha_dropout"; `features` is the number of leading axes with decisions of
-# their own, where elements behind them share one. The second result is the packed bits of what passed.
+# `form` is "dropout", "relu_dropout" or "alpha_dropout". `features` is the number of leading axes with
+# decisions of their own; the elements behind share one. The second result is the packed bits of what passed.
 SCHEMAS = {
     "forward": "(Tensor x, float keep_prob, str form, int features, Tensor seed) -> (Tensor, Tensor)",
     "forward_add": "(Tensor x, Tensor residual, float keep_prob, Tensor seed) -> (Tensor, Tensor)",
@@ -42,30 +42,34 @@ for name, schema in SCHEMAS.items():
 forward, forward_add, backward = (getattr(torch.ops.fastdrop, name).default for name in SCHEMAS)
 
 
-@torch.library.impl("fastdrop::forward", "cpu")  # type: ignore[misc]
-def _(x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor) -> tuple[Tensor, Tensor]:
+def forward_alone(
+    x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor
+) -> tuple[Tensor, Tensor]:
     return fast.operator_forward(x, None, keep_prob, form, features, seed)
 
 
-@torch.library.impl("fastdrop::forward_add", "cpu")  # type: ignore[misc]
-def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
+def forward_with_residual(
+    x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor
+) -> tuple[Tensor, Tensor]:
     return fast.operator_forward(x, residual, keep_prob, "dropout", EVERY, seed)
 
 
+torch.library.impl("fastdrop::forward", "cpu", forward_alone)
+torch.library.impl("fastdrop::forward_add", "cpu", forward_with_residual)
 torch.library.impl("fastdrop::backward", "cpu", fast.operator_backward)
 
 
-@torch.library.register_fake("fastdrop::forward")
+@torch.library.register_fake("fastdrop::forward")  # type: ignore[misc, untyped-decorator]
 def _(x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), bits_like(x, features)
 
 
-@torch.library.register_fake("fastdrop::forward_add")
+@torch.library.register_fake("fastdrop::forward_add")  # type: ignore[misc, untyped-decorator]
 def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), bits_like(x, EVERY)
 
 
-@torch.library.register_fake("fastdrop::backward")
+@torch.library.register_fake("fastdrop::backward")  # type: ignore[misc, untyped-decorator]
 def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, features: int) -> Tensor:
     return torch.empty_like(dy)
 
@@ -154,15 +158,14 @@ def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -
         torch.library.register_vmap(operator._name.split(".")[0], each_example(operator))
 
     def apply(*arguments: Any) -> Any:
-        return function.apply(*arguments) if transformed() else operator(*arguments)
+        return derived.apply(*arguments) if transformed() else operator(*arguments)
 
     members = {
         "forward": operator, "backward": backward, "jvp": jvp, "setup_context": setup_context,
         "vmap": each_example(apply),
     }  # fmt: skip
-    function: Any = type(
-        "Fastdrop", (torch.autograd.Function,), {name: staticmethod(member) for name, member in members.items()}
-    )
+    statics = {name: staticmethod(member) for name, member in members.items()}
+    derived: Any = type("Fastdrop", (torch.autograd.Function,), statics)
     return apply
 
 
@@ -189,14 +192,14 @@ apply_backward = differentiable(
 class FastDropout(torch.autograd.Function):
     """Dropout of a plain tensor in eager mode, which saves one bit per decision.
 
-    It has no `setup_context`, which would cost more than all the rest, and so no transform of torch.func takes it.
+    It has no `setup_context`, which would cost more than the rest, so no transform of torch.func takes it.
     """
 
     forward = staticmethod(fast.function_forward)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient by the kernel, or by operators where it is to be differentiated, batched, compiled or traced."""
+        """The gradient by the kernel; by operators where it is differentiated, batched or traced."""
         (bits,) = ctx.saved_tensors
         wanted, residual_wanted, _ = ctx.needs_input_grad
         dx = None
