@@ -55,7 +55,7 @@ DEVICE_CONTEXT = imported("torch.utils._device", "DeviceContext")
 function_modes = of_torch(torch.overrides, "_get_current_function_mode_stack", lambda: [None])
 
 # Hooks on every module there is. Where a version keeps them under other names, we take it that there are some.
-GLOBAL_HOOKS = tuple(
+FORWARD_HOOKS, FORWARD_PRE_HOOKS, BACKWARD_HOOKS, BACKWARD_PRE_HOOKS = (
     of_torch(nn_module, f"_global_{kind}_hooks", (None,))
     for kind in ("forward", "forward_pre", "backward", "backward_pre")
 )

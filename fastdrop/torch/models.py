@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import has_torch_function_unary
 
 from fastdrop.torch import modules
-from fastdrop.torch.functional import relu_dropout
-from fastdrop.torch.internals import GLOBAL_HOOKS, count_modes, tracing_state
+from fastdrop.torch.functional import EVERY, RELU_DROPOUT, fast_drop, is_dynamo_compiling, relu_dropout
+from fastdrop.torch.internals import BACKWARD_HOOKS, BACKWARD_PRE_HOOKS, FORWARD_HOOKS, FORWARD_PRE_HOOKS
 from fastdrop.torch.modules import Leaf
 
 
@@ -92,29 +91,32 @@ CALL, RELU_FORWARD, RELU = nn.Module.__call__, nn.ReLU.forward, F.relu
 
 def run(members: tuple[nn.Module, ...], x: Any) -> Any:
     """The members one after the other, each ReLU together with the dropout behind it where that may be."""
-    done = False
-    for before, module, after in zip((None, *members), members, (*members[1:], None)):
+    last, done = len(members) - 1, False
+    for n, module in enumerate(members):
         if done:
             done = False
-        elif type(module) is nn.ReLU and type(after) in DROPOUTS and unseen(before, module, after, x):
-            x = relu_dropout(x, after.p, True)  # type: ignore[union-attr]
-            done = True
-        else:
-            x = module(x)
+            continue
+        y = None
+        if type(module) is nn.ReLU and n < last and type(members[n + 1]) in DROPOUTS:
+            if unseen(members[n - 1] if n else None, module, members[n + 1]):
+                y = in_one_pass(x, members[n + 1].p)
+        done = y is not None
+        x = y if done else module(x)
     return x
 
 
-def unseen(before: nn.Module | None, relu: Any, dropout: Any, x: Any) -> bool:
-    """Whether nothing can see what the ReLU gives to the dropout, nor that it does not write over its input."""
+def unseen(before: nn.Module | None, relu: Any, dropout: Any) -> bool:
+    """Whether no module can see what the ReLU gives to the dropout, nor that it does not write over its input."""
     return (
         dropout.training is True
-        and type(x) is Tensor
         and not dropout.inplace
         and runs_plainly(relu)
         and runs_plainly(dropout)
         and (not relu.inplace or (type(before) in MAKERS and runs_plainly(before)))
-        and not any(GLOBAL_HOOKS)
-        and (torch.compiler.is_compiling() or unwatched(x))
+        and not (FORWARD_HOOKS or FORWARD_PRE_HOOKS or BACKWARD_HOOKS or BACKWARD_PRE_HOOKS)
+        and nn.Module.__call__ is CALL
+        and nn.ReLU.forward is RELU_FORWARD
+        and F.relu is RELU
     )
 
 
@@ -129,16 +131,11 @@ def runs_plainly(module: Any) -> bool:
     )
 
 
-def unwatched(x: Tensor) -> bool:
-    """Whether no mode and no tracer has to see each call, and nobody has replaced what PyTorch would call."""
-    return (
-        not has_torch_function_unary(x)
-        and tracing_state() is None
-        and not count_modes()
-        and nn.Module.__call__ is CALL
-        and nn.ReLU.forward is RELU_FORWARD
-        and F.relu is RELU
-    )
+def in_one_pass(x: Any, p: Any) -> Tensor | None:
+    """ReLU and dropout of `x`, or None where a transform, a mode or a tracer has to see both."""
+    if is_dynamo_compiling():
+        return relu_dropout(x, p, True)
+    return fast_drop(x, p, True, False, None, RELU_DROPOUT, EVERY)
 
 
 # --- swapping ---------------------------------------------------------------------------------
