@@ -24,7 +24,6 @@ import fastdrop.torch as ft
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
 
-
 Built = tuple[nn.Module, torch.Tensor]
 
 

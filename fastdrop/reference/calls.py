@@ -128,10 +128,8 @@ def relu_dropout_backward(
     dy = apart(dy, dx)
     known, decided = _known(saved, dx)
     for part in parts(dy.size):
-        if isinstance(saved, Mask):
-            passed = unpacked(known, decided, dy.shape, part)
-        else:
-            passed = flat(known)[part] != 0
+        from_mask = isinstance(saved, Mask)
+        passed = unpacked(known, decided, dy.shape, part) if from_mask else flat(known)[part] != 0
         flat(dx)[part] = rounded(_selected(_biased(dy, None, part), passed, scale), dx.dtype)
     written = dx if out is None else out
     return (written, _column_sums(dx)) if bias_grad else written

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 
 from fastdrop.torch import modules
-from fastdrop.torch.functional import EVERY, RELU_DROPOUT, fast_drop, is_dynamo_compiling, relu_dropout
+from fastdrop.torch.functional import RELU_DROPOUT, fast_drop, relu_dropout
 from fastdrop.torch.internals import BACKWARD_HOOKS, BACKWARD_PRE_HOOKS, FORWARD_HOOKS, FORWARD_PRE_HOOKS
 from fastdrop.torch.modules import Leaf
+from fastdrop.torch.operators import EVERY
 
 
 class Dropout(modules.Dropout):
@@ -64,7 +66,7 @@ class Sequential(nn.Sequential):
     """A `torch.nn.Sequential` that `accelerate` found: a ReLU and the Dropout behind it run in one pass."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             for module in self:
                 input = module(input)
         else:
@@ -97,9 +99,9 @@ def run(members: tuple[nn.Module, ...], x: Any) -> Any:
             done = False
             continue
         y = None
-        if type(module) is nn.ReLU and n < last and type(members[n + 1]) in DROPOUTS:
-            if unseen(members[n - 1] if n else None, module, members[n + 1]):
-                y = in_one_pass(x, members[n + 1].p)
+        pair = type(module) is nn.ReLU and n < last and type(members[n + 1]) in DROPOUTS
+        if pair and unseen(members[n - 1] if n else None, module, members[n + 1]):
+            y = in_one_pass(x, members[n + 1].p)
         done = y is not None
         x = y if done else module(x)
     return x
@@ -216,7 +218,7 @@ def accelerate(model: nn.Module) -> Report:
     2: now fastdrop.torch.Dropout, in one pass with the ReLU 1
     >>> print(accelerate(torch.nn.Linear(4, 4)))
     nothing to replace: this model has no module of dropout. If it calls torch.nn.functional.dropout itself, use patched()
-    """
+    """  # noqa: E501
     report = Report()
     names = {module: name for name, module in model.named_modules()}
     for module, name in names.items():

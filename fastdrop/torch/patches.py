@@ -61,7 +61,8 @@ def attention(
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
-            return attend(*(in_autocast(tensor, kind) for tensor in tensors), dropout_p, is_causal, scale)
+            query, key, value, attn_mask = (in_autocast(tensor, kind) for tensor in tensors)
+            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
     return attend(*tensors, dropout_p, is_causal, scale)
 
 
@@ -262,7 +263,7 @@ def checkpointed_forward(original: Any) -> Any:
 def replacements() -> dict[tuple[Any, str], Any]:
     """What takes the place of each function, by the module or class that holds it and its name there."""
     both = alpha_dropout, dropout, feature_alpha_dropout
-    found = {
+    found: dict[tuple[Any, str], Any] = {
         (F, ours.__name__): instead(ours, TORCH[ours.__name__])
         for ours in (*both, dropout1d, dropout2d, dropout3d)
     }
