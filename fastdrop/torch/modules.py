@@ -21,8 +21,8 @@ class Leaf(str):
     """A class's `__module__`, for which its instances give "torch.nn" instead.
 
     A tracer of FX does not look into a module whose `__module__` begins with "torch.nn", and looks into all others. If
-    it looked into a dropout, the traced graph would hold the dropout's `training` of that moment for ever. torch.compile
-    does look: for its own modules it asks for "torch.nn." and more.
+    it looked into a dropout, the traced graph would hold the dropout's `training` of that moment for ever.
+    torch.compile does look: for its own modules it asks for "torch.nn." and more.
     """
 
     def __get__(self, instance: object, owner: type) -> str:
