@@ -170,7 +170,6 @@ def compiled_into(name: str) -> list[str]:
         "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "gate", "source")],
         "core.dispatch": [f"{CORE}/columns.pxi"],
         "core.layout": [f"{KERNEL_DIR}/bits.pxi"],
-        "jax.handlers": ["fastdrop/jax/interface.pxi", "fastdrop/jax/seeds.pxi"],
     }
     return [*SHARED, *HEADERS, *own.get(name, [])]
 
@@ -214,7 +213,6 @@ extensions = [
     extension("functional"),
     extension("capi"),
     extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
-    extension("jax.handlers"),  # it compiles without JAX, and does not import it
     extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)

@@ -1,6 +1,0 @@
-from typing import Any
-
-derivations: dict[str, int]
-
-def capsules() -> tuple[Any, Any]: ...
-def interface_version() -> str | None: ...
