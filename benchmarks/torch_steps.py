@@ -2,8 +2,8 @@
 
     python -m benchmarks.torch_steps [--rounds N] [--mode eager|compiled|both] [--cpu-time] [--large]
 
-A step sets gradients to zero, computes a loss and its gradients, and lets SGD update the parameters. Compiled is by
-`torch.compile` with its default backend, which takes minutes before the first step.
+A step sets gradients to zero, computes a loss and its gradients, and lets SGD update the parameters.
+Compiled is by `torch.compile` with its default backend, which takes minutes before the first step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import fastdrop as fd
 import fastdrop.torch as ft
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
-
 
 Built = tuple[nn.Module, torch.Tensor]
 
