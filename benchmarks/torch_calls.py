@@ -2,9 +2,10 @@
 
     python -m benchmarks.torch_calls [--rounds N] [--cpu-time] [--form NAME]
 
-Each number is a ratio, ours / PyTorch's, so 0.5 is half the time. It is taken within a round of alternating calls,
-and the median over rounds is shown. "forward and backward" is each of eight dropouts in a row that share one backward
-pass; "alone" is a single one with its own, where the fixed cost of a backward pass counts on both sides.
+Each number is a ratio, ours / PyTorch's, so 0.5 is half the time. It is taken within a round of alternating
+calls, and the median over rounds is shown. "forward and backward" is each of eight dropouts in a row that
+share one backward pass; "alone" is a single one with its own, where the fixed cost of a backward pass counts
+on both sides.
 """
 
 from __future__ import annotations
