@@ -61,7 +61,9 @@ def attention(
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
-            query, key, value, attn_mask = (in_autocast(tensor, kind) for tensor in tensors)
+            query, key, value, attn_mask = (  # type: ignore[assignment]
+                in_autocast(tensor, kind) for tensor in tensors
+            )
             return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
     return attend(*tensors, dropout_p, is_causal, scale)
 

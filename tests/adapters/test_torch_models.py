@@ -310,7 +310,7 @@ def test_what_is_left_is_reported_with_its_reason():
     own_forward = nn.Dropout()
     own_forward.forward = torch.tanh
     mixed = nn.ModuleList([
-        Own(), SpatialDropout(), own_forward, nn.LSTM(2, 2, 2, dropout=0.1), nn.GRU(2, 2), nn.MultiheadAttention(2, 1, 0.1),
+        Own(), SpatialDropout(), own_forward, nn.LSTM(2, 2, 2, dropout=0.1), nn.GRU(2, 2), nn.MultiheadAttention(2, 1, 0.1),  # noqa: E501
         nn.FeatureAlphaDropout(),
     ])  # fmt: skip
     report = ft.accelerate(mixed)
@@ -355,7 +355,7 @@ class Recurrent(nn.Module):
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout2d(0.2))
+        self.first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout2d(0.2))  # noqa: E501
         self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Dropout(0.2))
         self.skip = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.2))
 
