@@ -212,7 +212,6 @@ extensions = [
     *(extension(name, FAST, CYTHON_INLINE=INLINE) for name in ("core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
-    extension("torch.fast"),  # it compiles without PyTorch, and imports it when it is imported
     extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)

@@ -820,8 +820,13 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         rows = dy.reshape(count, dropped.shape[1])
         full = x.reshape(count, len(dropped)).T @ rows
         self.weights_gradient = super().backward(full, out=full)
-        self.bias_gradient = None if self.bias is None else rows.sum(axis=0)
+        self.bias_gradient = None if self.bias is None else column_sums(rows)
         return np.matmul(dy, dropped.T, out=out)
+
+
+def column_sums(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the sums over the first axis, computed in float64 at least and rounded once."""
+    return rows.sum(axis=0, dtype=np.result_type(rows.dtype, np.float64)).astype(rows.dtype)
 
 
 def apart(y: NDArray[Any], array: Any) -> Any:

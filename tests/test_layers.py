@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -339,3 +340,13 @@ def test_dropconnect_without_inputs_or_outputs(shape):
     layer = DropConnect(np.ones(shape), 0.5, rng=1)
     y = layer(np.ones((3, shape[0])))
     assert layer.backward(np.ones(y.shape)).shape == (3, shape[0])
+
+
+@pytest.mark.parametrize(("dtype", "rows"), [("float16", 5000), ("bfloat16", 300), ("float32", 1000)])
+def test_the_gradient_of_a_bias_of_dropconnect_does_not_stall(dtype, rows):
+    """A sum in 16 bits stops growing at 2,048, or at 256, because adding 1 no longer changes it."""
+    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    layer = DropConnect(np.ones((4, 3), dtype), 1.0, rng=1, bias=np.ones(3, dtype))
+    layer(np.ones((rows, 4), dtype))
+    layer.backward(np.ones((rows, 3), dtype))
+    assert np.array_equal(layer.bias_gradient, np.full(3, rows).astype(dtype))

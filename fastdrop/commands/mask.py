@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.output:
             save(mask.to_array(), arguments.output)
     except (MemoryError, OSError, ValueError) as error:
-        print(f"fastdrop mask: {error}", file=sys.stderr)
+        print(f"fastdrop mask: {str(error) or 'there is not enough memory'}", file=sys.stderr)
         return MISUSED
     if arguments.json:
         show_json(facts(mask, stream.seed, arguments.offset))
