@@ -23,7 +23,7 @@ __all__ = ["dropout", "relu_dropout"]
 
 
 def relu_dropout(x: Array, keep_prob: float, key: Array) -> Array:
-    """ReLU, then inverted dropout, differentiable in `x`.
+    """Apply ReLU and then inverted dropout, differentiable in `x`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def relu_dropout(x: Array, keep_prob: float, key: Array) -> Array:
 
 
 def dropout(x: Array, keep_prob: float, key: Array) -> Array:
-    """Inverted dropout, differentiable in `x`; parameters, result and errors as of `relu_dropout`."""
+    """Apply inverted dropout, differentiable in `x`. Parameters, result and errors are those of `relu_dropout`."""
     return drop("dropout", x, keep_prob, key)
 
 
@@ -67,7 +67,7 @@ def drop(form: str, x: Array, keep_prob: float, key: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def forward(form: str, keep_prob: float, x: Array, words: Array) -> tuple[Array, Array]:
-    """The result and the packed bits."""
+    """Return the result and the packed bits."""
 
     def on_host(x: Any, words: Any) -> tuple[Any, Any]:
         y, mask = getattr(functional, form)(np.asarray(x), keep_prob, rng=seed_of_words(words))
@@ -95,7 +95,7 @@ def backward(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def masked(form: str, keep_prob: float, dy: Array, bits: Array) -> Array:
-    """The gradient: linear in `dy` and its own transpose, so that it has gradients of every order."""
+    """Return the gradient. It is linear in `dy` and its own transpose, so it has gradients of every order."""
 
     def on_host(dy: Any, bits: Any) -> Any:
         mask = Mask(np.asarray(bits), dy.shape, keep_prob)

@@ -1,4 +1,4 @@
-"""`torch.nn.functional`'s forms of dropout on the operators; the rest goes to PyTorch's own."""
+"""The forms of dropout of `torch.nn.functional`, on our operators. Other tensors go to PyTorch's own functions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ TORCH: dict[str, Any] = {name: getattr(F, name) for name in NAMES}
 
 
 def supported(x: Tensor) -> bool:
-    # A nested tensor calls itself strided, but has no shape that an array could have.
+    # A nested tensor says that it is strided, but an array cannot have its shape.
     return x.device.type == "cpu" and x.dtype in DTYPES and x.layout == torch.strided and not x.is_nested
 
 
 def checked(p: float) -> float:
-    """`p`, with PyTorch's own words where it is no probability."""
+    """Return `p`, or raise PyTorch's own error if it is not a probability."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     return p
 
 
 def refuse_generator(generator: torch.Generator | None, x: Tensor) -> None:
-    """PyTorch's own operators take none, and to ignore it would lose reproducibility in silence."""
+    """Refuse a generator where PyTorch's own operators run: they take none, and a run would not be reproducible."""
     if generator is not None:
         raise TypeError(
             f"generator needs a strided CPU tensor of {', '.join(map(str, DTYPES))} with the axes that "
@@ -41,7 +41,7 @@ def drop(
     x: Tensor, p: float, training: bool, inplace: bool, generator: torch.Generator | None,
     form: str, torch_form: Any, shared: Sequence[int] = (),
 ) -> Tensor:  # fmt: skip
-    """What the functions below have in common."""
+    """Do what the functions below have in common."""
     checked(p)
     ours = supported(x)
     if not ours:
@@ -97,7 +97,7 @@ def relu_dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """``dropout(relu(input), p, training)`` in one pass; parameters as of `dropout`."""
+    """Compute ``dropout(relu(input), p, training)`` in one pass. The parameters are those of `dropout`."""
     return drop(input, p, training, inplace, generator, "relu_dropout", relu_and_dropout)
 
 
@@ -105,7 +105,7 @@ def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """`torch.nn.functional.alpha_dropout`; parameters as of `dropout`."""
+    """Do as `torch.nn.functional.alpha_dropout`. The parameters are those of `dropout`."""
     return drop(input, p, training, inplace, generator, "alpha_dropout", TORCH["alpha_dropout"])
 
 
@@ -113,17 +113,19 @@ def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """`torch.nn.functional.feature_alpha_dropout`, of whole channels of an input (N, C, ...);
-    parameters as of `dropout`."""
+    """Do as `torch.nn.functional.feature_alpha_dropout`, which drops whole channels of an input (N, C, ...).
+
+    The parameters are those of `dropout`.
+    """
     theirs = TORCH["feature_alpha_dropout"]
     if input.dim() < 2:
         refuse_generator(generator, input)
-        return theirs(input, p, training, inplace)  # with its own error
+        return theirs(input, p, training, inplace)  # it raises its own error
     return drop(input, p, training, inplace, generator, "alpha_dropout", theirs, range(2, input.dim()))
 
 
 def channels(name: str, spatial: int) -> Any:
-    """Dropout of whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
+    """Return a function that drops whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
 
     def call(
         input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *,
@@ -132,7 +134,7 @@ def channels(name: str, spatial: int) -> Any:
         batched = input.dim() == spatial + 2
         if not batched and (input.dim() != spatial + 1 or name == "dropout2d"):
             refuse_generator(generator, input)
-            return TORCH[name](input, p, training, inplace)  # with its own warnings and errors
+            return TORCH[name](input, p, training, inplace)  # it has its own warnings and errors
         shared = range(2 if batched else 1, input.dim())
         return drop(input, p, training, inplace, generator, "dropout", TORCH[name], shared)
 
@@ -148,7 +150,7 @@ def dropout_add(
     input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True, *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """``residual + dropout(input, p, training)`` in one pass; parameters as of `dropout`."""
+    """Compute ``residual + dropout(input, p, training)`` in one pass. The parameters are those of `dropout`."""
     alike = residual.shape == input.shape and residual.dtype == input.dtype
     if not training or p == 0.0 or not (supported(input) and supported(residual) and alike):
         return residual + dropout(input, p, training, generator=generator)

@@ -1,4 +1,4 @@
-"""Models that are there already: their modules swapped, and swapped back."""
+"""Replace the modules of dropout of an existing model, and bring them back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THEIRS = {ours: theirs for theirs, ours in OURS.items()} | {ReLUDropout: nn.Drop
 
 @dataclass
 class Report:
-    """What `accelerate` did: module names, and why others were left."""
+    """What `accelerate` did: the names of replaced modules, and the reasons why others were left."""
 
     replaced: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -40,11 +40,12 @@ class Report:
 
 
 def accelerate(model: nn.Module) -> Report:
-    """Let a model's dropout run on the kernels, and a ReLU before it in a Sequential with it.
+    """Run the dropout of a model on the kernels, fused with a ReLU before it in a Sequential.
 
-    The modules stay the same objects, with their hooks, flags and names, and get another class; so
-    `state_dict` is unchanged. A ReLU is fused only if nothing else can see its result: where it has
-    hooks, or is used in several places, only the dropout is replaced.
+    The modules stay the same objects with their hooks, flags and names, and get another class, so
+    `state_dict` is unchanged. A ReLU is fused only if nothing else can see its result when this is called:
+    if it has hooks or is used in several places, only the dropout is replaced. A fused ReLU does nothing
+    by itself, so call `restore` before you edit the model, slice it or add hooks.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def accelerate(model: nn.Module) -> Report:
 
 
 def pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """ReLU and Dropout, next to each other in a Sequential."""
+    """Yield each ReLU and Dropout that are next to each other in a Sequential."""
     for module in model.modules():
         if type(module) is nn.Sequential:
             for relu, after in pairwise(module):
@@ -87,7 +88,7 @@ def pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
 
 
 def seen_between(relu: nn.Module, after: nn.Module, uses: Counter[int]) -> str:
-    """Why something else sees what is between the two, or nothing."""
+    """Return the reason why something else sees what is between the two, or an empty text."""
     for module in (relu, after):
         if hooked(module):
             return f"the {type(module).__name__} of this pair has hooks"

@@ -1,4 +1,4 @@
-"""The calls as operators of PyTorch, pure functions of their tensors and a seed, with their gradients."""
+"""The calls as operators of PyTorch: pure functions of their tensors and a seed, with their gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def view(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """A tensor's memory as an array of NumPy's."""
+    """Return a NumPy array that shares the memory of a tensor."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
@@ -29,8 +29,8 @@ def view(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    # On the CPU whatever torch.set_default_device says: the operators read the words. A generator is
-    # named, also as None: a randint that names none is drawn otherwise by compiled code.
+    # The words are on the CPU, whatever torch.set_default_device says, because the operators read them.
+    # The generator is named even if it is None: compiled code draws otherwise where none is named.
     return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
 
 
@@ -39,12 +39,12 @@ def result_like(x: Tensor) -> Tensor:
 
 
 def decided(shape: Sequence[int], form: str, shared: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a mask: the ReLU decides for each element even where a draw is shared."""
+    """Return the shape of the mask. With a ReLU it has one bit per element, even if elements share a decision."""
     return decided_shape(tuple(shape), () if form == "relu_dropout" else tuple(shared))
 
 
 def bits_like(x: Tensor, form: str, shared: Sequence[int]) -> Tensor:
-    """Room for the decisions, one bit each."""
+    """Return an empty tensor for the decisions, one bit each."""
     count = math.prod(decided(x.shape, form, shared))
     return torch.empty((count + 7) // 8, dtype=torch.uint8, device=x.device)
 
@@ -53,11 +53,11 @@ def bits_like(x: Tensor, form: str, shared: Sequence[int]) -> Tensor:
 def forward(
     x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """A form of dropout, "dropout", "relu_dropout" or "alpha_dropout", and its packed bits."""
+    """Compute a form of dropout ("dropout", "relu_dropout" or "alpha_dropout") and its packed bits."""
     y, rng = result_like(x), seed_of_words(seed.numpy())
     call = getattr(functional, form)
     _, mask = call(view(x), keep_prob, broadcast_dims=tuple(shared), rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits.copy())  # a mask keeps its own
+    return y, torch.from_numpy(mask.bits.copy())  # the bits of a mask may not be written
 
 
 @forward.register_fake
@@ -67,10 +67,10 @@ def _(x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tenso
 
 @torch.library.custom_op("fastdrop::forward_add", mutates_args=())
 def forward_add(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """``residual + dropout(x)`` in one pass, and the packed bits."""
+    """Compute ``residual + dropout(x)`` in one pass, and the packed bits."""
     y, rng = result_like(x), seed_of_words(seed.numpy())
     _, mask = functional.dropout_add(view(x), view(residual), keep_prob, rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits.copy())  # a mask keeps its own
+    return y, torch.from_numpy(mask.bits.copy())  # the bits of a mask may not be written
 
 
 @forward_add.register_fake
@@ -80,7 +80,7 @@ def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tens
 
 @torch.library.custom_op("fastdrop::backward", mutates_args=())
 def backward(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> Tensor:
-    """The gradient of the input, from the packed bits."""
+    """Compute the gradient with respect to the input from the packed bits."""
     dx = result_like(dy)
     mode: MaskMode = "alpha" if form == "alpha_dropout" else "inverted"
     mask = Mask(bits.numpy(), decided(dy.shape, form, shared), keep_prob, mode)
@@ -95,11 +95,11 @@ def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[in
 
 # --- derivatives ------------------------------------------------------------------------------
 
-# Every Jacobian is diagonal, so that forward and backward derivatives are the same call on the same bits.
+# Every Jacobian is diagonal, so forward and backward derivatives are the same call on the same bits.
 
 
 def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> None:
-    """One bit an element is all that a derivative needs."""
+    """Save what a derivative needs: one bit per element."""
     ctx.keep_prob, ctx.form, ctx.shared = keep_prob, form, shared
     ctx.save_for_backward(bits)
     ctx.save_for_forward(bits)
@@ -130,20 +130,20 @@ def sum_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def transformed() -> bool:
-    """Whether a derivative may be wanted that only a `torch.autograd.Function` has.
+    """Whether somebody may want a derivative that only a `torch.autograd.Function` has.
 
     The operator alone is what compiled code wants, and is half the cost.
     """
     forward_mode: bool = forward_ad._current_level >= 0
     if torch.compiler.is_compiling():
-        if forward_mode:  # which the operator would ignore in silence
+        if forward_mode:  # the operator would silently ignore it
             raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
     return forward_mode or torch._C._are_functorch_transforms_active()
 
 
 def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:
-    """An operator with its derivatives, also forward ones and inside `torch.func`'s transforms."""
+    """Return an operator with its derivatives, which also work forward and in the transforms of `torch.func`."""
     operator.register_autograd(backward, setup_context=setup_context)
     members = {"forward": operator, "backward": backward, "jvp": jvp, "setup_context": setup_context}
     function: Any = type(
@@ -178,8 +178,10 @@ apply_backward = differentiable(
 
 
 def each_example(operator: Any) -> Any:
-    """A vmap rule: the operator on one example after the other. PyTorch has batched the seed, or
-    has not, or has raised, as `randomness=` asks."""
+    """Return a vmap rule, which calls the operator on one example after the other.
+
+    PyTorch has batched the seed, has not, or has raised, as `randomness=` asks.
+    """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         results = [

@@ -1,4 +1,4 @@
-"""Code that one cannot edit: PyTorch's functions replaced while a context is open."""
+"""Replace PyTorch's functions while a context is open, for code that you cannot edit."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`scaled_dot_product_attention`, with the weights dropped by the kernels."""
-    # Bad arguments too, for PyTorch's own errors.
+    """Compute `scaled_dot_product_attention` with weights that the kernels drop."""
+    # Bad arguments go to PyTorch too, which raises its own errors.
     if not 0.0 < dropout_p <= 1.0 or (is_causal and attn_mask is not None) or enable_gqa or not (
         supported(query) and supported(key) and supported(value)
     ):
@@ -44,8 +44,8 @@ def attention(
     if attn_mask is None:
         return dropout(torch.softmax(weights, -1), dropout_p) @ value
     masked = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask.isneginf()
-    # A query that may see nothing gets 0, as in PyTorch, and not the NaN of a softmax over nothing:
-    # it is let see everything, which is finite, and its result is replaced.
+    # A query that may see nothing gets 0, as in PyTorch, and not the NaN of a softmax over nothing. We let it
+    # see everything, which is finite, and replace its result.
     blind = masked.all(-1, keepdim=True)
     if attn_mask.dtype == torch.bool:
         weights = weights.masked_fill(masked & ~blind, -math.inf)
@@ -55,7 +55,7 @@ def attention(
 
 
 class Patches:
-    """How many contexts are open, in all threads, and what the first one has replaced."""
+    """The number of open contexts in all threads, and what the first one has replaced."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -78,8 +78,8 @@ class Patches:
                     setattr(module, name, function)
 
 
-PATCHES = Patches()  # PyTorch's modules are one for all threads, so the count has to be, too
-if hasattr(os, "register_at_fork"):  # a child finds the lock open, and nothing half replaced
+PATCHES = Patches()  # all threads share PyTorch's modules, so they share the count
+if hasattr(os, "register_at_fork"):  # in a child the lock is open, and nothing is half replaced
     os.register_at_fork(
         before=PATCHES.lock.acquire,
         after_in_parent=PATCHES.lock.release,
@@ -88,7 +88,7 @@ if hasattr(os, "register_at_fork"):  # a child finds the lock open, and nothing 
 
 
 def of_torch(function: Any) -> Any:
-    """A function of `torch` itself, which has other names than that of `F` and no defaults."""
+    """Return a function of `torch` itself, whose parameters have other names than those of `F` and no defaults."""
 
     def call(input: Tensor, p: float, train: bool) -> Tensor:
         return function(input, p, train)
@@ -98,12 +98,12 @@ def of_torch(function: Any) -> Any:
 
 @contextmanager
 def patched() -> Iterator[None]:
-    """`torch.nn.functional`'s dropout by the kernels, in code that one cannot edit.
+    """Run the dropout of `torch.nn.functional` on the kernels, in code that you cannot edit.
 
-    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout`,
-    `torch.alpha_dropout` and `torch.feature_alpha_dropout`, while the context is open, in any thread;
-    attention with `dropout_p > 0` too. Contexts may be nested, and overlap between threads: the last to
-    close undoes it.
+    While the context is open, this covers all threads and all code that looks up a function of dropout in
+    `torch.nn.functional`, or `torch.dropout`, `torch.alpha_dropout` or `torch.feature_alpha_dropout`, and
+    attention with ``dropout_p > 0``. Contexts may be nested and may overlap between threads; the last to
+    close restores PyTorch's functions.
 
     Examples
     --------
