@@ -175,9 +175,10 @@ cdef inline void copy_elements(
     char* to, ptrdiff_t to_stride, const char* source, ptrdiff_t stride, ptrdiff_t count, int size, bint swapped
 ) noexcept nogil:
     """Copy elements one by one. `size` is a constant, so a copy is a load and a store."""
-    cdef uint64_t word = 0
+    cdef uint64_t word
     cdef ptrdiff_t n
     for n in range(count):
+        word = 0
         memcpy(&word, source + n * stride, size)
         if swapped:
             word = reversed(word) >> (64 - 8 * size)

@@ -117,17 +117,13 @@ cdef inline void apply_step(
 # --- many steps -------------------------------------------------------------------------------
 
 
-cdef inline ptrdiff_t apply_until(
+cdef inline void apply_nth(
     int dtype, int form, Loop* loop,
-    const char* x, char* y, const unsigned char* keep, unsigned char* passed,
-    ptrdiff_t step, ptrdiff_t end,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed, ptrdiff_t step,
 ) noexcept nogil:
-    """Compute steps step, ..., end - 1 and return the next one."""
+    """Compute a step by its number."""
     cdef int size = STEP * itemsize(dtype)
-    while step < end:
-        apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
-        step += 1
-    return step
+    apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
 
 
 cdef inline void apply_while_drawing(
@@ -141,7 +137,7 @@ cdef inline void apply_while_drawing(
     vectors arithmetic bounds both.
     """
     cdef int plane, planes
-    cdef ptrdiff_t step = 0
+    cdef ptrdiff_t step = 0, stop
     cdef Group group
     if ahead != NULL and GROUP_SIZE > 1:
         planes = first_planes(draw.threshold)
@@ -150,10 +146,14 @@ cdef inline void apply_while_drawing(
             for plane in range(FIRST_PLANES):
                 if plane < planes:
                     compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
-                step = apply_until(
-                    dtype, form, loop, x, y, keep, passed, step, step + GROUP_STEPS // FIRST_PLANES)
+                stop = step + GROUP_STEPS // FIRST_PLANES
+                while step < stop:
+                    apply_nth(dtype, form, loop, x, y, keep, passed, step)
+                    step += 1
             group_store(ahead, group)
-    apply_until(dtype, form, loop, x, y, keep, passed, step, steps)
+    while step < steps:
+        apply_nth(dtype, form, loop, x, y, keep, passed, step)
+        step += 1
 
 
 # --- a range ----------------------------------------------------------------------------------
@@ -163,32 +163,31 @@ cdef inline void apply_while_drawing(
 # boundary is where a byte of the mask begins.
 
 
-cdef inline bint can_align(const dropout_sweep* sweep) noexcept nogil:
-    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(sweep.dtype) == 0
+cdef inline bint can_align(int dtype, const dropout_sweep* sweep) noexcept nogil:
+    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(dtype) == 0
 
 
-cdef inline ptrdiff_t between_boundaries(const dropout_sweep* sweep) noexcept nogil:
-    """Return how many elements lie from one boundary to the next."""
-    return min(CACHE_LINE // itemsize(sweep.dtype), STEP) if can_align(sweep) else 8
+cdef inline ptrdiff_t between_boundaries(int dtype, const dropout_sweep* sweep) noexcept nogil:
+    """Return how many elements lie from one boundary to the next: a power of two."""
+    return min(CACHE_LINE // itemsize(dtype), STEP) if can_align(dtype, sweep) else 8
 
 
-cdef inline ptrdiff_t past_boundary(const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
+cdef inline ptrdiff_t past_boundary(int dtype, const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
     """Return how many elements lie from the last boundary to this element."""
-    cdef int size = itemsize(sweep.dtype)
-    if can_align(sweep):
-        return <uintptr_t> (sweep.y + element * size) // size % between_boundaries(sweep)
-    return element % 8
+    cdef uintptr_t number = element
+    if can_align(dtype, sweep):
+        number = <uintptr_t> (sweep.y + element * itemsize(dtype)) // itemsize(dtype)
+    return number & (between_boundaries(dtype, sweep) - 1)
 
 
 cdef inline ptrdiff_t boundary_before(const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
     """Return the last boundary that is not after this element."""
-    return element - past_boundary(sweep, element)
+    return element - past_boundary(sweep.dtype, sweep, element)
 
 
-cdef inline ptrdiff_t boundary_after(const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
+cdef inline ptrdiff_t boundary_after(int dtype, const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
     """Return the first boundary that is not before this element."""
-    cdef ptrdiff_t distance = between_boundaries(sweep)
-    return element + (distance - past_boundary(sweep, element)) % distance
+    return element + (-past_boundary(dtype, sweep, element) & (between_boundaries(dtype, sweep) - 1))
 
 
 cdef inline void apply_range(
@@ -197,7 +196,7 @@ cdef inline void apply_range(
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """Apply decisions in three parts: up to a boundary, in whole steps from there, and what is left of a step."""
-    cdef ptrdiff_t body = min(boundary_after(sweep, first), last)
+    cdef ptrdiff_t body = min(boundary_after(dtype, sweep, first), last)
     cdef ptrdiff_t tail = body + (last - body) // STEP * STEP
     apply_padded(dtype, form, sweep, first, body, keep, bit)
     apply_body(dtype, form, sweep, body, tail, keep, bit + (body - first), draw, ahead)
@@ -241,8 +240,8 @@ cdef inline void apply_body(
     cdef chunk_words keep_copy, passed_copy
     cdef unsigned char* passed = <unsigned char*> passed_copy.word
     cdef bint shares_byte = first & 7
-    cdef Loop loop = loop_from(dtype, form & GENERAL, sweep, first)
     cdef int size = itemsize(dtype)
+    cdef Loop loop
     if bit & 7:
         copy_bits(<unsigned char*> keep_copy.word, 0, keep, bit, last - first)
         keep = <unsigned char*> keep_copy.word
@@ -250,6 +249,7 @@ cdef inline void apply_body(
         keep += bit >> 3
     if form & MASKED and not shares_byte:
         passed = sweep.mask + (first >> 3)
+    loop = loop_from(dtype, form & GENERAL, sweep, first)   # no earlier, as no call keeps what is in vector registers
     apply_while_drawing(
         dtype, form, &loop, sweep.x + first * size, sweep.y + first * size, keep, passed,
         (last - first) // STEP, draw, ahead,

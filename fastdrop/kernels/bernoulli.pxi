@@ -75,7 +75,8 @@ cdef inline void start_draw(Draw* draw, uint64_t seed_low, uint64_t seed_high, u
     key_schedule(&draw.key, seed_low, seed_high)
     draw.threshold = threshold
     plane_0 = first_round_high(&draw.key, 0)
-    for plane in range(FIRST_PLANES):
+    draw.difference[0] = 0
+    for plane in range(1, FIRST_PLANES):
         draw.difference[plane] = first_round_high(&draw.key, plane) ^ plane_0
 
 
