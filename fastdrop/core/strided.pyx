@@ -12,14 +12,25 @@ from fastdrop.kernels.sweep cimport BUILD_TAG, ensure, itemsize
 
 cdef extern from *:
     """
-    static inline uint64_t reversed(uint64_t a)
+    static inline uint32_t reversed32(uint32_t a)
     {
-        a = (a & 0x00FF00FF00FF00FFu) << 8 | (a >> 8 & 0x00FF00FF00FF00FFu);
-        a = (a & 0x0000FFFF0000FFFFu) << 16 | (a >> 16 & 0x0000FFFF0000FFFFu);
-        return a << 32 | a >> 32;
+        a = (a & 0x00FF00FFu) << 8 | (a & 0xFF00FF00u) >> 8;
+        return a << 16 | a >> 16;
+    }
+    static inline uint16_t reversed16(uint16_t a)
+    {
+        return (uint16_t)(a << 8 | a >> 8);
+    }
+    static inline uint64_t reversed(uint64_t a, int size)
+    {
+        if (size == 2)
+            return reversed16((uint16_t)a);
+        if (size == 4)
+            return reversed32((uint32_t)a);
+        return (uint64_t)reversed32((uint32_t)a) << 32 | reversed32((uint32_t)(a >> 32));
     }
     """
-    uint64_t reversed(uint64_t a) noexcept nogil    # its bytes in the other order
+    uint64_t reversed(uint64_t a, int size) noexcept nogil  # its lowest `size` bytes in the other order
 
 build_tag = BUILD_TAG       # dispatch compares it with its own
 
@@ -181,5 +192,5 @@ cdef inline void copy_elements(
         word = 0
         memcpy(&word, source + n * stride, size)
         if swapped:
-            word = reversed(word) >> (64 - 8 * size)
+            word = reversed(word, size)
         memcpy(to + n * to_stride, &word, size)
