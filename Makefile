@@ -95,7 +95,7 @@ wheel: dist  ## test the installed wheel, without the source tree, with the olde
 clean:  ## remove everything that was built, and .venv
 	rm -rf $(VENV) docs/_build docs/gallery build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find fastdrop tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
-	rm -f $(foreach folder,fastdrop fastdrop/core fastdrop/kernels fastdrop/torch,$(folder)/*.so $(folder)/*.c $(folder)/*.html)
+	rm -f $(foreach folder,fastdrop fastdrop/core fastdrop/kernels,$(folder)/*.so $(folder)/*.c $(folder)/*.html)
 
 # --- what the targets depend on ---
 

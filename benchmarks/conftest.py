@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def name_of(item: pytest.Item) -> str:
     """Return the name of the competitor that an item is about."""
     callspec = getattr(item, "callspec", None)
-    return callspec.params["peer"].name if callspec and "peer" in callspec.params else ""
+    return callspec.params["competitor"].name if callspec and "competitor" in callspec.params else ""
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

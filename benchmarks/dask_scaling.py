@@ -29,7 +29,7 @@ THREADS_CHUNKS = (2**14, 2**16, 2**18, 2**20, 2**22)
 PROCESSES_CHUNKS = (2**16, 2**18, 2**20, 2**22)
 
 # Makes a call from elements per chunk, workers, and whether it is dropout or a copy.
-Maker = Callable[[int, int, bool], timing.Contender]
+Maker = Callable[[int, int, bool], timing.Trial]
 
 
 def work(x: da.Array, dropout: bool) -> da.Array:
@@ -37,19 +37,19 @@ def work(x: da.Array, dropout: bool) -> da.Array:
     return fdask.relu_dropout(x, 0.9, rng=0)[0] if dropout else x.map_blocks(np.copy)
 
 
-def by_threads(chunk: int, workers: int, dropout: bool) -> timing.Contender:
+def by_threads(chunk: int, workers: int, dropout: bool) -> timing.Trial:
     x, y = np.ones(SIZE, np.float32), np.empty(SIZE, np.float32)
     store = da.store(work(da.from_array(x, chunks=chunk), dropout), y, lock=False, compute=False)
     scheduler = {"scheduler": "threads", "num_workers": workers}
-    return timing.Contender(lambda: dask.compute(store, **scheduler))
+    return timing.Trial(lambda: dask.compute(store, **scheduler))
 
 
 def by_processes(clients: dict[int, Any]) -> Maker:
-    def contender(chunk: int, workers: int, dropout: bool) -> timing.Contender:
+    def trial(chunk: int, workers: int, dropout: bool) -> timing.Trial:
         total = work(da.ones(SIZE, chunks=chunk, dtype=np.float32), dropout).sum()
-        return timing.Contender(lambda: clients[workers].compute(total).result())
+        return timing.Trial(lambda: clients[workers].compute(total).result())
 
-    return contender
+    return trial
 
 
 def cluster(workers: int) -> Any:
@@ -62,8 +62,8 @@ def table(title: str, maker: Maker, chunks: Sequence[int], rounds: int) -> None:
     rows = []
     for chunk in chunks:
         names = {"one": (1, True), "two": (2, True), "copy, one": (1, False), "copy, two": (2, False)}
-        contenders = {name: maker(chunk, *which) for name, which in names.items()}
-        result = timing.alternate(contenders, rounds=rounds)
+        trials = {name: maker(chunk, *which) for name, which in names.items()}
+        result = timing.alternate(trials, rounds=rounds)
         a_chunk = result.time("one") * (1e6 * chunk / SIZE)
         gain, copy_gain = result.ratio("one", "two"), result.ratio("copy, one", "copy, two")
         over_a_copy = result.ratio("one", "copy, one")

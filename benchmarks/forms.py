@@ -59,7 +59,7 @@ def forms(dtype: np.dtype[Any], size: int) -> Calls:
     }
 
 
-def rivals(dtype: np.dtype[Any], size: int) -> Calls:
+def torch_calls(dtype: np.dtype[Any], size: int) -> Calls:
     """Return PyTorch's own calls for the same forms, without gradients, on one thread."""
     if torch is None:
         return {}
@@ -112,15 +112,15 @@ def rows(size: int, rounds: int) -> list[list[str]]:
     fd.set_num_threads(1)
     with progress("timing forms", len(DTYPES)) as advance:
         for dtype in DTYPES:
-            ours, theirs = forms(dtype, size), rivals(dtype, size)
+            ours, theirs = forms(dtype, size), torch_calls(dtype, size)
             source, target = sample(dtype, size, 9), aligned(dtype, (size // ROW, ROW))
             for form, call in ours.items():
-                contenders = {"copy": timing.Contender(lambda to=target, of=source: np.copyto(to, of))}
+                trials = {"copy": timing.Trial(lambda to=target, of=source: np.copyto(to, of))}
                 for isa in cpu.available():
-                    contenders[isa] = timing.Contender(call, lambda isa=isa: cpu.activate(isa))
+                    trials[isa] = timing.Trial(call, lambda isa=isa: cpu.activate(isa))
                 if form in theirs:
-                    contenders["torch"] = timing.Contender(theirs[form])
-                comparison = timing.alternate(contenders, rounds=rounds)
+                    trials["torch"] = timing.Trial(theirs[form])
+                comparison = timing.alternate(trials, rounds=rounds)
                 best = cpu.available()[0]
                 versus = f"{comparison.ratio('torch', best).median:.3g} x" if form in theirs else ""
                 times = [

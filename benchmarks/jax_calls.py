@@ -29,17 +29,17 @@ def ours(x: Any, key: Any) -> Any:
     return fjax.relu_dropout(x, KEEP_PROB, key)
 
 
-def contender(function: Any, size: int, gradient: bool) -> timing.Contender:
+def trial(function: Any, size: int, gradient: bool) -> timing.Trial:
     x, key = jax.random.normal(jax.random.key(0), (size,)), jax.random.key(1)
     call = jax.jit(jax.grad(lambda x, key: function(x, key).sum()) if gradient else function)
-    return timing.Contender(lambda: call(x, key).block_until_ready())
+    return timing.Trial(lambda: call(x, key).block_until_ready())
 
 
 def main() -> None:
     rows = []
     for size in SIZES:
         for what, gradient in (("forward", False), ("forward and backward", True)):
-            calls = {"plain": contender(plain, size, gradient), "ours": contender(ours, size, gradient)}
+            calls = {"plain": trial(plain, size, gradient), "ours": trial(ours, size, gradient)}
             result = timing.alternate(calls, rounds=15)
             times = [str(result.time(name) * (1e9 / size)) for name in calls]
             rows.append([what, sizes.label(size), *times, str(result.ratio("plain", "ours"))])

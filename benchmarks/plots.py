@@ -78,7 +78,7 @@ def of_series(rows: list[Row], series: str, operation: str | None = None) -> lis
     return [row for row in rows if row["series"] == series and operation in (None, row["operation"])]
 
 
-def contenders(rows: list[Row]) -> list[str]:
+def competitors(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row["contender"] for row in rows))
 
 
@@ -110,7 +110,7 @@ def over_sizes(axes: Axes, rows: list[Row]) -> None:
 def time_an_element(rows: list[Row]) -> Figure:
     rows = of_series(rows, "peers", "forward")
     figure, axes = plt.subplots(figsize=(9, 5.5))
-    for name in contenders(rows):
+    for name in competitors(rows):
         ours = name.startswith("fastdrop")
         line(axes, rows, name, "size", nanoseconds, linewidth=2.4 if ours else 1.4,
              linestyle="--" if name == "copy" else "-", zorder=3 if ours else 2)  # fmt: skip
@@ -127,7 +127,7 @@ def share_of_copy(rows: list[Row]) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(11, 4), sharey=True)
     for axes, operation in zip(panels, operations):
         chosen = of_series(rows, "peers", operation)
-        for name in contenders(chosen):
+        for name in competitors(chosen):
             if name.startswith("fastdrop"):
                 line(axes, chosen, name, "size", share)
         axes.axhline(1, color=COLOURS["copy"], linestyle="--", linewidth=1.2)
@@ -186,7 +186,7 @@ def planes_an_element(rows: list[Row]) -> Figure:
     above.set_ylabel("planes")
     above.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     chosen = [row | {"rate": 1 - row["keep_prob"]} for row in of_series(rows, "keep_prob", "mask")]
-    for name in contenders(chosen):
+    for name in competitors(chosen):
         if name != "copy":
             line(below, chosen, name, "rate", nanoseconds)
     below.set_xscale("log")
@@ -201,7 +201,7 @@ def planes_an_element(rows: list[Row]) -> Figure:
 def undecided_bits(rows: list[Row]) -> Figure:
     rows = of_series(rows, "undecided bits")
     figure, axes = plt.subplots(figsize=(7, 4))
-    for name in contenders(rows):
+    for name in competitors(rows):
         line(axes, rows, name, "bits", nanoseconds)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

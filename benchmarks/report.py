@@ -71,11 +71,11 @@ def filled(text: str, tables: dict[str, str]) -> str:
 
 
 def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
-    of_peers = {
+    of_competitors = {
         operation: by_size(selected(rows, "peers", operation))
         for operation in ("forward", "backward", "predict", "mask")
     }
-    return {"machine": machine_table(machine)} | of_peers | {
+    return {"machine": machine_table(machine)} | of_competitors | {
         "float64": by_size(selected(rows, "float64", "forward")),
         "keep_prob": pivot(selected(rows, "keep_prob", "forward"), "keep_prob", lambda p: f"{p:.7g}"),
         "results": by_size(selected(rows, "results", "forward")),

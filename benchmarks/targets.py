@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers, sizes
+from benchmarks import competitors, sizes
 from fastdrop import cpu
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
-from fastdrop.commands.bench.competitors import Case, Fastdrop, Peer, Task, present
+from fastdrop.commands.bench.competitors import Case, Competitor, Fastdrop, Task, present
 from fastdrop.progress import progress
 
 SMALL, LARGE = (2**14, 2**18), 2**24  # these fit in the caches; this is larger than most last-level caches
-COPY, MAXIMUM = peers.Copy(), peers.Maximum()
+COPY, MAXIMUM = competitors.Copy(), competitors.Maximum()
 VECTOR = tuple(isa for isa in cpu.KERNELS if isa != "generic")
 AVX2 = ("avx2_vaes", "avx2")
 
@@ -33,7 +33,7 @@ class Target:
     what: str
     operation: str
     keep_prob: float
-    beside: Peer
+    beside: Competitor
     small: float
     large: float
     faster: bool = False  # whether the limit is how many times faster the call is
@@ -52,10 +52,10 @@ PROMISES = (
 )
 BEST = cpu.available()[:1]
 RIVALS = (
-    Target("forward", "forward", 0.9, peers.TextbookNumpy(), 40, 30, faster=True, isas=BEST),
-    Target("forward", "forward", 0.9, peers.BestNumpy(), 18, 10, faster=True, isas=BEST),
-    Target("forward", "forward", 0.9, peers.TorchEager(), 45, 35, faster=True, isas=BEST),
-    Target("forward", "forward", 0.9, peers.TextbookNumpy(), 2, 2, faster=True, isas=("generic",)),
+    Target("forward", "forward", 0.9, competitors.TextbookNumpy(), 40, 30, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, competitors.BestNumpy(), 18, 10, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, competitors.TorchEager(), 45, 35, faster=True, isas=BEST),
+    Target("forward", "forward", 0.9, competitors.TextbookNumpy(), 2, 2, faster=True, isas=("generic",)),
 )
 OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds per call on 64 elements
 TWO_THREADS = 1.85  # times as fast as one thread, at 1 Mi elements
@@ -136,11 +136,11 @@ def verdicts_of(
         return
     for size in lengths:
         task = Task(Case("forward", size, dtype, 0.9))
-        contenders = {target.beside.name: ready(target.beside, task) for target, _ in pairs}
+        trials = {target.beside.name: ready(target.beside, task) for target, _ in pairs}
         for target, isa in pairs:
             case = Case(target.operation, size, dtype, target.keep_prob)
-            contenders[key(isa, case)] = ready(Fastdrop(isa), Task(case, like=task))
-        comparison = timing.alternate(contenders, rounds=rounds)
+            trials[key(isa, case)] = ready(Fastdrop(isa), Task(case, like=task))
+        comparison = timing.alternate(trials, rounds=rounds)
         for target, isa in pairs:
             name = key(isa, Case(target.operation, size, dtype, target.keep_prob))
             yield verdict(target, isa, dtype, size, comparison, name)
@@ -150,9 +150,9 @@ def key(isa: str, case: Case) -> str:
     return f"{isa} {case.operation} {case.keep_prob}"
 
 
-def ready(peer: Peer, task: Task) -> timing.Contender:
-    peer.enter()
-    return peer.contender(task)
+def ready(competitor: Competitor, task: Task) -> timing.Trial:
+    competitor.enter()
+    return competitor.trial(task)
 
 
 def verdict(
@@ -181,12 +181,13 @@ def overheads(rounds: int) -> Iterator[Verdict]:
 def two_threads(quick: bool, rounds: int) -> Iterator[Verdict]:
     """Measure the gain from a second core, and the gain of a copy."""
     isa = cpu.available()[0]
-    teams: list[Peer] = [Fastdrop(isa, 1), Fastdrop(isa, 2), peers.CopyInThreads(1), peers.CopyInThreads(2)]
+    ours, copies = [Fastdrop(isa, 1), Fastdrop(isa, 2)], [competitors.CopyInThreads(1), competitors.CopyInThreads(2)]
+    teams: list[Competitor] = [*ours, *copies]
     for size in (2**20,) if quick else (2**20, LARGE):
         names = ["one", "two", "copy one", "copy two"]
         task = Task(Case(size=size))
-        contenders = {name: ready(peer, task) for name, peer in zip(names, teams)}
-        comparison = timing.alternate(contenders, rounds=rounds)
+        trials = {name: ready(competitor, task) for name, competitor in zip(names, teams)}
+        comparison = timing.alternate(trials, rounds=rounds)
         gain = comparison.ratio("one", "two")
         copy = comparison.ratio("copy one", "copy two").median
         limit = TWO_THREADS if size < LARGE else copy

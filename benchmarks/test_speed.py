@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import peers, sizes
+from benchmarks import competitors, sizes
 from fastdrop import cpu
 from fastdrop.commands.bench import timing
-from fastdrop.commands.bench.competitors import OPERATIONS, Case, Fastdrop, Peer, Task, entered
+from fastdrop.commands.bench.competitors import OPERATIONS, Case, Competitor, Fastdrop, Task, entered
 
-OURS = tuple(peers.ours())
+OURS = tuple(competitors.ours())
 BEST = OURS[0]
-COPY = peers.Copy()
-EVERYBODY = (*OURS, *(COPY if peer.name == COPY.name else peer for peer in peers.others()))
+COPY = competitors.Copy()
+EVERYBODY = (*OURS, *(COPY if competitor.name == COPY.name else competitor for competitor in competitors.others()))
 ROUNDS = 25
 OWN_ROUNDS = 5  # rounds of pytest-benchmark, after the comparison
 CORES = range(1, timing.usable_cores() + 1)
@@ -39,25 +39,25 @@ class Measure:
         self.seconds = seconds
         self.wanted = wanted
 
-    def __call__(self, series: str, case: Case, peer: Peer, rivals: tuple[Peer, ...]) -> None:
-        if reason := reason_missing(peer):
+    def __call__(self, series: str, case: Case, competitor: Competitor, competitors: tuple[Competitor, ...]) -> None:
+        if reason := reason_missing(competitor):
             pytest.skip(reason)
-        rivals = tuple(rival for rival in rivals if rival.name.startswith(self.wanted))
-        comparison = compared(case, rivals, self.seconds)
+        competitors = tuple(competitor for competitor in competitors if competitor.name.startswith(self.wanted))
+        comparison = compared(case, competitors, self.seconds)
         what = f"{case.operation} {sizes.label(case.size)} {case.dtype} keep_prob={case.keep_prob:.6g}"
         self.benchmark.group = f"{series}: {what}"
         self.benchmark.extra_info |= asdict(case) | {
             "series": series,
-            "contender": peer.name,
-            "isa": getattr(peer, "isa", None),
-            "threads": getattr(peer, "threads", 1),
+            "contender": competitor.name,
+            "isa": getattr(competitor, "isa", None),
+            "threads": getattr(competitor, "threads", 1),
             "rounds": len(comparison.seconds),
-            "ns_an_element": asdict(comparison.time(peer.name) * (1e9 / case.size)),
-            "ratios": {other: asdict(comparison.ratio(peer.name, other)) for other in comparison.names},
+            "ns_an_element": asdict(comparison.time(competitor.name) * (1e9 / case.size)),
+            "ratios": {other: asdict(comparison.ratio(competitor.name, other)) for other in comparison.names},
         }
-        contender = entered([peer], task_of(case))[peer.name]
-        count = timing.calls_per_sample(contender)
-        self.benchmark.pedantic(contender.call, rounds=OWN_ROUNDS, iterations=count)
+        trial = entered([competitor], task_of(case))[competitor.name]
+        count = timing.calls_per_sample(trial)
+        self.benchmark.pedantic(trial.call, rounds=OWN_ROUNDS, iterations=count)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
 
 
 @cache
-def reason_missing(peer: Peer) -> str:
-    return peer.missing()
+def reason_missing(competitor: Competitor) -> str:
+    return competitor.missing()
 
 
 @lru_cache(maxsize=1)
@@ -77,29 +77,29 @@ def task_of(case: Case) -> Task:
 
 
 @cache
-def compared(case: Case, rivals: tuple[Peer, ...], seconds: float) -> timing.Comparison:
-    there = [peer for peer in rivals if not reason_missing(peer)]
+def compared(case: Case, competitors: tuple[Competitor, ...], seconds: float) -> timing.Comparison:
+    there = [competitor for competitor in competitors if not reason_missing(competitor)]
     return timing.alternate(entered(there, task_of(case)), rounds=ROUNDS, seconds=seconds)
 
 
-def by_name(rivals: tuple[Peer, ...]) -> Callable[..., Any]:
-    return pytest.mark.parametrize("peer", rivals, ids=lambda peer: peer.name)
+def by_name(competitors: tuple[Competitor, ...]) -> Callable[..., Any]:
+    return pytest.mark.parametrize("competitor", competitors, ids=lambda competitor: competitor.name)
 
 
 # --- all competitors at all sizes -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("operation", "peer"),
+    ("operation", "competitor"),
     [
-        pytest.param(operation, peer, id=f"{operation}-{peer.name}")
+        pytest.param(operation, competitor, id=f"{operation}-{competitor.name}")
         for operation in OPERATIONS
-        for peer in EVERYBODY
-        if peer.offers(Case(operation))
+        for competitor in EVERYBODY
+        if competitor.offers(Case(operation))
     ],
 )
-def test_beside_everybody(measure: Measure, operation: str, size: int, peer: Peer) -> None:
-    measure("peers", Case(operation, size), peer, EVERYBODY)
+def test_beside_everybody(measure: Measure, operation: str, size: int, competitor: Competitor) -> None:
+    measure("peers", Case(operation, size), competitor, EVERYBODY)
 
 
 # --- what the time depends on -----------------------------------------------------------------
@@ -109,26 +109,26 @@ def test_beside_everybody(measure: Measure, operation: str, size: int, peer: Pee
 @by_name((*OURS, COPY))
 @pytest.mark.parametrize("size", [2**14, 2**18, 2**24], ids=sizes.label)
 @pytest.mark.parametrize("operation", ["forward", "backward", "predict"])
-def test_float64(measure: Measure, operation: str, size: int, peer: Peer) -> None:
-    measure("float64", Case(operation, size, "float64"), peer, (*OURS, COPY))
+def test_float64(measure: Measure, operation: str, size: int, competitor: Competitor) -> None:
+    measure("float64", Case(operation, size, "float64"), competitor, (*OURS, COPY))
 
 
 @own_sizes
 @by_name((*OURS, COPY))
 @pytest.mark.parametrize("keep_prob", [0.5, 0.75, 0.8, 0.9, 0.99, 0.999, 1 - 2**-20])
 @pytest.mark.parametrize("operation", ["forward", "mask"])
-def test_keep_prob(measure: Measure, operation: str, keep_prob: float, peer: Peer) -> None:
-    measure("keep_prob", Case(operation, 2**18, keep_prob=keep_prob), peer, (*OURS, COPY))
+def test_keep_prob(measure: Measure, operation: str, keep_prob: float, competitor: Competitor) -> None:
+    measure("keep_prob", Case(operation, 2**18, keep_prob=keep_prob), competitor, (*OURS, COPY))
 
 
 @own_sizes
 @by_name(OURS)
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 53])
-def test_undecided_bits(measure: Measure, bits: int, peer: Peer) -> None:
+def test_undecided_bits(measure: Measure, bits: int, competitor: Competitor) -> None:
     """Time thresholds near 0.9 whose last 1 is bit number `bits`, because a tie can last that long."""
     keep_prob = (int(0.9 * 2**bits) | 1) / 2**bits
     measure.benchmark.extra_info["bits"] = bits
-    measure("undecided bits", Case("mask", 2**18, keep_prob=keep_prob), peer, OURS)
+    measure("undecided bits", Case("mask", 2**18, keep_prob=keep_prob), competitor, OURS)
 
 
 VARIANTS = {
@@ -142,12 +142,12 @@ for name, variant in VARIANTS.items():
 
 
 @by_name((*VARIANTS.values(), COPY))
-def test_results(measure: Measure, size: int, peer: Peer) -> None:
-    measure("results", Case(size=size), peer, (*VARIANTS.values(), COPY))
+def test_results(measure: Measure, size: int, competitor: Competitor) -> None:
+    measure("results", Case(size=size), competitor, (*VARIANTS.values(), COPY))
 
 
-TEAMS: tuple[Peer, ...] = tuple(
-    team for threads in CORES for team in (Fastdrop(BEST.isa, threads), peers.CopyInThreads(threads))
+TEAMS: tuple[Competitor, ...] = tuple(
+    team for threads in CORES for team in (Fastdrop(BEST.isa, threads), competitors.CopyInThreads(threads))
 )
 for team in TEAMS:
     if isinstance(team, Fastdrop):
@@ -157,8 +157,8 @@ for team in TEAMS:
 @own_sizes
 @by_name(TEAMS)
 @pytest.mark.parametrize("size", [2**16, 2**18, 2**20, 2**24], ids=sizes.label)
-def test_threads(measure: Measure, size: int, peer: Peer) -> None:
-    measure("threads", Case(size=size), peer, TEAMS)
+def test_threads(measure: Measure, size: int, competitor: Competitor) -> None:
+    measure("threads", Case(size=size), competitor, TEAMS)
 
 
 # --- a check that the named kernel runs -------------------------------------------------------
@@ -166,9 +166,9 @@ def test_threads(measure: Measure, size: int, peer: Peer) -> None:
 
 @own_sizes
 @by_name(OURS)
-def test_the_named_kernel_runs(benchmark: Any, peer: Fastdrop) -> None:
-    contender = entered([peer], Task(Case(size=2**10)))[peer.name]
-    contender.enter()
-    y, mask = benchmark(contender.call)
-    assert cpu.active() == peer.isa
+def test_the_named_kernel_runs(benchmark: Any, competitor: Fastdrop) -> None:
+    trial = entered([competitor], Task(Case(size=2**10)))[competitor.name]
+    trial.enter()
+    y, mask = benchmark(trial.call)
+    assert cpu.active() == competitor.isa
     assert np.array_equal(mask.to_array(), y != 0)

@@ -30,19 +30,19 @@ def relu() -> Any:
     return api.Model("relu", forward)
 
 
-def both_ways(model: Any, x: Any) -> timing.Contender:
+def both_ways(model: Any, x: Any) -> timing.Trial:
     def call() -> None:
         y, back = model(x, is_train=True)
         back(y)
 
-    return timing.Contender(call)
+    return timing.Trial(call)
 
 
-def masks(ops: Any, x: Any) -> timing.Contender:
-    return timing.Contender(lambda: ops.get_dropout_mask(x.shape, RATE))
+def masks(ops: Any, x: Any) -> timing.Trial:
+    return timing.Trial(lambda: ops.get_dropout_mask(x.shape, RATE))
 
 
-def contenders(x: Any) -> dict[str, tuple[timing.Contender, timing.Contender]]:
+def trials(x: Any) -> dict[str, tuple[timing.Trial, timing.Trial]]:
     """Return Thinc's call and ours for each operation."""
     theirs = api.chain(relu(), api.Dropout(RATE))
     return {
@@ -52,7 +52,7 @@ def contenders(x: Any) -> dict[str, tuple[timing.Contender, timing.Contender]]:
     }
 
 
-def step(*hidden: Any) -> timing.Contender:
+def step(*hidden: Any) -> timing.Trial:
     """Return a training step of a classifier with 512 inputs, for a batch of 256."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((256, 512), dtype=np.float32)
@@ -65,10 +65,10 @@ def step(*hidden: Any) -> timing.Contender:
         back((y - labels) / len(labels))
         model.finish_update(optimizer)
 
-    return timing.Contender(call)
+    return timing.Trial(call)
 
 
-def steps() -> dict[str, timing.Contender]:
+def steps() -> dict[str, timing.Trial]:
     apart = [part for _ in range(2) for part in (api.Linear(512, 512), relu(), api.Dropout(RATE))]
     fused = [part for _ in range(2) for part in (api.Linear(512, 512), ft.ReluDropout(RATE))]
     none = [part for _ in range(2) for part in (api.Linear(512, 512), relu())]
@@ -80,7 +80,7 @@ def main() -> None:
     rows = []
     for size in SIZES:
         x = np.random.default_rng(0).standard_normal((size // 256, 256), dtype=np.float32)
-        for what, (theirs, ours) in contenders(x).items():
+        for what, (theirs, ours) in trials(x).items():
             result = timing.alternate({"theirs": theirs, "ours": ours}, rounds=15)
             times = [str(result.time(name) * (1e9 / size)) for name in ("theirs", "ours")]
             rows.append([what, sizes.label(size), *times, str(result.ratio("theirs", "ours"))])

@@ -39,11 +39,11 @@ FORMS: dict[str, tuple[Form, Form]] = {
 }
 
 
-def contender(form: Form, size: int, gradient: bool) -> timing.Contender:
+def trial(form: Form, size: int, gradient: bool) -> timing.Trial:
     x, dy = torch.randn(size, requires_grad=gradient), torch.randn(size)
     if gradient:
-        return timing.Contender(lambda: torch.autograd.grad(form(x), x, dy))
-    return timing.Contender(lambda: form(x))
+        return timing.Trial(lambda: torch.autograd.grad(form(x), x, dy))
+    return timing.Trial(lambda: form(x))
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
         forms = {"eager": theirs, "compiled": torch.compile(theirs), "fastdrop.torch": ours}
         for gradient in (False, True):
             for size in SIZES:
-                calls = {name: contender(form, size, gradient) for name, form in forms.items()}
+                calls = {name: trial(form, size, gradient) for name, form in forms.items()}
                 result = timing.alternate(calls, rounds=arguments.rounds)
                 times = [str(result.time(name) * (1e9 / size)) for name in calls]
                 ratios = [str(result.ratio(name, "fastdrop.torch")) for name in ("eager", "compiled")]

@@ -32,16 +32,16 @@ def transformer(p: float) -> tuple[nn.Module, torch.Tensor]:
     return nn.TransformerEncoder(layer, 4, enable_nested_tensor=False), torch.randn(16, 128, 512)
 
 
-def step(model: nn.Module, x: torch.Tensor, context: Any = nullcontext) -> timing.Contender:
+def step(model: nn.Module, x: torch.Tensor, context: Any = nullcontext) -> timing.Trial:
     def call() -> None:
         with context():
             model.zero_grad()
             model(x).square().mean().backward()
 
-    return timing.Contender(call)
+    return timing.Trial(call)
 
 
-def saved_bytes(contender: timing.Contender) -> int:
+def saved_bytes(trial: timing.Trial) -> int:
     """Return the bytes of the tensors that a step saves for its backward pass. Shared memory counts once."""
     sizes: dict[int, int] = {}
 
@@ -51,11 +51,11 @@ def saved_bytes(contender: timing.Contender) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        contender.call()
+        trial.call()
     return sum(sizes.values())
 
 
-def contenders(build: Any, compiled: bool) -> dict[str, timing.Contender]:
+def trials(build: Any, compiled: bool) -> dict[str, timing.Trial]:
     def model(p: float, prepare: Any = lambda model: None) -> nn.Module:
         built = build(p)[0]
         prepare(built)
@@ -83,12 +83,12 @@ def main() -> None:
     modes = ["eager", "compiled"] if arguments.mode == "both" else [arguments.mode]
     rows = []
     for build, mode in itertools.product((mlp, transformer), modes):
-        calls = contenders(build, mode == "compiled")
+        calls = trials(build, mode == "compiled")
         result = timing.alternate(calls, rounds=arguments.rounds)
-        for name, contender in calls.items():
+        for name, trial in calls.items():
             ratio = result.ratio(name, "no dropout")
             share = f"{1 - 1 / ratio.median:.1%}"
-            memory = f"{saved_bytes(contender) / 2**20:.0f}"
+            memory = f"{saved_bytes(trial) / 2**20:.0f}"
             times = [str(result.time(name) * 1e3), str(ratio)]
             rows.append([f"{build.__name__}, {mode}", name, *times, share, memory])
     columns = ["model", "dropout", "ms per step (quartiles)", "x no dropout", "share", "MiB saved"]

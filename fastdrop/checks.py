@@ -103,21 +103,31 @@ def result(out: Any, like: NDArray[Any]) -> NDArray[Any]:
     """The exact ndarray to write to: a view of `out` if that fits the input `like`, else a new array."""
     if out is None:
         return np.empty(like.shape, native(like.dtype))
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
-    array = base_array("out", out)
+    array = base_array("out", ndarray_out(out))
     if array.dtype.type is not like.dtype.type:
         raise TypeError(f"out must have the input's dtype {like.dtype.name}, got {dtype_name(array.dtype)}")
     if array.shape != like.shape:
         raise ValueError(f"out must have the input's shape {like.shape}, got {array.shape}")
-    if not array.flags.writeable:
-        raise ValueError("out must be writable, got a read-only array")
+    refuse_read_only(array)
     if overlaps_itself(array):
         raise ValueError(
             f"out must have a place of its own for every element, got strides {array.strides} "
             f"for shape {array.shape}, where elements may share a place"
         )
     return array
+
+
+def ndarray_out(out: Any) -> NDArray[Any]:
+    """`out` as an ndarray of any kind. Nothing is converted, because the caller reads the result there."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    return out
+
+
+def refuse_read_only(out: NDArray[Any]) -> None:
+    """Refuse an `out` that cannot be written."""
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
 
 
 def overlaps_itself(array: NDArray[Any]) -> bool:

@@ -775,10 +775,10 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
         """Return the array to write to. The product and the bias must fit it."""
         shape = (*x.shape[:-1], self.weights.shape[1])
-        if out is not None and not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
-        if out is not None and (out.shape != shape or not out.flags.writeable):
-            raise ValueError(f"out must be writable and have shape {shape}, got {out.shape}")
+        if out is not None:
+            if checks.ndarray_out(out).shape != shape:
+                raise ValueError(f"out must have shape {shape}, got {out.shape}")
+            checks.refuse_read_only(out)
         no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
         no_rows = np.matmul(np.empty((0, x.shape[-1]), x.dtype), self.weights, out=no_rows)
         if self.bias is not None:

@@ -36,10 +36,10 @@ def run_suite(*arguments):
     return output_of(command, cwd=ROOT, env=environment())
 
 
-def test_every_contender_computes_dropout():
+def test_every_competitor_computes_dropout():
     """Those that first compile for half a minute are left out: `make bench` tries them before it measures."""
     interpreted = "not compiled and not numba and not jax"
-    assert " passed" in run_suite("benchmarks/test_peers.py", "--show-capture=no", "-k", interpreted)
+    assert " passed" in run_suite("benchmarks/test_competitors.py", "--show-capture=no", "-k", interpreted)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def results(tmp_path_factory):
 # --- the clock --------------------------------------------------------------------------------
 
 
-def test_every_contender_is_entered_before_it_is_timed():
+def test_every_competitor_is_entered_before_it_is_timed():
     entered, called = [], []
 
-    def contender(name):
-        return timing.Contender(lambda: called.append((name, entered[-1])), lambda: entered.append(name))
+    def trial(name):
+        return timing.Trial(lambda: called.append((name, entered[-1])), lambda: entered.append(name))
 
-    comparison = timing.alternate({name: contender(name) for name in ("first", "second")}, rounds=6)
+    comparison = timing.alternate({name: trial(name) for name in ("first", "second")}, rounds=6)
     assert comparison.seconds.shape == (6, 2)
     assert set(called) == {("first", "first"), ("second", "second")}
 

@@ -205,7 +205,7 @@ def test_bench_measures_and_draws(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra bench")
     monkeypatch.setattr(bench, "SIZES", {"64": 64, "1 Ki": 1024})
     monkeypatch.setattr(bench.timing, "SAMPLE", 1e-5)  # what is measured does not matter here
-    monkeypatch.setattr(bench.competitors, "present", lambda peers: (peers[:2], []))  # fastdrop and the copy
+    monkeypatch.setattr(bench.competitors, "present", lambda chosen: (chosen[:2], []))  # fastdrop and the copy
     path = tmp_path / "plot.svg"
     assert main(["bench", "--seconds", "0.1", "--plot", str(path), "--json"]) == DONE
     result = json.loads(capsys.readouterr().out)

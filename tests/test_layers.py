@@ -350,3 +350,19 @@ def test_the_gradient_of_a_bias_of_dropconnect_does_not_stall(dtype, rows):
     layer(np.ones((rows, 4), dtype))
     layer.backward(np.ones((rows, 3), dtype))
     assert np.array_equal(layer.bias_gradient, np.full(3, rows).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.empty((3, 2)).tolist(), TypeError, "out must be a numpy.ndarray, got list"),
+        (np.empty((2, 3)), ValueError, r"out must have shape \(3, 2\), got \(2, 3\)"),
+        (np.broadcast_to(1.0, (3, 2)), ValueError, "out must be writable, got a read-only array"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_dropconnect_says_what_is_wrong_with_out(training, out, error, message):
+    layer = DropConnect(np.ones((4, 2)), 0.5, rng=1)
+    layer.training = training
+    with pytest.raises(error, match=message):
+        layer(np.ones((3, 4)), out=out)

@@ -17,7 +17,7 @@ from fastdrop.commands import (
     show_table,
 )
 from fastdrop.commands.bench import competitors, timing
-from fastdrop.commands.bench.competitors import Case, Fastdrop, Peer, Task
+from fastdrop.commands.bench.competitors import Case, Competitor, Fastdrop, Task
 from fastdrop.progress import progress
 
 SIZES = {"1 Ki": 2**10, "16 Ki": 2**14, "256 Ki": 2**18, "16 Mi": 2**24}
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure with the instruction set in use, and print the result."""
     if arguments.plot:
         import matplotlib  # noqa: F401  (if it is missing, say so before the measurement)
-    peers: list[Peer] = [
+    chosen: list[Competitor] = [
         Fastdrop(cpu.active()),
         competitors.Copy(),
         competitors.Maximum(),
@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         competitors.BestNumpy(),
         competitors.TorchEager(),
     ]
-    peers, absent = competitors.present(peers)
+    chosen, absent = competitors.present(chosen)
     with progress("measuring", len(OPERATIONS) * len(SIZES) * ROUNDS) as advance:
-        results = measure(peers, arguments, advance)
+        results = measure(chosen, arguments, advance)
     environment = timing.machine("torch") | {"instruction set": cpu.active()}
     if arguments.json:
         show_json(as_json(results, environment, absent, arguments))
@@ -82,14 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def measure(peers: list[Peer], arguments: argparse.Namespace, advance: Callable[[], None]) -> Results:
+def measure(chosen: list[Competitor], arguments: argparse.Namespace, advance: Callable[[], None]) -> Results:
     share = arguments.seconds * MEASURED / (len(OPERATIONS) * len(SIZES))
     results: Results = {}
     for operation in OPERATIONS:
         for label, size in SIZES.items():
             task = Task(Case(operation, size, arguments.dtype, arguments.keep_prob))
-            rivals = competitors.entered(peers, task)
-            comparison = timing.alternate(rivals, rounds=ROUNDS, seconds=share, tick=advance)
+            trials = competitors.entered(chosen, task)
+            comparison = timing.alternate(trials, rounds=ROUNDS, seconds=share, tick=advance)
             for _ in range(ROUNDS - len(comparison.seconds)):  # the rounds that there was no time for
                 advance()
             results[operation, label] = comparison

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.commands.bench.timing import Contender
+from fastdrop.commands.bench.timing import Trial
 
 OPERATIONS = ("forward", "backward", "predict", "mask")
 SEED = 20140614
@@ -60,7 +60,7 @@ class Task:
         return np.zeros(self.x.shape, np.bool_)
 
 
-class Peer:
+class Competitor:
     """A competitor. It has a method for each operation that it offers, which turns a task into a call.
 
     The call returns the array that it computed, or the mask.
@@ -84,11 +84,11 @@ class Peer:
     def enter(self) -> None:
         """Set what has to be set before its calls."""
 
-    def contender(self, task: Task) -> Contender:
-        return Contender(getattr(self, task.case.operation)(task), self.enter)
+    def trial(self, task: Task) -> Trial:
+        return Trial(getattr(self, task.case.operation)(task), self.enter)
 
 
-class Fastdrop(Peer):
+class Fastdrop(Competitor):
     """This package with one instruction set."""
 
     def __init__(self, isa: str, threads: int = 1, *, out: bool = True, mask: bool = True) -> None:
@@ -120,7 +120,7 @@ class Fastdrop(Peer):
         return partial(fd.keep_mask, task.x.shape, task.keep_prob, rng=fd.Stream(SEED))
 
 
-class Copy(Peer):
+class Copy(Competitor):
     """The limit that memory sets: it reads and writes as many bytes, and computes nothing."""
 
     name = "copy"
@@ -131,7 +131,7 @@ class Copy(Peer):
     backward = predict = mask = forward
 
 
-class Maximum(Peer):
+class Maximum(Competitor):
     """The ReLU alone."""
 
     name = "np.maximum"
@@ -142,7 +142,7 @@ class Maximum(Peer):
     predict = forward
 
 
-class TextbookNumpy(Peer):
+class TextbookNumpy(Competitor):
     """NumPy as courses teach it: cs231n's `U = (np.random.rand(*H.shape) < p) / p`."""
 
     name = "NumPy, textbook"
@@ -177,7 +177,7 @@ class TextbookNumpy(Peer):
         return lambda: np.random.rand(*task.x.shape) < task.keep_prob  # noqa: NPY002
 
 
-class BestNumpy(Peer):
+class BestNumpy(Competitor):
     """The best NumPy code that uses NumPy's own uniforms: its fastest generator, and no temporaries.
 
     Parts that fit in the first-level cache were slower, at 16 Ki, 256 Ki and 16 Mi elements.
@@ -217,7 +217,7 @@ class BestNumpy(Peer):
         return self.draw(task)
 
 
-class TorchEager(Peer):
+class TorchEager(Competitor):
     """PyTorch: `dropout(relu(x))`, one operator at a time."""
 
     name = "PyTorch eager"
@@ -274,20 +274,20 @@ def as_array(result: Any) -> NDArray[Any]:
     return result.to_array() if isinstance(result, fd.Mask) else np.asarray(result)
 
 
-def present(peers: list[Peer]) -> tuple[list[Peer], list[str]]:
+def present(competitors: list[Competitor]) -> tuple[list[Competitor], list[str]]:
     """Return the competitors that can take part, and why the others cannot."""
-    reasons = {peer.name: peer.missing() for peer in peers}
+    reasons = {competitor.name: competitor.missing() for competitor in competitors}
     absent = [f"{name} is skipped: {reason}" for name, reason in reasons.items() if reason]
-    return [peer for peer in peers if not reasons[peer.name]], absent
+    return [competitor for competitor in competitors if not reasons[competitor.name]], absent
 
 
-def entered(peers: list[Peer], task: Task) -> dict[str, Contender]:
+def entered(competitors: list[Competitor], task: Task) -> dict[str, Trial]:
     """Return the calls of those competitors that offer the operation of the task."""
-    contenders = {}
-    for peer in peers:
-        if peer.offers(task.case):
-            peer.enter()
-            contenders[peer.name] = peer.contender(task)
-    return contenders
+    trials = {}
+    for competitor in competitors:
+        if competitor.offers(task.case):
+            competitor.enter()
+            trials[competitor.name] = competitor.trial(task)
+    return trials
 
 

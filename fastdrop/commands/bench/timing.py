@@ -34,7 +34,7 @@ def nothing() -> None:
     """Do nothing, which is what most competitors need before their calls."""
 
 
-class Contender(NamedTuple):
+class Trial(NamedTuple):
     """A call to be timed, and what has to be done before it without being timed."""
 
     call: Callable[[], Any]
@@ -81,7 +81,7 @@ class Comparison:
 
 
 def alternate(
-    contenders: Mapping[str, Contender],
+    trials: Mapping[str, Trial],
     *,
     rounds: int = 25,
     seconds: float = float("inf"),
@@ -92,34 +92,34 @@ def alternate(
     `tick` is called after every round.
     """
     end = perf_counter() + seconds
-    counts = {name: calls_per_sample(contender) for name, contender in contenders.items()}
+    counts = {name: calls_per_sample(trial) for name, trial in trials.items()}
     order = random.Random(0)  # the order is random, but the same in every run
     rows: list[dict[str, float]] = []
     with no_collection():
         while len(rows) < rounds and (len(rows) < LEAST_ROUNDS or perf_counter() < end):
-            names = order.sample(list(contenders), len(contenders))
-            rows.append({name: sample(contenders[name], counts[name]) for name in names})
+            names = order.sample(list(trials), len(trials))
+            rows.append({name: sample(trials[name], counts[name]) for name in names})
             tick()
-    names = list(contenders)
+    names = list(trials)
     return Comparison(names, np.array([[row[name] for name in names] for row in rows]))
 
 
-def calls_per_sample(contender: Contender) -> int:
+def calls_per_sample(trial: Trial) -> int:
     """Return how many calls fill a sample. The competitor is warm afterwards."""
-    contender.enter()
-    contender.call()  # this compiles, touches its pages and fills the caches
+    trial.enter()
+    trial.call()  # this compiles, touches its pages and fills the caches
     count = 1
-    while (elapsed := clock(contender.call, count)) < SAMPLE / 2:
+    while (elapsed := clock(trial.call, count)) < SAMPLE / 2:
         count *= 2
     return max(1, round(count * SAMPLE / elapsed))
 
 
-def sample(contender: Contender, count: int) -> float:
+def sample(trial: Trial, count: int) -> float:
     """Return the seconds per call, over `count` calls."""
-    contender.enter()
+    trial.enter()
     if count > 1:  # the caches hold what the competitor before it touched
-        contender.call()
-    return clock(contender.call, count) / count
+        trial.call()
+    return clock(trial.call, count) / count
 
 
 def clock(call: Callable[[], Any], count: int) -> float:

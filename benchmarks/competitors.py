@@ -20,10 +20,10 @@ from fastdrop import cpu
 from fastdrop.commands.bench.competitors import (
     SEED,
     BestNumpy,
+    Competitor,
     Copy,
     Fastdrop,
     Maximum,
-    Peer,
     Task,
     TextbookNumpy,
     TorchEager,
@@ -101,7 +101,7 @@ class TorchCompiled(TorchEager):
         return torch.compile(super().step(), dynamic=True)
 
 
-class Jax(Peer):
+class Jax(Competitor):
     """JAX under jit. Each result replaces the one before, whose buffer is donated."""
 
     needs = ("jax",)
@@ -203,7 +203,7 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-class NumbaFused(Peer):
+class NumbaFused(Competitor):
     """Numba: one loop, with the generator of Numba's own `np.random`."""
 
     name = "Numba fused"
@@ -284,7 +284,7 @@ def numba_loops() -> dict[str, Callable[..., Any]]:
     return {loop.__name__: njit(loop) for loop in (forward, splitmix, backward, predict)}
 
 
-class Thinc(Peer):
+class Thinc(Competitor):
     """Thinc, the library that spaCy is built on: the ReLU of its operations, and its Dropout layer."""
 
     name = "Thinc"
@@ -315,7 +315,7 @@ class Thinc(Peer):
         return partial(NumpyOps().get_dropout_mask, task.x.shape, task.rate)
 
 
-class CopyInThreads(Peer):
+class CopyInThreads(Competitor):
     """A copy in which each thread has a part: it shows how much threads can gain if memory is the limit."""
 
     def __init__(self, threads: int) -> None:
@@ -333,12 +333,12 @@ class CopyInThreads(Peer):
         return call
 
 
-def ours() -> list[Peer]:
+def ours() -> list[Competitor]:
     """Return this package with every instruction set of this machine, best first."""
     return [Fastdrop(isa) for isa in cpu.available()]
 
 
-def others() -> list[Peer]:
+def others() -> list[Competitor]:
     """Return all other competitors, installed or not."""
     return [
         Copy(), Maximum(), TextbookNumpy(), BestNumpy(), Numpy16Bit(), TorchEager(), TorchCompiled(),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import competitors
 from fastdrop import cpu
 from fastdrop.commands.bench.competitors import Case, Fastdrop, Task, as_array, entered
 
@@ -20,23 +20,22 @@ SIZE = 2**14 + 77
 FALSE_ALARM = 1e-8
 COMPARED = {"copy", "np.maximum"}  # these drop nothing
 
-everybody = [*peers.ours(), *peers.others()]
-droppers = [peer for peer in everybody if peer.name not in COMPARED]
+everybody = [*competitors.ours(), *competitors.others()]
+droppers = [competitor for competitor in everybody if competitor.name not in COMPARED]
 
 
 def offering(operation):
-    return pytest.mark.parametrize(
-        "peer", [peer for peer in droppers if peer.offers(Case(operation))], ids=lambda peer: peer.name
-    )
+    chosen = [competitor for competitor in droppers if competitor.offers(Case(operation))]
+    return pytest.mark.parametrize("competitor", chosen, ids=lambda competitor: competitor.name)
 
 
-def prepared(peer: Any, case: Case) -> tuple[Task, Any]:
-    if reason := peer.missing():
+def prepared(competitor: Any, case: Case) -> tuple[Task, Any]:
+    if reason := competitor.missing():
         pytest.skip(reason)
     task = Task(case)
-    contender = entered([peer], task)[peer.name]
-    contender.enter()
-    return task, contender.call
+    trial = entered([competitor], task)[competitor.name]
+    trial.enter()
+    return task, trial.call
 
 
 def assert_rate(share, count, probability):
@@ -50,8 +49,8 @@ both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 @both_dtypes
 @offering("forward")
-def test_forward_keeps_at_the_rate_and_scales_exactly(peer, dtype):
-    task, call = prepared(peer, Case("forward", SIZE, dtype, keep_prob=0.25))
+def test_forward_keeps_at_the_rate_and_scales_exactly(competitor, dtype):
+    task, call = prepared(competitor, Case("forward", SIZE, dtype, keep_prob=0.25))
     y = as_array(call()).copy()
     assert y.dtype == dtype
     passed = y != 0
@@ -62,8 +61,8 @@ def test_forward_keeps_at_the_rate_and_scales_exactly(peer, dtype):
 
 
 @offering("forward")
-def test_the_next_call_draws_another_mask(peer):
-    task, call = prepared(peer, Case("forward", SIZE, keep_prob=0.5))
+def test_the_next_call_draws_another_mask(competitor):
+    task, call = prepared(competitor, Case("forward", SIZE, keep_prob=0.5))
     first = as_array(call()).copy() != 0
     second = as_array(call()) != 0
     positive = task.x > 0
@@ -72,8 +71,8 @@ def test_the_next_call_draws_another_mask(peer):
 
 @both_dtypes
 @offering("backward")
-def test_backward_is_the_gradient_of_some_mask(peer, dtype):
-    task, call = prepared(peer, Case("backward", SIZE, dtype, keep_prob=0.5))
+def test_backward_is_the_gradient_of_some_mask(competitor, dtype):
+    task, call = prepared(competitor, Case("backward", SIZE, dtype, keep_prob=0.5))
     dx = as_array(call())
     assert dx.dtype == dtype
     passed = dx != 0
@@ -85,15 +84,15 @@ def test_backward_is_the_gradient_of_some_mask(peer, dtype):
 
 @both_dtypes
 @offering("predict")
-def test_predict_is_the_relu(peer, dtype):
-    task, call = prepared(peer, Case("predict", SIZE, dtype))
+def test_predict_is_the_relu(competitor, dtype):
+    task, call = prepared(competitor, Case("predict", SIZE, dtype))
     assert np.array_equal(as_array(call()), np.maximum(task.x, 0))
 
 
 @pytest.mark.parametrize("keep_prob", [0.5, 0.9])
 @offering("mask")
-def test_mask_keeps_at_the_rate(peer, keep_prob):
-    _, call = prepared(peer, Case("mask", SIZE, keep_prob=keep_prob))
+def test_mask_keeps_at_the_rate(competitor, keep_prob):
+    _, call = prepared(competitor, Case("mask", SIZE, keep_prob=keep_prob))
     kept = as_array(call()) != 0
     assert kept.shape == (SIZE,)
     assert_rate(kept.mean(), SIZE, keep_prob)
@@ -101,7 +100,7 @@ def test_mask_keeps_at_the_rate(peer, keep_prob):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_copy_in_threads_copies_all(threads):
-    task, call = prepared(peers.CopyInThreads(threads), Case(size=SIZE))
+    task, call = prepared(competitors.CopyInThreads(threads), Case(size=SIZE))
     call()
     assert np.array_equal(task.out, task.x)
 
