@@ -212,6 +212,7 @@ extensions = [
     *(extension(name, FAST, CYTHON_INLINE=INLINE) for name in ("core.layout", "core.strided")),
     extension("functional"),
     extension("capi"),
+    extension("torch.fast"),    # it imports PyTorch when it is imported, and compiles without it
     extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)

@@ -1,55 +1,221 @@
-"""Replace the modules of dropout of an existing model, and bring them back."""
+"""Models that are there already: the classes of their modules swapped, and swapped back.
+
+The class of a module is all that changes, and it is all that remembers the change: each class here stands for
+one of PyTorch's and was made for `accelerate` alone, so `restore` knows its modules, also after a copy or a
+pickle.
+
+A ReLU stays PyTorch's own module. The Sequential that holds it decides at each call whether to run it
+together with the dropout behind it, and does so only where nothing can see the ReLU's result. Then the result
+is the same bits.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+from torch.nn import functional as F
 
-from fastdrop.torch.modules import (
-    AlphaDropout,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Dropout3d,
-    FeatureAlphaDropout,
-    FusedReLU,
-    ReLUDropout,
-)
+from fastdrop.torch import modules
+from fastdrop.torch.functional import RELU_DROPOUT, fast_drop, relu_dropout
+from fastdrop.torch.internals import BACKWARD_HOOKS, BACKWARD_PRE_HOOKS, FORWARD_HOOKS, FORWARD_PRE_HOOKS
+from fastdrop.torch.modules import Leaf
+from fastdrop.torch.operators import EVERY
 
-OURS = {
-    ours.__mro__[1]: ours
-    for ours in (Dropout, AlphaDropout, FeatureAlphaDropout, Dropout1d, Dropout2d, Dropout3d)
-}
-THEIRS = {ours: theirs for theirs, ours in OURS.items()} | {ReLUDropout: nn.Dropout, FusedReLU: nn.ReLU}
+
+class Dropout(modules.Dropout):
+    """A `torch.nn.Dropout` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class AlphaDropout(modules.AlphaDropout):
+    """A `torch.nn.AlphaDropout` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class FeatureAlphaDropout(modules.FeatureAlphaDropout):
+    """A `torch.nn.FeatureAlphaDropout` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class Dropout1d(modules.Dropout1d):
+    """A `torch.nn.Dropout1d` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class Dropout2d(modules.Dropout2d):
+    """A `torch.nn.Dropout2d` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class Dropout3d(modules.Dropout3d):
+    """A `torch.nn.Dropout3d` that `accelerate` found."""
+
+    __module__ = Leaf(__name__)
+
+
+class Sequential(nn.Sequential):
+    """A `torch.nn.Sequential` that `accelerate` found: a ReLU and the Dropout behind it run in one pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            for module in self:
+                input = module(input)
+        else:
+            input = run(tuple(self._modules.values()), input)
+        return input
+
+
+OURS: dict[type, type] = {
+    nn.Dropout: Dropout, nn.AlphaDropout: AlphaDropout, nn.FeatureAlphaDropout: FeatureAlphaDropout,
+    nn.Dropout1d: Dropout1d, nn.Dropout2d: Dropout2d, nn.Dropout3d: Dropout3d,
+}  # fmt: skip
+THEIRS = {ours: theirs for theirs, ours in OURS.items()} | {Sequential: nn.Sequential}
+MADE_OF_OURS = tuple(base for ours in OURS.values() for base in ours.__mro__[1:2])
+
+# --- a Sequential at work ---------------------------------------------------------------------
+
+DROPOUTS = (Dropout, modules.Dropout)
+# Modules whose result is a new tensor that no gradient needs, so that nobody else holds it.
+MAKERS = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm,
+)  # fmt: skip
+CALL, RELU_FORWARD, RELU = nn.Module.__call__, nn.ReLU.forward, F.relu
+
+
+def run(members: tuple[nn.Module, ...], x: Any) -> Any:
+    """The members one after the other, each ReLU together with the dropout behind it where that may be."""
+    last, done = len(members) - 1, False
+    for n, module in enumerate(members):
+        if done:
+            done = False
+            continue
+        y = None
+        if type(module) is nn.ReLU and n < last:
+            y = with_next(members[n - 1] if n else None, module, members[n + 1], x)
+        done = y is not None
+        x = y if done else module(x)
+    return x
+
+
+def with_next(before: nn.Module | None, relu: nn.Module, dropout: Any, x: Any) -> Tensor | None:
+    """A ReLU together with the module behind it, or None where each has to run alone."""
+    if type(dropout) in DROPOUTS and unseen(before, relu, dropout):
+        return in_one_pass(x, dropout.p)
+    return None
+
+
+def unseen(before: nn.Module | None, relu: Any, dropout: Any) -> bool:
+    """Whether nothing can see what the ReLU gives to the dropout, nor that its input is not written over."""
+    return (
+        dropout.training is True
+        and not dropout.inplace
+        and runs_plainly(relu)
+        and runs_plainly(dropout)
+        and (not relu.inplace or (type(before) in MAKERS and runs_plainly(before)))
+        and not (FORWARD_HOOKS or FORWARD_PRE_HOOKS or BACKWARD_HOOKS or BACKWARD_PRE_HOOKS)
+        and nn.Module.__call__ is CALL
+        and nn.ReLU.forward is RELU_FORWARD
+        and F.relu is RELU
+    )
+
+
+def runs_plainly(module: Any) -> bool:
+    """Whether a call of the module is a call of its class's `forward` and nothing else."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def in_one_pass(x: Any, p: Any) -> Tensor | None:
+    """ReLU and dropout of `x`, or None where a transform, a mode or a tracer has to see both."""
+    if is_dynamo_compiling():
+        return relu_dropout(x, p, True)
+    return fast_drop(x, p, True, False, None, RELU_DROPOUT, EVERY)
+
+
+# --- swapping ---------------------------------------------------------------------------------
 
 
 @dataclass
 class Report:
-    """What `accelerate` did: the names of replaced modules, and the reasons why others were left."""
+    """What `accelerate` did.
+
+    Attributes
+    ----------
+    replaced : dict of str to str
+        The class of each dropout that was replaced, by the name of the module.
+    fused : dict of str to str
+        The name of the ReLU in front of such a dropout in a Sequential, by the name of the dropout. The two
+        run in one pass at each call in which nothing else sees the ReLU's result.
+    left : dict of str to str
+        Why other modules that drop, or seem to drop, were left alone, by their names.
+    """
 
     replaced: dict[str, str] = field(default_factory=dict)
+    fused: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{name}: now {what}" for name, what in self.replaced.items()]
-        return "\n".join(lines + [f"{name}: left alone, {why}" for name, why in self.left.items()])
+        lines = [
+            f"{shown(name)}: now fastdrop.torch.{kind}"
+            + (f", in one pass with the ReLU {self.fused[name]}" if name in self.fused else "")
+            for name, kind in self.replaced.items()
+        ]
+        if not lines:
+            lines = [
+                "nothing to replace"
+                if self.left
+                else "nothing to replace: this model has no module of dropout. If it calls "
+                "torch.nn.functional.dropout itself, use patched()"
+            ]
+        return "\n".join(lines + [f"{shown(name)}: left alone, {why}" for name, why in self.left.items()])
+
+
+def shown(name: str) -> str:
+    return name or "the model itself"
 
 
 def accelerate(model: nn.Module) -> Report:
-    """Run the dropout of a model on the kernels, fused with a ReLU before it in a Sequential.
+    """Let the dropout modules of a model run on the kernels.
 
-    The modules stay the same objects with their hooks, flags and names, and get another class, so
-    `state_dict` is unchanged. A ReLU is fused only if nothing else can see its result when this is called:
-    if it has hooks or is used in several places, only the dropout is replaced. A fused ReLU does nothing
-    by itself, so call `restore` before you edit the model, slice it or add hooks.
+    Each `torch.nn.Dropout`, `AlphaDropout`, `FeatureAlphaDropout` and `Dropout1d` to `Dropout3d` stays the
+    same object, with its hooks, flags and name, and gets a subclass of the same name as its class; so
+    `state_dict`, `isinstance` and what looks for class names see no difference.
+
+    A `torch.nn.Sequential` with a Dropout behind a ReLU gets a subclass, too. At each call it runs the two in
+    one pass if nothing can see the ReLU's result: no hook, no mode, no tracer, no method that somebody
+    replaced, no in-place operation on a tensor that others may hold. Otherwise, and for whoever calls one of
+    the two alone, they run as they are. The results are the same bits either way.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It is changed in place.
 
     Returns
     -------
     Report
+        What was replaced, and what was left and why. It prints as text.
+
+    See Also
+    --------
+    restore : The way back.
+    patched : For models that call `torch.nn.functional.dropout` themselves.
 
     Examples
     --------
@@ -57,55 +223,74 @@ def accelerate(model: nn.Module) -> Report:
     >>> from fastdrop.torch import accelerate
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Dropout(0.1))
     >>> print(accelerate(model))
-    1: now FusedReLU
-    2: now ReLUDropout
+    2: now fastdrop.torch.Dropout, in one pass with the ReLU 1
     """
     report = Report()
-    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    names = {id(module): name for name, module in model.named_modules()}
-    for relu, after in list(pairs(model)):
-        if why := seen_between(relu, after, uses):
-            report.left[names[id(relu)]] = why
-        else:
-            relu.__class__, after.__class__ = FusedReLU, ReLUDropout
-    for name, module in model.named_modules():
-        if type(module) in OURS:
+    names = {module: name for name, module in model.named_modules()}
+    for module, name in names.items():
+        if why := reason_to_leave(module):
+            report.left[name] = why
+        elif type(module) in OURS:
             module.__class__ = OURS[type(module)]
-        if type(module) in THEIRS:
             report.replaced[name] = type(module).__name__
-        elif isinstance(module, nn.modules.dropout._DropoutNd):
-            report.left[name] = f"{type(module).__name__} is not one of the forms that are replaced"
+    for module in names:
+        if type(module) in (nn.Sequential, Sequential) and not has_own_forward(module):
+            for relu, dropout in pairs(module):
+                module.__class__ = Sequential
+                report.fused[names[dropout]] = names[relu]
     return report
 
 
-def pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Yield each ReLU and Dropout that are next to each other in a Sequential."""
-    for module in model.modules():
-        if type(module) is nn.Sequential:
-            for relu, after in pairwise(module):
-                if type(relu) is nn.ReLU and type(after) is nn.Dropout:
-                    yield relu, after
+def pairs(sequential: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """The neighbours that may run in one pass."""
+    for relu, dropout in pairwise(sequential):
+        if type(relu) is nn.ReLU and type(dropout) in DROPOUTS:
+            yield relu, dropout
 
 
-def seen_between(relu: nn.Module, after: nn.Module, uses: Counter[int]) -> str:
-    """Return the reason why something else sees what is between the two, or an empty text."""
-    for module in (relu, after):
-        if hooked(module):
-            return f"the {type(module).__name__} of this pair has hooks"
-        if uses[id(module)] > 1:
-            return f"the {type(module).__name__} of this pair is used in several places"
-    return ""
+def has_own_forward(module: nn.Module) -> bool:
+    return "forward" in vars(module)
 
 
-def hooked(module: nn.Module) -> bool:
-    return any(
-        getattr(module, hooks)
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    )
+def reason_to_leave(module: nn.Module) -> str:
+    """Why a module that drops, or seems to, is not replaced; nothing for any other module."""
+    kind = type(module)
+    if kind in OURS:
+        return "it has a forward of its own" if has_own_forward(module) else ""
+    if kind in THEIRS or kind in MADE_OF_OURS or kind is modules.ReLUDropout:
+        return "" if kind is Sequential else "it is fastdrop's already"
+    if isinstance(module, nn.modules.dropout._DropoutNd) or "dropout" in kind.__name__.lower():
+        return f"{kind.__name__} is a class of its own"
+    rates = [f"{name}={rate}" for name, rate in vars(module).items() if "drop" in name and is_rate(rate)]
+    if not rates:
+        return ""
+    if isinstance(module, nn.RNNBase):
+        return f"{rates[0]} is applied between the layers inside of PyTorch's own loop"
+    return f"if {', '.join(rates)} is applied by a function of torch.nn.functional, use patched()"
+
+
+def is_rate(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def restore(model: nn.Module) -> None:
-    """Undo `accelerate`."""
+    """Undo `accelerate`: each module that it changed has PyTorch's class again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It is changed in place. Modules of `fastdrop.torch` that you made yourself stay.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastdrop.torch import accelerate, restore
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.1))
+    >>> report = accelerate(model)
+    >>> restore(model)
+    >>> type(model) is torch.nn.Sequential and type(model[1]) is torch.nn.Dropout
+    True
+    """
     for module in model.modules():
         if type(module) in THEIRS:
             module.__class__ = THEIRS[type(module)]

@@ -1,123 +1,110 @@
-"""The calls as operators of PyTorch: pure functions of their tensors and a seed, with their gradients."""
+"""The calls as operators of PyTorch, pure functions of their tensors and a seed, with their gradients.
+
+Compiled code, exported programs, transforms and modes see these. A call on a plain tensor in eager mode
+takes the shorter way of fast.pyx, to the same bits.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from fastdrop import functional
-from fastdrop.formulas import SEED_WORDS, MaskMode, decided_shape
-from fastdrop.mask import Mask
-from fastdrop.stream import seed_of_words
+from fastdrop.formulas import SEED_WORDS
+from fastdrop.torch import fast
+from fastdrop.torch.internals import open_forward_level, transforms_active
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-def view(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Return a NumPy array that shares the memory of a tensor."""
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+EVERY = -1  # for `features`: each element has a decision of its own
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    # The words are on the CPU, whatever torch.set_default_device says, because the operators read them.
-    # The generator is named even if it is None: compiled code draws otherwise where none is named.
+    # On the CPU whatever torch.set_default_device says: the operators read the words. A generator is
+    # named, also as None: a randint that names none is drawn otherwise by compiled code.
     return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
 
 
-def result_like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+# --- operators --------------------------------------------------------------------------------
+
+# Results have the strides that `empty_like` gives, so compiled code may not lay out the inputs anew.
+TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+# `form` is "dropout", "relu_dropout" or "alpha_dropout". `features` is the number of leading axes with
+# decisions of their own; the elements behind share one. The second result is the packed bits of what passed.
+SCHEMAS = {
+    "forward": "(Tensor x, float keep_prob, str form, int features, Tensor seed) -> (Tensor, Tensor)",
+    "forward_add": "(Tensor x, Tensor residual, float keep_prob, Tensor seed) -> (Tensor, Tensor)",
+    "backward": "(Tensor dy, Tensor bits, float keep_prob, str form, int features) -> Tensor",
+}
+for name, schema in SCHEMAS.items():
+    torch.library.define(f"fastdrop::{name}", schema, tags=TAGS)
+forward, forward_add, backward = (getattr(torch.ops.fastdrop, name).default for name in SCHEMAS)
 
 
-def decided(shape: Sequence[int], form: str, shared: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of the mask. With a ReLU it has one bit per element, even if elements share a decision."""
-    return decided_shape(tuple(shape), () if form == "relu_dropout" else tuple(shared))
-
-
-def bits_like(x: Tensor, form: str, shared: Sequence[int]) -> Tensor:
-    """Return an empty tensor for the decisions, one bit each."""
-    count = math.prod(decided(x.shape, form, shared))
-    return torch.empty((count + 7) // 8, dtype=torch.uint8, device=x.device)
-
-
-@torch.library.custom_op("fastdrop::forward", mutates_args=())
-def forward(
-    x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tensor
+def forward_alone(
+    x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute a form of dropout ("dropout", "relu_dropout" or "alpha_dropout") and its packed bits."""
-    y, rng = result_like(x), seed_of_words(seed.numpy())
-    call = getattr(functional, form)
-    _, mask = call(view(x), keep_prob, broadcast_dims=tuple(shared), rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits.copy())  # the bits of a mask may not be written
+    return fast.operator_forward(x, None, keep_prob, form, features, seed)
 
 
-@forward.register_fake
-def _(x: Tensor, keep_prob: float, form: str, shared: Sequence[int], seed: Tensor) -> tuple[Tensor, Tensor]:
-    return result_like(x), bits_like(x, form, shared)
+def forward_with_residual(
+    x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    return fast.operator_forward(x, residual, keep_prob, "dropout", EVERY, seed)
 
 
-@torch.library.custom_op("fastdrop::forward_add", mutates_args=())
-def forward_add(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute ``residual + dropout(x)`` in one pass, and the packed bits."""
-    y, rng = result_like(x), seed_of_words(seed.numpy())
-    _, mask = functional.dropout_add(view(x), view(residual), keep_prob, rng=rng, out=view(y))
-    return y, torch.from_numpy(mask.bits.copy())  # the bits of a mask may not be written
+torch.library.impl("fastdrop::forward", "cpu", forward_alone)
+torch.library.impl("fastdrop::forward_add", "cpu", forward_with_residual)
+torch.library.impl("fastdrop::backward", "cpu", fast.operator_backward)
 
 
-@forward_add.register_fake
+@torch.library.register_fake("fastdrop::forward")  # type: ignore[misc, untyped-decorator]
+def _(x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), bits_like(x, features)
+
+
+@torch.library.register_fake("fastdrop::forward_add")  # type: ignore[misc, untyped-decorator]
 def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
-    return result_like(x), bits_like(x, "dropout", ())
+    return torch.empty_like(x), bits_like(x, EVERY)
 
 
-@torch.library.custom_op("fastdrop::backward", mutates_args=())
-def backward(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> Tensor:
-    """Compute the gradient with respect to the input from the packed bits."""
-    dx = result_like(dy)
-    mode: MaskMode = "alpha" if form == "alpha_dropout" else "inverted"
-    mask = Mask(bits.numpy(), decided(dy.shape, form, shared), keep_prob, mode)
-    getattr(functional, f"{form}_backward")(view(dy), mask, out=view(dx))
-    return dx
+@torch.library.register_fake("fastdrop::backward")  # type: ignore[misc, untyped-decorator]
+def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, features: int) -> Tensor:
+    return torch.empty_like(dy)
 
 
-@backward.register_fake
-def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> Tensor:
-    return result_like(dy)
+def bits_like(x: Tensor, features: int) -> Tensor:
+    """Room for the decisions, one bit each, as `packed` of fast.pyx counts it."""
+    count = math.prod(x.shape if features == EVERY else x.shape[:features])
+    return torch.empty(count // 8 + 2, dtype=torch.uint8, device=x.device)
 
 
 # --- derivatives ------------------------------------------------------------------------------
 
-# Every Jacobian is diagonal, so forward and backward derivatives are the same call on the same bits.
+# Every Jacobian is diagonal, so that forward and backward derivatives are the same call on the same bits.
 
 
-def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, shared: Sequence[int]) -> None:
-    """Save what a derivative needs: one bit per element."""
-    ctx.keep_prob, ctx.form, ctx.shared = keep_prob, form, shared
+def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, features: int) -> None:
+    """One bit per decision is all that a derivative needs."""
+    ctx.rule = keep_prob, form, features
     ctx.save_for_backward(bits)
     ctx.save_for_forward(bits)
     ctx.set_materialize_grads(False)
 
 
 def masked(ctx: Any, d: Tensor | None) -> Tensor | None:
-    return None if d is None else apply_backward(d, *ctx.saved_tensors, ctx.keep_prob, ctx.form, ctx.shared)
+    return None if d is None else apply_backward(d, *ctx.saved_tensors, *ctx.rule)
 
 
 def after_forward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, keep_prob, form, shared, _ = inputs
-    keep(ctx, output[1], keep_prob, form, shared)
+    _, keep_prob, form, features, _ = inputs
+    keep(ctx, output[1], keep_prob, form, features)
 
 
 def after_forward_add(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _, _, keep_prob, _ = inputs
-    keep(ctx, output[1], keep_prob, "dropout", [])
+    keep(ctx, output[1], keep_prob, "dropout", EVERY)
 
 
 def after_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -130,30 +117,55 @@ def sum_of(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def transformed() -> bool:
-    """Whether somebody may want a derivative that only a `torch.autograd.Function` has.
+    """Whether a derivative may be wanted that only a `torch.autograd.Function` has.
 
     The operator alone is what compiled code wants, and is half the cost.
     """
-    forward_mode: bool = forward_ad._current_level >= 0
+    forward_mode = open_forward_level()
     if torch.compiler.is_compiling():
-        if forward_mode:  # the operator would silently ignore it
+        if forward_mode:  # which the operator would ignore in silence
             raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
-    return forward_mode or torch._C._are_functorch_transforms_active()
+    return forward_mode or transforms_active()
+
+
+def each_example(call: Any) -> Any:
+    """A vmap rule: one example after the other. PyTorch has batched the seed, or
+    has not, or has raised, as `randomness=` asks."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        def example(n: int) -> Any:
+            return call(*(a.select(d, n) if isinstance(d, int) else a for a, d in zip(arguments, in_dims)))
+
+        size = info.batch_size
+        if not size:  # then the shapes are those of an example that is made up
+            arguments = tuple(
+                a.new_zeros([*a.shape[:d], 1, *a.shape[d + 1 :]]) if isinstance(d, int) else a
+                for a, d in zip(arguments, in_dims)
+            )
+        results = [example(n) for n in range(max(size, 1))]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)[:size], 0
+        return tuple(torch.stack(parts)[:size] for parts in zip(*results)), (0,) * len(results[0])
+
+    return rule
 
 
 def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:
-    """Return an operator with its derivatives, which also work forward and in the transforms of `torch.func`."""
-    operator.register_autograd(backward, setup_context=setup_context)
-    members = {"forward": operator, "backward": backward, "jvp": jvp, "setup_context": setup_context}
-    function: Any = type(
-        "Fastdrop", (torch.autograd.Function,),
-        {"generate_vmap_rule": True} | {name: staticmethod(member) for name, member in members.items()},
-    )  # fmt: skip
+    """An operator with its derivatives, also forward ones and inside `torch.func`'s transforms."""
+    torch.library.register_autograd(operator._name.split(".")[0], backward, setup_context=setup_context)
+    if hasattr(torch.library, "register_vmap"):  # from 2.5 on: vmap inside of compiled code
+        torch.library.register_vmap(operator._name.split(".")[0], each_example(operator))
 
     def apply(*arguments: Any) -> Any:
-        return function.apply(*arguments) if transformed() else operator(*arguments)
+        return derived.apply(*arguments) if transformed() else operator(*arguments)
 
+    members = {
+        "forward": operator, "backward": backward, "jvp": jvp, "setup_context": setup_context,
+        "vmap": each_example(apply),
+    }  # fmt: skip
+    statics = {name: staticmethod(member) for name, member in members.items()}
+    derived: Any = type("Fastdrop", (torch.autograd.Function,), statics)
     return apply
 
 
@@ -177,23 +189,24 @@ apply_backward = differentiable(
 )
 
 
-def each_example(operator: Any) -> Any:
-    """Return a vmap rule, which calls the operator on one example after the other.
+class FastDropout(torch.autograd.Function):
+    """Dropout of a plain tensor in eager mode, which saves one bit per decision.
 
-    PyTorch has batched the seed, has not, or has raised, as `randomness=` asks.
+    It has no `setup_context`, which would cost more than the rest, so no transform of torch.func takes it.
     """
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        results = [
-            operator(*(a.select(d, n) if isinstance(d, int) else a for a, d in zip(arguments, in_dims)))
-            for n in range(info.batch_size)
-        ]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(torch.stack(parts) for parts in zip(*results)), (0,) * len(results[0])
+    forward = staticmethod(fast.function_forward)
 
-    return rule
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient by the kernel; by operators where it is differentiated, batched or traced."""
+        (bits,) = ctx.saved_tensors
+        wanted, residual_wanted, _ = ctx.needs_input_grad
+        dx = None
+        if wanted:
+            dx = None if torch.compiler.is_dynamo_compiling() else fast.function_backward(ctx, dy, bits)
+            dx = apply_backward(dy, bits, *ctx.rule) if dx is None else dx
+        return dx, dy if residual_wanted else None, None
 
 
-for operator in (forward, forward_add, backward):
-    operator.register_vmap(each_example(operator))
+fast.bind(FastDropout)

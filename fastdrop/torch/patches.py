@@ -1,7 +1,14 @@
-"""Replace PyTorch's functions while a context is open, for code that you cannot edit."""
+"""Code that one cannot edit: PyTorch's functions replaced while a context is open.
+
+A replacement asks at each call whether it is in effect, and is PyTorch's own function where it is not. It is
+in effect while a context is open, but not for what a backward pass computes again: that uses what its forward
+pass used. So a function that is checkpointed under a context takes the context along, and one that was
+checkpointed outside does not enter it.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -11,75 +18,160 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
+from torch.utils import checkpoint as checkpointing
 
 from fastdrop.torch.functional import (
     SDPA,
     TORCH,
     alpha_dropout,
+    belongs_to_others,
     dropout,
     dropout1d,
     dropout2d,
     dropout3d,
     feature_alpha_dropout,
+    looked_for,
+    script_as,
     supported,
 )
+from fastdrop.torch.internals import RECOMPUTERS, backward_pass, count_modes, safe_softmax, transforms_active
+
+# --- attention --------------------------------------------------------------------------------
+
+HALVES = (torch.float16, torch.bfloat16)
+torch_attention = TORCH[SDPA]
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Compute `scaled_dot_product_attention` with weights that the kernels drop."""
-    # Bad arguments go to PyTorch too, which raises its own errors.
-    if not 0.0 < dropout_p <= 1.0 or (is_causal and attn_mask is not None) or enable_gqa or not (
-        supported(query) and supported(key) and supported(value)
-    ):
-        return TORCH[SDPA](
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    """`scaled_dot_product_attention`, with the weights dropped by the kernels.
+
+    With dropout PyTorch computes attention on the CPU step by step. These are the same steps in the same
+    precision.
+    """
+    if not drops_here(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa):
+        only_if_asked = {"enable_gqa": True} if enable_gqa else {}  # PyTorch 2.4 has no such argument
+        return torch_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **only_if_asked
         )
-    weights = query * (query.size(-1) ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")
+        query, key, value, attn_mask = (in_autocast(x, kind) for x in (query, key, value, attn_mask))
+        with torch.autocast("cpu", enabled=False):
+            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
+def drops_here(
+    query: Any, key: Any, value: Any, mask: Any, dropout_p: Any, is_causal: Any, scale: Any, enable_gqa: Any
+) -> bool:
+    """Whether the kernels drop for these arguments; PyTorch takes all others, or refuses them."""
+    tensors = (query, key, value) if mask is None else (query, key, value, mask)
+    return (
+        type(dropout_p) is float
+        and 0.0 < dropout_p <= 1.0
+        and (scale is None or type(scale) is float)
+        and type(is_causal) is bool
+        and not enable_gqa
+        and not (is_causal and mask is not None)
+        and not any(belongs_to_others(tensor, dropout_p, True) or looked_for(tensor) for tensor in tensors)
+        and all(supported(tensor) and tensor.dim() >= 2 for tensor in (query, key, value))
+        and query.dtype == key.dtype == value.dtype
+        and (mask is None or fits(mask, query))
+    )
+
+
+def fits(mask: Tensor, query: Tensor) -> bool:
+    """Whether a mask is of a kind that PyTorch takes for such queries."""
+    strided = mask.layout == torch.strided and not mask.is_nested
+    return strided and mask.device == query.device and mask.dtype in (torch.bool, query.dtype)
+
+
+def in_autocast(tensor: Any, kind: torch.dtype) -> Any:
+    """What autocasting makes of an argument of attention."""
+    if tensor is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(kind)
+
+
+def attend(
+    query: Any, key: Any, value: Any, mask: Tensor | None, dropout_p: float, is_causal: bool,
+    scale: float | None,
+) -> Tensor:  # fmt: skip
+    """The steps of attention, for arguments that are good."""
+    kind = query.dtype
+    if kind in HALVES:
+        query, key, value = query.float(), key.float(), value.float()
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+    if scale is None:
+        scale = 1.0 / math.sqrt(query.size(-1)) if query.size(-1) else math.inf
+    root = math.sqrt(abs(scale))  # half of the scale on either side, so that no product overflows for it
+    scores = query * (-root if scale < 0 else root) @ (key.transpose(-2, -1) * root)
     if is_causal:
-        attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool, device="cpu").tril()
-    if attn_mask is None:
-        return dropout(torch.softmax(weights, -1), dropout_p) @ value
-    masked = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask.isneginf()
-    # A query that may see nothing gets 0, as in PyTorch, and not the NaN of a softmax over nothing. We let it
-    # see everything, which is finite, and replace its result.
-    blind = masked.all(-1, keepdim=True)
-    if attn_mask.dtype == torch.bool:
-        weights = weights.masked_fill(masked & ~blind, -math.inf)
-    else:
-        weights = weights + attn_mask.masked_fill(blind, 0.0)
-    return (dropout(torch.softmax(weights, -1), dropout_p) @ value).masked_fill(blind, 0.0)
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
+        scores = scores + mask if transforms_active() else scores.add_(mask)
+    return (dropout(softmax_or_zero(scores), dropout_p) @ value).to(kind)
+
+
+def softmax_or_zero(scores: Tensor) -> Tensor:
+    """The softmax of each row, and 0 in rows of -inf alone, as of a query that may see nothing."""
+    if may_be_looked_at(scores):
+        weights = torch.softmax(scores, -1)
+        if not weights[..., :1].isnan().any():
+            return weights
+    if safe_softmax is not None:
+        return safe_softmax(scores, -1)
+    blind = scores.isneginf().all(-1, keepdim=True)  # let see everything, which is finite, and then replaced
+    return torch.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
+
+
+def may_be_looked_at(scores: Tensor) -> bool:
+    """Whether the tensor has values already, that Python may branch on."""
+    return type(scores) is Tensor and not (is_dynamo_compiling() or transforms_active() or count_modes())
+
+
+# --- what is in effect ------------------------------------------------------------------------
 
 
 class Patches:
-    """The number of open contexts in all threads, and what the first one has replaced."""
+    """What replaces PyTorch's functions while somebody holds it in place, and how many contexts are open.
+
+    PyTorch's modules are one for all threads, so these counts have to be, too.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.open = 0
+        self.holders = 0
         self.before: list[tuple[Any, str, Any]] = []
 
-    def enter(self, ours: dict[tuple[Any, str], Any]) -> None:
+    def hold(self, ours: dict[tuple[Any, str], Any], opens: bool) -> None:
         with self.lock:
-            self.open += 1
-            if self.open == 1:
-                self.before = [(module, name, getattr(module, name)) for module, name in ours]
-                for (module, name), function in ours.items():
-                    setattr(module, name, function)
+            self.open += opens
+            self.holders += 1
+            if self.holders == 1:
+                self.before = [(holder, name, vars(holder)[name]) for holder, name in ours]
+                for (holder, name), function in ours.items():
+                    setattr(holder, name, function)
 
-    def leave(self) -> None:
+    def let_go(self, opened: bool) -> None:
         with self.lock:
-            self.open -= 1
-            if self.open == 0:
-                for module, name, function in self.before:
-                    setattr(module, name, function)
+            self.open -= opened
+            self.holders -= 1
+            if self.holders == 0:
+                for holder, name, function in self.before:
+                    setattr(holder, name, function)
 
 
-PATCHES = Patches()  # all threads share PyTorch's modules, so they share the count
-if hasattr(os, "register_at_fork"):  # in a child the lock is open, and nothing is half replaced
+PATCHES = Patches()
+if hasattr(os, "register_at_fork"):  # a child finds the lock open, and nothing half replaced
     os.register_at_fork(
         before=PATCHES.lock.acquire,
         after_in_parent=PATCHES.lock.release,
@@ -87,23 +179,122 @@ if hasattr(os, "register_at_fork"):  # in a child the lock is open, and nothing 
     )
 
 
-def of_torch(function: Any) -> Any:
-    """Return a function of `torch` itself, whose parameters have other names than those of `F` and no defaults."""
+class OfThread(threading.local):
+    """Whether this thread runs a function that was checkpointed under a context."""
 
-    def call(input: Tensor, p: float, train: bool) -> Tensor:
-        return function(input, p, train)
+    again = False
+
+
+THREAD = OfThread()
+
+
+def in_effect() -> bool:
+    if is_dynamo_compiling():  # this function was found in place of PyTorch's, which a guard remembers
+        return True
+    return THREAD.again or (PATCHES.open > 0 and backward_pass() < 0)
+
+
+def taking_along(function: Any) -> Any:
+    """A function that is checkpointed, with our functions in effect at each run if they are in effect now."""
+    if not in_effect():
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        outer = THREAD.again
+        PATCHES.hold(REPLACEMENTS, opens=False)
+        THREAD.again = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            THREAD.again = outer
+            PATCHES.let_go(opened=False)
 
     return call
 
 
+# --- replacements -----------------------------------------------------------------------------
+
+
+def instead(ours: Any, theirs: Any, scripted: Any = None) -> Any:
+    """The replacement of a function of PyTorch's. `scripted` is what TorchScript compiles in its place."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (ours if in_effect() else theirs)(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = theirs.__name__
+    call.__doc__ = theirs.__doc__
+    script_as(call, scripted or theirs)
+    return call
+
+
+def of_torch(ours: Any, theirs: Any) -> Any:
+    """The replacement of a function of `torch` itself, whose arguments have other names and no defaults."""
+
+    def renamed(input: Tensor, p: float, train: bool) -> Tensor:
+        return ours(input, p, train)
+
+    def scripted(input: Tensor, p: float, train: bool) -> Tensor:
+        return theirs(input, p, train)
+
+    return instead(renamed, theirs, scripted)
+
+
+def scripted_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None,
+) -> Tensor:  # fmt: skip
+    return torch_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+
+
+def checkpointed(original: Any) -> Any:
+    """The replacement of a function that is given one to run again."""
+
+    @functools.wraps(original)
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(taking_along(function), *args, **kwargs)
+
+    return call
+
+
+def checkpointed_forward(original: Any) -> Any:
+    """`checkpointed` for the `forward` of an autograd.Function."""
+
+    @functools.wraps(original)
+    def call(ctx: Any, function: Any, *args: Any) -> Any:
+        return original(ctx, taking_along(function), *args)
+
+    return staticmethod(call)
+
+
+def replacements() -> dict[tuple[Any, str], Any]:
+    """What takes the place of each function, by the module or class that holds it and its name there."""
+    both = alpha_dropout, dropout, feature_alpha_dropout
+    found: dict[tuple[Any, str], Any] = {
+        (F, ours.__name__): instead(ours, TORCH[ours.__name__])
+        for ours in (*both, dropout1d, dropout2d, dropout3d)
+    }
+    found[F, SDPA] = instead(attention, torch_attention, scripted_attention)
+    found |= {(torch, ours.__name__): of_torch(ours, getattr(torch, ours.__name__)) for ours in both}
+    found |= {(checkpointing, name): checkpointed(getattr(checkpointing, name)) for name in RECOMPUTERS}
+    reentrant = checkpointing.CheckpointFunction
+    found[reentrant, "forward"] = checkpointed_forward(reentrant.forward)
+    return found
+
+
+REPLACEMENTS = replacements()
+
+
 @contextmanager
 def patched() -> Iterator[None]:
-    """Run the dropout of `torch.nn.functional` on the kernels, in code that you cannot edit.
+    """Let `torch.nn.functional`'s dropout run on the kernels, in code that one cannot edit.
 
-    While the context is open, this covers all threads and all code that looks up a function of dropout in
-    `torch.nn.functional`, or `torch.dropout`, `torch.alpha_dropout` or `torch.feature_alpha_dropout`, and
-    attention with ``dropout_p > 0``. Contexts may be nested and may overlap between threads; the last to
-    close restores PyTorch's functions.
+    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout`, `torch.alpha_dropout` and
+    `torch.feature_alpha_dropout`, while the context is open, in any thread; and attention with dropout.
+    Contexts may be nested, and may overlap between threads: the last to close undoes it.
+
+    A function given to `torch.utils.checkpoint` runs again in the backward pass as it ran in the forward
+    pass, whether a context is open then or not.
 
     Examples
     --------
@@ -114,14 +305,8 @@ def patched() -> Iterator[None]:
     ...     layer(torch.ones(3, 1, 8)).shape
     torch.Size([3, 1, 8])
     """
-    both = {
-        "dropout": dropout, "alpha_dropout": alpha_dropout, "feature_alpha_dropout": feature_alpha_dropout,
-    }  # fmt: skip
-    ours = both | {"dropout1d": dropout1d, "dropout2d": dropout2d, "dropout3d": dropout3d, SDPA: attention}
-    targets = {(F, name): function for name, function in ours.items()}
-    targets |= {(torch, name): of_torch(function) for name, function in both.items()}
-    PATCHES.enter(targets)
+    PATCHES.hold(REPLACEMENTS, opens=True)
     try:
         yield
     finally:
-        PATCHES.leave()
+        PATCHES.let_go(opened=True)

@@ -15,15 +15,23 @@ from torch import nn  # noqa: E402
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-from torch_support import FORMS, generator, seed, values  # noqa: E402
+from torch_support import FORMS, generator, seed, values, view  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
 from fastdrop.formulas import alpha_affine  # noqa: E402
 from fastdrop.torch import functional, operators  # noqa: E402
 
-# PyTorch itself calls what it has deprecated, to compile and to differentiate forward.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+# PyTorch itself calls what it has deprecated, to compile, to check operators and to differentiate forward.
+# The first version that we take does so more often.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script:DeprecationWarning",
+    "ignore:`torch.jit.script:FutureWarning",
+    "ignore:Please use `torch.vmap`:FutureWarning",
+    "ignore:`torch.cpu.amp.autocast:FutureWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
+    "ignore:At pre-dispatch tracing:UserWarning",
+)
 
 # --- the calls --------------------------------------------------------------------------------
 
@@ -35,17 +43,17 @@ def test_results_and_gradients_are_those_of_the_calls(form, dtype):
     dy = values(5, 301, dtype=dtype) + 1
     y = getattr(ft, form)(x, 0.25, True, generator=generator())
     y.backward(dy)
-    expected, mask = getattr(fd, form)(operators.view(x), 0.75, rng=seed())
-    assert np.array_equal(operators.view(y), expected)
-    assert np.array_equal(operators.view(x.grad), getattr(fd, f"{form}_backward")(operators.view(dy), mask))
+    expected, mask = getattr(fd, form)(view(x), 0.75, rng=seed())
+    assert np.array_equal(view(y), expected)
+    assert np.array_equal(view(x.grad), getattr(fd, f"{form}_backward")(view(dy), mask))
 
 
 def test_dropout_add():
     x, residual = values(4, 9).requires_grad_(), (values(4, 9) * 2).requires_grad_()
     y = ft.dropout_add(x, residual, 0.5, generator=generator())
     y.sum().backward()
-    expected, mask = fd.dropout_add(operators.view(x), operators.view(residual), 0.5, rng=seed())
-    assert np.array_equal(operators.view(y), expected)
+    expected, mask = fd.dropout_add(view(x), view(residual), 0.5, rng=seed())
+    assert np.array_equal(view(y), expected)
     assert np.array_equal(x.grad, fd.dropout_backward(np.ones((4, 9), np.float32), mask))
     assert residual.grad.eq(1).all()
 
@@ -56,7 +64,7 @@ def test_whole_channels(spatial):
     y = getattr(ft, f"dropout{spatial}d")(x, 0.5, generator=generator())
     y.sum().backward()
     axes = tuple(range(2, x.dim()))
-    assert np.array_equal(y.detach(), fd.dropout(operators.view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
+    assert np.array_equal(y.detach(), fd.dropout(view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
     assert (x.grad.flatten(2) == x.grad.flatten(2)[..., :1]).all()
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
@@ -93,12 +101,12 @@ def test_channels_without_elements():
     x = torch.ones(2, 3, 0, 4, requires_grad=True)
     ft.dropout2d(x, 0.5).sum().backward()
     assert x.grad.shape == x.shape
-    torch.library.opcheck(operators.forward, (x, 0.5, "dropout", [2, 3], operators.new_seed(None)))
+    torch.library.opcheck(operators.forward, (x, 0.5, "dropout", 2, operators.new_seed(None)))
 
 
 def test_strides_and_in_place():
     x = values(6, 8)
-    expected = fd.dropout(operators.view(x).T, 0.5, rng=seed())[0]
+    expected = fd.dropout(view(x).T, 0.5, rng=seed())[0]
     assert np.array_equal(ft.dropout(x.T, 0.5, generator=generator()), expected)
     y = x.T
     assert ft.dropout(y, 0.5, inplace=True, generator=generator()) is y
@@ -155,15 +163,16 @@ def has_right_derivatives(call, *inputs):
     assert torch.autograd.gradgradcheck(call, inputs, check_fwd_over_rev=True, check_batched_grad=True)
 
 
-@pytest.mark.parametrize("shared", [[], [1]], ids=str)
-@pytest.mark.parametrize("form", FORMS)
-def test_operators_keep_pytorchs_rules(form, shared):
+@pytest.mark.parametrize(
+    ("form", "features"), [*((form, operators.EVERY) for form in FORMS), ("dropout", 1), ("alpha_dropout", 1)]
+)
+def test_operators_keep_pytorchs_rules(form, features):
     words = operators.new_seed(generator())
     x = values(4, 6, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(operators.forward, (x, 0.5, form, shared, words))
+    torch.library.opcheck(operators.forward, (x, 0.5, form, features, words))
 
     def call(x):
-        return operators.apply_forward(x, 0.5, form, shared, words)[0]
+        return operators.apply_forward(x, 0.5, form, features, words)[0]
 
     has_right_derivatives(call, x)
 
@@ -178,8 +187,10 @@ def test_the_operator_with_a_residual_keeps_them_too():
 def test_a_gradient_keeps_one_bit_an_element():
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        ft.relu_dropout(values(8, 128).requires_grad_(), 0.1)
-    assert [(t.dtype, t.numel()) for t in saved] == [(torch.uint8, 128)]
+        ft.relu_dropout(values(128, 256).requires_grad_(), 0.1)
+    (bits,) = saved
+    assert bits.dtype == torch.uint8
+    assert bits.numel() <= 128 * 256 // 8 + 2
 
 
 def backends():

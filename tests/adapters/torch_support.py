@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import torch
 
 from fastdrop.stream import seed_of_words
@@ -21,3 +22,11 @@ def seed(n=0):
 
 def values(*shape, dtype=torch.float32):
     return torch.randn(*shape, generator=generator(7)).to(dtype)
+
+
+def view(tensor):
+    """The tensor's memory as an array."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()

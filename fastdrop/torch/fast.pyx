@@ -1,0 +1,623 @@
+"""Dropout of plain CPU tensors in eager mode, with no operator of PyTorch around the kernel.
+
+An operator costs ten times as much as the kernel on a small tensor, so this module goes from a tensor's address to the
+kernel. It compiles without PyTorch and calls it through Python alone, so one build serves every version. Where
+somebody else has to see the call (a transform, a mode, a tracer) each function here returns None and has changed
+nothing; operators.py then takes the call.
+
+A gradient comes in one of two ways. Up to CARRIED elements PyTorch's own product carries it: `torch.mul(x, noise)`
+makes a node in C++ that knows every derivative, and the kernel writes its own values over the product's. Above
+on an autograd.Function saves one bit per decision.
+"""
+
+import threading
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memset
+
+from fastdrop.core cimport dispatch
+from fastdrop.core.dispatch cimport Plan
+from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
+from fastdrop.core.layout cimport MAX_AXES, Layout
+from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
+from fastdrop.kernels.sweep cimport (
+    BFLOAT16, BUILD_TAG, FLOAT16, FLOAT32, FLOAT64, SAVED_BITS, decision_for, dropout_sweep, itemsize,
+)
+
+import torch
+from torch.overrides import has_torch_function_unary
+
+from fastdrop.core.dispatch import same_build
+from fastdrop.formulas import alpha_affine
+from fastdrop.torch import internals
+
+same_build(BUILD_TAG, __name__)
+
+cdef enum:
+    CARRIED_BYTES = 2048            # one bit for each of the elements
+    CARRIED = CARRIED_BYTES * 8     # up to which PyTorch's product carries the gradient
+    DROPOUT = 0             # indices of FORMS
+    RELU = 1
+    ALPHA = 2
+
+FORMS = ("dropout", "relu_dropout", "alpha_dropout")
+
+cdef object Tensor = torch.Tensor, Parameter = torch.nn.Parameter
+cdef object empty_like = torch.empty_like, mul = torch.mul, addcmul = torch.addcmul, relu = torch.relu
+cdef object is_grad_enabled = torch.is_grad_enabled, increment_version = torch.autograd.graph.increment_version
+cdef object strided = torch.strided, float32 = torch.float32
+cdef object transforms_active = internals.transforms_active, count_modes = internals.count_modes
+cdef object tracing_state = internals.tracing_state, only_devices = internals.only_devices
+cdef object loses_tangent = internals.loses_tangent
+cdef object is_lazy_copy = internals.is_lazy_copy, storage_address = internals.storage_address
+cdef dict forward_mode = internals.forward_mode
+cdef dict NUMBERS = {
+    torch.float32: FLOAT32, torch.float64: FLOAT64, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16,
+}
+
+with torch.inference_mode(False):   # the first import may be inside of inference mode, which these outlive
+    new_bytes = torch.empty(1, dtype=torch.uint8, device="cpu").new_empty
+    ONES = tuple([torch.ones(CARRIED, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)])
+
+cdef object new_bits = new_bytes
+cdef void* ones[2]
+ones[<int> FLOAT32], ones[<int> FLOAT64] = <void*> <uintptr_t> ONES[0].data_ptr(), <void*> <uintptr_t> ONES[1].data_ptr()
+
+
+@cython.final
+cdef class Words:
+    """Room for the words of a seed, and what fills it."""
+    cdef object fill
+    cdef const int64_t* words
+
+    def __cinit__(self):
+        with torch.inference_mode(False):
+            words = torch.empty(4, dtype=torch.int64, device="cpu")
+        self.fill = words.random_
+        self.words = <const int64_t*> <uintptr_t> words.data_ptr()
+
+
+class Threads(threading.local):
+    """Each thread has words of its own, as a draw lets other threads run."""
+
+    def __init__(self):
+        self.words = Words()
+
+
+cdef object threads = Threads()
+
+
+# What a call computes. A Rule is made once per call, and is all that a gradient has to know beside the bits.
+cdef struct Rule:
+    # An index of FORMS.
+    int form
+    # Leading axes with decisions of their own; the elements behind share one. -1: every element has its own.
+    int features
+    double keep_prob
+    # The affine map of the form, as in a sweep.
+    double scale
+    double dropped
+    double shift
+
+
+# A tensor as the kernel sees it, measured once per call.
+cdef struct Place:
+    # The address of element 0.
+    uintptr_t address
+    # An element type of sweep.h; -1 for a tensor that only operators, or PyTorch's own functions, can take.
+    int dtype
+    bint contiguous
+    # The number of elements.
+    ptrdiff_t size
+
+
+# A sweep and what it needs to run.
+cdef struct Work:
+    dropout_sweep sweep
+    Plan plan
+    Layout layout
+    Strided strided
+
+
+# --- who may take this way --------------------------------------------------------------------
+
+
+cdef inline bint find(Place* place, x) except -1:
+    """Whether `x` is a plain CPU tensor with elements in memory, and where."""
+    cdef int number
+    if type(x) is not Tensor and type(x) is not Parameter:
+        return False
+    dtype = x.dtype
+    if dtype is float32:
+        number = FLOAT32
+    else:
+        number = NUMBERS.get(dtype, -1)
+    if number < 0 or not x.is_cpu or x.layout is not strided or x.is_nested or x.is_neg():
+        return False
+    try:
+        measure(place, x, number)
+    except (RuntimeError, NotImplementedError):     # a wrapper of torch.func, of the old vmap or of a tracer
+        return False
+    return place.address != 0 and (place.contiguous or x.dim() <= MAX_AXES)
+
+
+cdef inline int measure(Place* place, tensor, int dtype) except -1:
+    place.address = address_of(tensor)
+    place.dtype, place.contiguous, place.size = dtype, tensor.is_contiguous(), tensor.numel()
+    return 0
+
+
+cdef inline int place_result(Place* place, y, const Place* x) except -1:
+    """Measure a tensor that PyTorch has made of `x` alone, which is contiguous where `x` is."""
+    place.address = PyLong_AsUnsignedLongLongMask(y.data_ptr())
+    place.dtype, place.size = x.dtype, x.size
+    place.contiguous = x.contiguous or y.is_contiguous()
+    return 0
+
+
+cdef inline bint is_eager() except -1:
+    """Whether nobody else has to see what is called: no transform, mode, tracer or forward-mode derivative."""
+    return (
+        not transforms_active()
+        and not count_modes()
+        and tracing_state() is None
+        and <object> forward_mode.get("_current_level", 0) < 0
+    )
+
+
+cdef inline bint is_overridden(x) except -1:
+    """Whether a function mode has to see the call."""
+    return has_torch_function_unary(x) and not only_devices()
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+cdef inline uintptr_t address_of(tensor) except? 0:
+    """The address of element 0, to read from it. It leaves a lazy copy lazy."""
+    if is_lazy_copy(tensor):
+        return storage_address(tensor) + tensor.storage_offset() * tensor.element_size() if tensor.numel() else 0
+    return PyLong_AsUnsignedLongLongMask(tensor.data_ptr())
+
+
+cdef inline unsigned char* bits_in(tensor) except NULL:
+    return <unsigned char*> <uintptr_t> PyLong_AsUnsignedLongLongMask(tensor.data_ptr())
+
+
+cdef inline ptrdiff_t packed(ptrdiff_t decisions) noexcept:
+    """The bytes that have room for `decisions` bits. There are always two or more, for a compiler that knows the shape
+    as a symbol: it need not ask whether the length is 0 or 1, and so does not make the answer a condition."""
+    return decisions // 8 + 2
+
+
+cdef inline void clear_rest(unsigned char* bits, ptrdiff_t decisions) noexcept:
+    """Clear the bytes where the last bits will lie, and the rest of the room, which nothing else writes."""
+    memset(bits + decisions // 8, 0, 2)
+
+
+cdef ptrdiff_t decisions_of(x, ptrdiff_t size, int features) except -1:
+    """The number of decisions on the `size` elements of `x`."""
+    cdef ptrdiff_t count = 1
+    cdef int axis
+    if features < 0:
+        return size
+    shape = x.shape
+    for axis in range(features):
+        count *= <ptrdiff_t> shape[axis]
+    return count
+
+
+# --- sweeps -----------------------------------------------------------------------------------
+
+
+cdef int set_rule(Rule* rule, int form, int features, double keep_prob) except -1:
+    rule.form, rule.features, rule.keep_prob = form, features, keep_prob
+    rule.dropped = rule.shift = 0
+    if form == ALPHA:
+        rule.scale, rule.dropped, rule.shift = alpha_affine(keep_prob)
+    else:
+        rule.scale = 1 / keep_prob if keep_prob else 0
+    return 0
+
+
+cdef void begin(Work* work, int dtype, ptrdiff_t size) noexcept:
+    """Begin a sweep over `size` elements, which so far reads and writes nothing."""
+    memset(&work.sweep, 0, sizeof(work.sweep))
+    memset(&work.plan, 0, sizeof(work.plan))
+    work.sweep.dtype = dtype
+    work.sweep.scale = 1
+    work.plan.sweep = &work.sweep
+    work.plan.size = size
+    work.plan.threads = dispatch.threads_for(size)
+
+
+cdef inline void draw_decisions(Work* work, const Rule* rule, const uint64_t* seed) noexcept:
+    work.sweep.decision = decision_for(rule.keep_prob, &work.sweep.threshold)
+    work.sweep.seed[0], work.sweep.seed[1] = seed[0], seed[1]
+
+
+cdef inline void take_decisions(Work* work, const unsigned char* bits, ptrdiff_t decisions) noexcept:
+    """Let the sweep take its decisions from bits, each for as many successive elements as there are for it."""
+    cdef ptrdiff_t length = work.plan.size // decisions
+    work.sweep.decision = SAVED_BITS
+    work.sweep.saved = <const char*> bits
+    if length == 1:
+        return
+    work.layout.length = length
+    work.layout.uniform = True
+    work.layout.axes = decisions > 1
+    work.layout.count[0], work.layout.stride[0] = decisions, 1
+    work.plan.layout = &work.layout
+
+
+cdef inline object aim(
+    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y
+):
+    """Point the sweep at its tensors. Returns the room for pieces of strided ones, which the caller holds."""
+    work.sweep.x = <const char*> at_x.address
+    work.sweep.y = <char*> at_y.address
+    if at_residual != NULL:
+        work.sweep.residual = <const char*> at_residual.address
+    if at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
+        return None
+    return aim_strided(work, x, at_x, residual, at_residual, y, at_y)
+
+
+cdef object aim_strided(
+    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y
+):
+    cdef ptrdiff_t per_thread
+    cdef int axis = 0
+    for length in y.shape:
+        work.strided.count[axis] = length
+        axis += 1
+    work.strided.axes = axis
+    work.strided.saved.data = NULL
+    aim_operand(&work.strided.x, x, at_x)
+    aim_operand(&work.strided.y, y, at_y)
+    aim_operand(&work.strided.residual, residual, at_residual)
+    join_axes(&work.strided)
+    work.strided.piece = piece_of(work.plan.size)
+    per_thread = room_for(itemsize(work.sweep.dtype), work.strided.piece)
+    room = PyBytes_FromStringAndSize(NULL, work.plan.threads * per_thread)
+    work.plan.strided = &work.strided
+    work.plan.room = PyBytes_AS_STRING(room)
+    return room
+
+
+cdef int aim_operand(Operand* operand, tensor, const Place* place) except -1:
+    cdef int axis = 0
+    operand.data = NULL
+    operand.swapped = False
+    if place == NULL or place.contiguous:
+        return 0
+    operand.data = <char*> place.address
+    for stride in tensor.stride():
+        operand.stride[axis] = <ptrdiff_t> stride * itemsize(place.dtype)
+        axis += 1
+    return 0
+
+
+cdef void run(Work* work) noexcept:
+    """Run the sweep, which no signal interrupts. A short one keeps the GIL."""
+    cdef float_mode mode = enter_default_mode()
+    if not dispatch.run_whole(&work.plan):
+        with nogil:
+            run_slices(&work.plan)
+    leave_default_mode(mode)
+
+
+cdef void run_slices(Plan* plan) noexcept nogil:
+    cdef ptrdiff_t first = 0
+    dispatch.choose_stores(plan)
+    while first < plan.size:
+        first = dispatch.run_slice(plan, first)
+
+
+cdef int draw_seed(uint64_t* seed, generator) except -1:
+    """Draw the four words that operators.new_seed would draw: the low 32 bits of 64 that are random."""
+    cdef Words room = threads.words
+    if generator is None:
+        room.fill()
+    else:
+        room.fill(generator=generator)
+    seed[0] = <uint32_t> room.words[0] | <uint64_t> <uint32_t> room.words[1] << 32
+    seed[1] = <uint32_t> room.words[2] | <uint64_t> <uint32_t> room.words[3] << 32
+    return 0
+
+
+cdef void draw_bits(unsigned char* bits, ptrdiff_t decisions, const Rule* rule, const uint64_t* seed) noexcept:
+    """One bit for each decision, and no element."""
+    cdef Work work
+    begin(&work, FLOAT32, decisions)
+    draw_decisions(&work, rule, seed)
+    work.sweep.mask = bits
+    run(&work)
+
+
+cdef int forward(
+    x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
+    const Rule* rule, ptrdiff_t decisions, const uint64_t* seed, unsigned char* bits,
+) except -1:
+    """Write a form of dropout of `x`, plus the residual if there is one, to `y`, and what passed to `bits` unless NULL."""
+    cdef Work work
+    begin(&work, at_x.dtype, at_x.size)
+    work.sweep.relu = rule.form == RELU
+    work.sweep.scale, work.sweep.dropped, work.sweep.shift = rule.scale, rule.dropped, rule.shift
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
+    if decisions == at_x.size:
+        draw_decisions(&work, rule, seed)
+        work.sweep.mask = bits
+    else:
+        _bits = None
+        if bits == NULL:
+            _bits = PyBytes_FromStringAndSize(NULL, packed(decisions))
+            bits = <unsigned char*> PyBytes_AS_STRING(_bits)
+        draw_bits(bits, decisions, rule, seed)
+        take_decisions(&work, bits, decisions)
+    run(&work)
+    return 0
+
+
+cdef int apply_bits(
+    x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
+    double scale, double dropped, double shift, const unsigned char* bits, ptrdiff_t decisions,
+) except -1:
+    """Write an affine map of `x` where a bit is set, else the value of a dropped element, to `y`."""
+    cdef Work work
+    begin(&work, at_y.dtype, at_y.size)
+    work.sweep.scale, work.sweep.dropped, work.sweep.shift = scale, dropped, shift
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
+    take_decisions(&work, bits, decisions)
+    run(&work)
+    return 0
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+cdef object detached(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
+    """The result for an input whose gradient nobody wants."""
+    cdef Place at_y = at_x[0]
+    cdef uint64_t seed[2]
+    if inplace:
+        y = x
+        draw_seed(seed, generator)
+        increment_version(x)
+        at_y.address = PyLong_AsUnsignedLongLongMask(x.data_ptr())      # of its own memory, if the copy was lazy
+        at_x = &at_y
+    else:
+        y = empty_like(x)
+        draw_seed(seed, generator)
+        place_result(&at_y, y, at_x)
+    forward(
+        x, at_x, residual, at_residual, y, &at_y, rule, decisions_of(x, at_x.size, rule.features), seed, NULL
+    )
+    return y
+
+
+cdef object carried(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
+    """`x * noise`, for the node that PyTorch makes of it, with the kernel's values written over the product's.
+
+    The product's own values may be NaN or -0 where an element is dropped.
+    """
+    cdef Place at_noise, at_y, at_ones
+    cdef uint64_t seed[2]
+    cdef unsigned char bits[CARRIED_BYTES + 2]
+    cdef ptrdiff_t decisions = decisions_of(x, at_x.size, rule.features)
+    noise = empty_like(x) if decisions == at_x.size else x.new_empty(noise_shape(x, rule.features))
+    draw_seed(seed, generator)
+    place_result(&at_noise, noise, at_x)
+    if rule.form == RELU:
+        forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, bits)
+    else:
+        draw_bits(bits, decisions, rule, seed)
+    # The noise is the scale where kept, else 0.
+    at_noise.size = decisions
+    at_ones = at_noise
+    at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
+    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, decisions)
+    y = x.mul_(noise) if inplace else mul(x, noise) if residual is None else addcmul(residual, x, noise)
+    place_result(&at_y, y, at_x)
+    at_y.contiguous = at_y.contiguous if residual is None else y.is_contiguous()
+    if inplace:     # x has been multiplied
+        apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, decisions)
+    else:
+        apply_bits(
+            x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, decisions
+        )
+    return y
+
+
+cdef list noise_shape(x, int features):
+    """One factor for each decision, to be broadcast."""
+    cdef list shape = list(x.shape)
+    cdef int axis
+    for axis in range(features, len(shape)):
+        shape[axis] = 1
+    return shape
+
+
+@cython.final
+@cython.no_gc
+cdef class Call:
+    """What an autograd.Function is given beside the tensors."""
+    cdef Rule rule
+    cdef Place at_x
+    cdef Place at_residual
+    cdef object generator
+
+
+def function_forward(ctx, x, residual, Call call):
+    """`forward` of the autograd.Function that saves bits."""
+    cdef Place at_y
+    cdef uint64_t seed[2]
+    cdef ptrdiff_t decisions = decisions_of(x, call.at_x.size, call.rule.features)
+    y, bits = empty_like(x), new_bits(packed(decisions))
+    draw_seed(seed, call.generator)
+    call.generator = None
+    place_result(&at_y, y, &call.at_x)
+    forward(
+        x, &call.at_x, residual, NULL if residual is None else &call.at_residual, y, &at_y,
+        &call.rule, decisions, seed, bits_in(bits),
+    )
+    ctx.save_for_backward(bits)
+    ctx.rule = call.rule.keep_prob, FORMS[call.rule.form], call.rule.features
+    ctx.call = call
+    return y
+
+
+def function_backward(ctx, dy, bits):
+    """The gradient, or None if it is the operators' to compute."""
+    cdef Call call = ctx.call
+    cdef Place at_dy, at_dx
+    if dy.requires_grad and is_grad_enabled() or not is_eager():
+        return None
+    if not find(&at_dy, dy) or at_dy.dtype != call.at_x.dtype:
+        return None
+    # Hooks on saved tensors may give back anything.
+    if type(bits) is not Tensor or not bits.is_cpu or not bits.is_contiguous():
+        return None
+    dx = empty_like(dy)
+    if not at_dy.contiguous and 0 in dy.stride():     # one value for all, such as the gradient of a sum
+        dy = dy.contiguous()
+        measure(&at_dy, dy, at_dy.dtype)
+    place_result(&at_dx, dx, &at_dy)
+    apply_bits(
+        dy, &at_dy, None, NULL, dx, &at_dx, call.rule.scale, 0, 0,
+        bits_in(bits), decisions_of(dy, at_dy.size, call.rule.features),
+    )
+    return dx
+
+
+cdef object apply = None
+
+
+def bind(function):
+    """Give the autograd.Function of operators.py, whose gradient may be the operators'."""
+    global apply
+    # A Function's own `apply` looks again, in Python, for the transforms that is_eager has ruled out.
+    apply = super(torch.autograd.Function, function).apply
+
+
+def drop(x, p, training, inplace, generator, int form, int features):
+    """A form of dropout of `x`, or None if the call is the operators' or PyTorch's own.
+
+    `features` is the number of leading axes that have decisions of their own, or -1.
+    """
+    cdef Rule rule
+    cdef Place at_x
+    cdef double rate
+    if type(p) is not float or (training is not True and training is not False):
+        return None
+    rate = p
+    if not 0 <= rate <= 1 or not is_eager() or not find(&at_x, x) or is_overridden(x):   # a tracer counts in tensors
+        return None
+    if training is False or rate == 0:
+        return x if form != RELU else x.relu_() if inplace else relu(x)
+    if inplace and not (at_x.contiguous and not x.is_inference()):  # which may overlap itself, or be refused
+        return None
+    set_rule(&rule, form, features, 1 - rate)
+    return result(x, &at_x, None, NULL, &rule, generator, bool(inplace))
+
+
+def drop_add(x, residual, p, training, generator):
+    """`drop` with a residual of the same shape and dtype."""
+    cdef Rule rule
+    cdef Place at_x, at_residual
+    cdef double rate
+    if type(p) is not float or training is not True:
+        return None
+    rate = p
+    if not 0 < rate <= 1 or not is_eager() or not find(&at_x, x) or not find(&at_residual, residual):
+        return None
+    if at_residual.dtype != at_x.dtype or x.shape != residual.shape or is_overridden(x):
+        return None
+    set_rule(&rule, DROPOUT, -1, 1 - rate)
+    return result(x, &at_x, residual, &at_residual, &rule, generator, False)
+
+
+cdef object result(
+    x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
+):
+    cdef Call call
+    cdef bint derived = x.requires_grad or (residual is not None and residual.requires_grad)
+    if not (derived and is_grad_enabled()):
+        return detached(x, at_x, residual, at_residual, rule, generator, inplace)
+    if at_x.dtype <= FLOAT64 and at_x.size <= CARRIED:
+        return carried(x, at_x, residual, at_residual, rule, generator, inplace)
+    call = Call.__new__(Call)
+    call.rule, call.at_x, call.generator = rule[0], at_x[0], generator
+    if at_residual != NULL:
+        call.at_residual = at_residual[0]
+    y = apply(x, residual, call)
+    return x.copy_(y) if inplace else y
+
+
+# --- operators --------------------------------------------------------------------------------
+
+
+cdef int refuse_tangent(x, residual) except -1:
+    """An operator has no forward-mode derivative, and a tangent that is lost is a wrong result."""
+    if <object> forward_mode.get("_current_level", 0) >= 0 and loses_tangent(x, residual):
+        raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
+    return 0
+
+
+cdef int read_seed(uint64_t* seed, words) except -1:
+    """The words of a tensor that `operators.new_seed` has drawn."""
+    cdef list numbers = words.tolist()
+    seed[0] = <uint64_t> numbers[0] | <uint64_t> numbers[1] << 32
+    seed[1] = <uint64_t> numbers[2] | <uint64_t> numbers[3] << 32
+    return 0
+
+
+def operator_forward(x, residual, double keep_prob, form, int features, words):
+    """The body of the operators fastdrop::forward and fastdrop::forward_add: the result, and the packed bits."""
+    cdef Rule rule
+    cdef Place at_x, at_residual, at_y
+    cdef uint64_t seed[2]
+    cdef ptrdiff_t decisions
+    if form == "relu_dropout" and features >= 0:
+        raise ValueError(f"features must be -1 for relu_dropout, which decides for each element, got {features}")
+    refuse_tangent(x, residual)
+    set_rule(&rule, FORMS.index(form), features, keep_prob)
+    measure(&at_x, x, NUMBERS[x.dtype])
+    if residual is not None:
+        measure(&at_residual, residual, at_x.dtype)
+    decisions = decisions_of(x, at_x.size, features)
+    y, bits = empty_like(x), new_bits(packed(decisions))
+    place_result(&at_y, y, &at_x)
+    clear_rest(bits_in(bits), decisions)
+    read_seed(seed, words)
+    if at_x.size:
+        forward(
+            x, &at_x, residual, NULL if residual is None else &at_residual, y, &at_y,
+            &rule, decisions, seed, bits_in(bits),
+        )
+    return y, bits
+
+
+def operator_backward(dy, bits, double keep_prob, form, int features):
+    """The body of the operator fastdrop::backward."""
+    cdef Rule rule
+    cdef Place at_dy, at_dx
+    refuse_tangent(dy, None)
+    set_rule(&rule, FORMS.index(form), features, keep_prob)
+    measure(&at_dy, dy, NUMBERS[dy.dtype])
+    dx, bits = empty_like(dy), bits.contiguous()
+    place_result(&at_dx, dx, &at_dy)
+    if at_dy.size:
+        apply_bits(
+            dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0,
+            bits_in(bits), decisions_of(dy, at_dy.size, features),
+        )
+    return dx
