@@ -51,7 +51,7 @@ cdef object empty_like = torch.empty_like, mul = torch.mul, addcmul = torch.addc
 cdef object is_grad_enabled = torch.is_grad_enabled, increment_version = torch.autograd.graph.increment_version
 cdef object strided = torch.strided, float32 = torch.float32
 cdef object transforms_active = internals.transforms_active, count_modes = internals.count_modes
-cdef object tracing_state = internals.tracing_state, only_devices = internals.only_devices
+cdef object tracing_state = internals.tracing_state, only_own_modes = internals.only_own_modes
 cdef object loses_tangent = internals.loses_tangent
 cdef object is_lazy_copy = internals.is_lazy_copy, storage_address = internals.storage_address
 cdef dict forward_mode = internals.forward_mode
@@ -171,7 +171,7 @@ cdef inline bint is_eager() except -1:
 
 cdef inline bint is_overridden(x) except -1:
     """Whether a function mode has to see the call."""
-    return has_torch_function_unary(x) and not only_devices()
+    return has_torch_function_unary(x) and not only_own_modes()
 
 
 # --- memory -----------------------------------------------------------------------------------

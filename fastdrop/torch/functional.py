@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastdrop.torch import fast
-from fastdrop.torch.internals import has_function, has_operators, only_devices, tracing_state
+from fastdrop.torch.internals import has_function, has_operators, only_own_modes, tracing_state
 from fastdrop.torch.operators import DTYPES, EVERY, apply_forward, apply_forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
@@ -51,7 +51,7 @@ def looked_for(x: Any) -> bool:
     if not has_torch_function_unary(x):
         return False
     if isinstance(x, Tensor) and not has_function(type(x)):  # so it is a mode
-        return not (torch.compiler.is_compiling() or only_devices())
+        return not (torch.compiler.is_compiling() or only_own_modes())
     return True
 
 

@@ -51,7 +51,6 @@ TRACED = (
 )
 # What a class has as `__torch_function__` that overrides none: a Parameter, for one.
 NO_FUNCTION = of_torch(torch._C, "_disabled_torch_function_impl", torch.nn.Parameter.__torch_function__)
-DEVICE_CONTEXT = imported("torch.utils._device", "DeviceContext")
 function_modes = of_torch(torch.overrides, "_get_current_function_mode_stack", lambda: [None])
 
 # Hooks on every module there is. Where a version keeps them elsewhere, we take it that there are some.
@@ -71,9 +70,12 @@ RECOMPUTERS = [
 ] or ["checkpoint"]
 
 
-def only_devices() -> bool:
-    """Whether all modes that see function calls are `torch.device` contexts, which only place new tensors."""
-    return all(isinstance(mode, DEVICE_CONTEXT) for mode in function_modes())
+def only_own_modes() -> bool:
+    """Whether all modes that see function calls are PyTorch's own, none of which looks for a dropout.
+
+    A `torch.device` context places new tensors, and `make_fx` notes where a node comes from.
+    """
+    return all(type(mode).__module__.startswith("torch.") for mode in function_modes())
 
 
 def open_forward_level() -> bool:

@@ -278,6 +278,7 @@ def test_an_operator_refuses_a_tangent_that_it_would_lose():
         operators.forward(make_dual(values(5), values(5)), 0.5, "dropout", operators.EVERY, seed)
 
 
+@pytest.mark.filterwarnings("ignore:At pre-dispatch tracing")  # PyTorch 2.4 says so of every operator
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2), (4, 8)], ids=str)
 def test_a_batch_may_have_any_length_in_an_exported_program(shape):
     batch = torch.export.Dim("batch")
