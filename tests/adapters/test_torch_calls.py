@@ -13,7 +13,6 @@ from contextlib import ExitStack  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
-from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
@@ -103,8 +102,9 @@ def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
 def values(case: Case, number: int, layout: str) -> torch.Tensor:
     plain = torch.randn(case.shape, generator=generator(case.seed + number)).to(case.dtype)
     if case.special and number == 0 and case.p:
-        specials = torch.tensor(SPECIALS).repeat(-(-plain.numel() // 8))[: plain.numel()]
-        plain = torch.where(torch.rand(case.shape, generator=generator(case.seed - 1)) < 0.3, specials.view(case.shape).to(case.dtype), plain)
+        count = -(-plain.numel() // len(SPECIALS))
+        specials = torch.tensor(SPECIALS, dtype=case.dtype).repeat(count)[: plain.numel()].view(case.shape)
+        plain = torch.where(torch.rand(case.shape, generator=generator(case.seed - 1)) < 0.3, specials, plain)
     return laid_out(plain, layout)
 
 
