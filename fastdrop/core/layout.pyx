@@ -142,14 +142,108 @@ cdef void lay_side_by_side(
     uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
     """Copy the decisions on at most UNIT elements, the one on `first` to bit 0."""
-    cdef ptrdiff_t end, element = first
     ensure(last - first <= UNIT, "the bits of a unit have room")
     memset(bits, 0, UNIT // 8)
+    if layout.length == 1 and layout.axes:
+        lay_transposed(bits, sweep, layout, first, last)
+    elif layout.uniform and layout.axes == 1 and layout.stride[0] == 1:
+        lay_repeated(bits, sweep, layout, first, last)
+    else:
+        lay_stretches(bits, sweep, layout, first, last)
+
+
+cdef inline void lay_stretches(
+    uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+) noexcept nogil:
+    cdef ptrdiff_t end, element = first
     while element < last:
         end = min(end_of_stretch(layout, element), last)
         add_bits(
             bits, element - first, end - element, sweep.saved, saved_bit_of(sweep, layout, element), layout.uniform)
         element = end
+
+
+cdef inline void lay_repeated(
+    uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+) noexcept nogil:
+    """Copy decisions that lie side by side, each once for every element of its stretch."""
+    cdef uint64_t bit = sweep.saved_bit + first // layout.length
+    cdef ptrdiff_t element = first, end = min(end_of_stretch(layout, first), last)
+    while element < last:
+        add_bits(bits, element - first, end - element, sweep.saved, bit, True)
+        element, end = end, min(end + layout.length, last)
+        bit += 1
+
+
+cdef inline void lay_transposed(
+    uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+) noexcept nogil:
+    """Copy decisions that are apart for successive elements, along rows of the last axis.
+
+    Where those of successive rows lie side by side, it takes eight rows at a time: eight bits by eight.
+    """
+    cdef int axis = layout.axes - 1
+    cdef bint adjacent = axis > 0 and layout.stride[axis - 1] == 1
+    cdef ptrdiff_t length = layout.count[axis], row = first // length, columns, rows, element = first
+    cdef ptrdiff_t rows_left = 0    # of those whose bits go on where the last row's did
+    cdef uint64_t bit = 0
+    while element < last:
+        if rows_left == 0:
+            bit = sweep.saved_bit + offset_of(layout, element, layout.axes)
+            rows_left = layout.count[axis - 1] - row % layout.count[axis - 1] if adjacent else 1
+        columns, rows = min((row + 1) * length, last) - element, 1
+        if columns == length:
+            rows = min(8, rows_left, (last - element) // length)
+        add_transposed(bits, element - first, length, rows, columns, sweep.saved, bit, layout.stride[axis])
+        # A row that begins within itself is not gone on from, because its bits began at a later column.
+        rows_left = rows_left - rows if columns == length else 0
+        row, element, bit = row + rows, element + rows * columns, bit + rows
+
+
+cdef inline void add_transposed(
+    uint64_t* to, ptrdiff_t first, ptrdiff_t length, ptrdiff_t rows, ptrdiff_t columns,
+    const char* bits, uint64_t bit, uint64_t stride,
+) noexcept nogil:
+    """Copy the bits of at most eight rows to zeros from bit `first` on, one row `length` bits after the other.
+
+    The bit of row r and column c is at bit + r + c * stride.
+    """
+    cdef uint64_t square
+    cdef ptrdiff_t column, k
+    for column in range(0, columns, 8):
+        square = 0
+        for k in range(min(columns - column, 8)):
+            square |= few_bits(<const unsigned char*> bits, bit + (column + k) * stride, rows) << 8 * k
+        square = transposed(square)
+        for k in range(rows):
+            or_word(to, first + k * length + column, square >> 8 * k & 0xFF)
+
+
+cdef inline uint64_t few_bits(const unsigned char* bits, uint64_t first, ptrdiff_t count) noexcept nogil:
+    """Return the `count` <= 8 bits from bit `first` on. It touches no byte that holds none of them."""
+    cdef uint64_t shift = first & 7
+    cdef unsigned int word = bits[first >> 3]
+    if shift + count > 8:
+        word |= <unsigned int> bits[(first >> 3) + 1] << 8
+    return word >> shift & low_bits(count)
+
+
+cdef inline uint64_t transposed(uint64_t square) noexcept nogil:
+    """Return eight bytes whose byte j has the bits j of the bytes of `square` (Warren, Hacker's Delight, 7-3)."""
+    cdef uint64_t swapped = (square ^ square >> 7) & 0x00AA00AA00AA00AAu
+    square ^= swapped ^ swapped << 7
+    swapped = (square ^ square >> 14) & 0x0000CCCC0000CCCCu
+    square ^= swapped ^ swapped << 14
+    swapped = (square ^ square >> 28) & 0x00000000F0F0F0F0u
+    return square ^ swapped ^ swapped << 28
+
+
+cdef inline void or_word(uint64_t* to, ptrdiff_t first, uint64_t word) noexcept nogil:
+    """Add the bits of a word to those from bit `first` on. Those that it does not have stay as they are."""
+    cdef uint64_t rest = word >> (63 - (first & 63)) >> 1
+    to[first >> 6] |= word << (first & 63)
+    if rest:
+        to[(first >> 6) + 1] |= rest
 
 
 cdef inline bint is_set(const char* bits, uint64_t index) noexcept nogil:
@@ -161,13 +255,11 @@ cdef inline void add_bits(
 ) noexcept nogil:
     """Copy `count` bits from `bit` on, or that bit so many times if `uniform`, to zeros from bit `first` on."""
     cdef ptrdiff_t some
-    cdef uint64_t word
-    if uniform and not is_set(bits, bit):
-        return
+    cdef uint64_t word, every = -<uint64_t> is_set(bits, bit) if uniform else 0
     while count:
-        some = min(count, 64 - (first & 63), 63)    # as many as one word takes and low_bits makes
-        word = low_bits(some) if uniform else load_part(<const unsigned char*> bits, bit, some)
-        to[first >> 6] |= word << (first & 63)
+        some = min(count, 63)   # as many as low_bits makes
+        word = low_bits(some) & every if uniform else load_part(<const unsigned char*> bits, bit, some)
+        or_word(to, first, word)
         first += some
         bit += some
         count -= some

@@ -22,7 +22,7 @@ from libc.string cimport memset
 from fastdrop.core cimport dispatch
 from fastdrop.core.dispatch cimport Plan
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
-from fastdrop.core.layout cimport MAX_AXES, Layout
+from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
 from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
 from fastdrop.kernels.sweep cimport (
     BFLOAT16, BUILD_TAG, FLOAT16, FLOAT32, FLOAT64, SAVED_BITS, decision_for, dropout_sweep, itemsize,
@@ -40,6 +40,7 @@ same_build(BUILD_TAG, __name__)
 cdef enum:
     CARRIED_BYTES = 2048            # one bit for each of the elements
     CARRIED = CARRIED_BYTES * 8     # up to which PyTorch's product carries the gradient
+    REORDERED = 4096                # elements from which on it pays to compute in the order of memory
     DROPOUT = 0             # indices of FORMS
     RELU = 1
     ALPHA = 2
@@ -240,28 +241,73 @@ cdef inline void draw_decisions(Work* work, const Rule* rule, const uint64_t* se
     work.sweep.seed[0], work.sweep.seed[1] = seed[0], seed[1]
 
 
-cdef inline void take_decisions(Work* work, const unsigned char* bits, ptrdiff_t decisions) noexcept:
-    """Let the sweep take its decisions from bits, each for as many successive elements as there are for it."""
-    cdef ptrdiff_t length = work.plan.size // decisions
+cdef inline int take_decisions(
+    Work* work, const unsigned char* bits, ptrdiff_t decisions, tuple order, tensor, int features
+) except -1:
+    """Let the sweep take its decisions from bits, which lie by index, also where `order` says how the elements lie."""
     work.sweep.decision = SAVED_BITS
     work.sweep.saved = <const char*> bits
-    if length == 1:
-        return
-    work.layout.length = length
-    work.layout.uniform = True
-    work.layout.axes = decisions > 1
-    work.layout.count[0], work.layout.stride[0] = decisions, 1
-    work.plan.layout = &work.layout
+    if order is not None:
+        lay_decisions(work, tensor.shape, decision_strides(tensor.shape, features), order)
+    elif decisions != work.plan.size:    # each decides on as many successive elements as there are for it
+        work.layout.length = work.plan.size // decisions
+        work.layout.uniform = True
+        work.layout.axes = decisions > 1
+        work.layout.count[0], work.layout.stride[0] = decisions, 1
+        work.plan.layout = &work.layout
+    return 0
+
+
+cdef int lay_decisions(Work* work, shape, strides, tuple order) except -1:
+    """Say where the decisions are, `strides` apart on the axes of `shape`, on elements that lie in another order."""
+    if lay_out(&work.layout, tuple([shape[axis] for axis in order]), tuple([strides[axis] for axis in order])):
+        work.plan.layout = &work.layout
+    return 0
+
+
+cdef list decision_strides(shape, int features):
+    """How many decisions lie between one index and the next, on each axis."""
+    cdef int axis, axes = len(shape)
+    cdef list strides = [0] * axes
+    cdef ptrdiff_t stride = 1
+    for axis in range(axes - 1 if features < 0 else features - 1, -1, -1):
+        strides[axis] = stride
+        stride *= <ptrdiff_t> shape[axis]
+    return strides
+
+
+cdef inline tuple order_of_all(x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y):
+    """The axes in the order in which the elements of all these tensors fill memory, or None: for the order of their
+    indices, or where there is none."""
+    if at_y.size < REORDERED or at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
+        return None
+    strides = y.stride()
+    if (x is not None and x.stride() != strides) or (residual is not None and residual.stride() != strides):
+        return None
+    return order_in_memory(y.shape, strides)
+
+
+cdef tuple order_in_memory(shape, strides):
+    """The axes from the slowest to the fastest, or None where elements do not lie one after the other."""
+    cdef list order = sorted([axis for axis in range(len(shape)) if shape[axis] > 1], key=strides.__getitem__, reverse=True)
+    cdef ptrdiff_t size = 1
+    for axis in reversed(order):
+        if <ptrdiff_t> strides[axis] != size:
+            return None
+        size *= <ptrdiff_t> shape[axis]
+    return tuple(order)
 
 
 cdef inline object aim(
-    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y
+    Work* work, x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y, tuple order
 ):
     """Point the sweep at its tensors. Returns the room for pieces of strided ones, which the caller holds."""
     work.sweep.x = <const char*> at_x.address
     work.sweep.y = <char*> at_y.address
     if at_residual != NULL:
         work.sweep.residual = <const char*> at_residual.address
+    if order is not None:
+        return None
     if at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
         return None
     return aim_strided(work, x, at_x, residual, at_residual, y, at_y)
@@ -345,34 +391,53 @@ cdef int forward(
 ) except -1:
     """Write a form of dropout of `x`, plus the residual if there is one, to `y`, and what passed to `bits` unless NULL."""
     cdef Work work
+    cdef tuple order = order_of_all(x, at_x, residual, at_residual, y, at_y)
     begin(&work, at_x.dtype, at_x.size)
     work.sweep.relu = rule.form == RELU
     work.sweep.scale, work.sweep.dropped, work.sweep.shift = rule.scale, rule.dropped, rule.shift
-    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
-    if decisions == at_x.size:
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y, order)
+    if decisions == at_x.size and order is None:
         draw_decisions(&work, rule, seed)
         work.sweep.mask = bits
+        run(&work)
+        return 0
+    drawn = PyBytes_FromStringAndSize(NULL, packed(decisions)) if bits == NULL or rule.form == RELU else None
+    cdef unsigned char* kept = bits if drawn is None else <unsigned char*> PyBytes_AS_STRING(drawn)
+    draw_bits(kept, decisions, rule, seed)
+    take_decisions(&work, kept, decisions, order, x, rule.features)
+    if rule.form == RELU and bits != NULL:
+        run_with_mask(&work, x, order, bits)
     else:
-        _bits = None
-        if bits == NULL:
-            _bits = PyBytes_FromStringAndSize(NULL, packed(decisions))
-            bits = <unsigned char*> PyBytes_AS_STRING(_bits)
-        draw_bits(bits, decisions, rule, seed)
-        take_decisions(&work, bits, decisions)
-    run(&work)
+        run(&work)
+    return 0
+
+
+cdef int run_with_mask(Work* work, x, tuple order, unsigned char* bits) except -1:
+    """Run a sweep over elements that lie in another order than their indices, and write what passed by index."""
+    cdef Work by_index
+    passed = PyBytes_FromStringAndSize(NULL, packed(work.plan.size))
+    work.sweep.mask = <unsigned char*> PyBytes_AS_STRING(passed)
+    run(work)
+    begin(&by_index, FLOAT32, work.plan.size)
+    by_index.sweep.decision = SAVED_BITS
+    by_index.sweep.saved = <const char*> work.sweep.mask
+    by_index.sweep.mask = bits
+    lay_decisions(&by_index, x.shape, x.stride(), tuple(range(x.dim())))
+    run(&by_index)
     return 0
 
 
 cdef int apply_bits(
     x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
-    double scale, double dropped, double shift, const unsigned char* bits, ptrdiff_t decisions,
+    double scale, double dropped, double shift, const unsigned char* bits, int features,
 ) except -1:
     """Write an affine map of `x` where a bit is set, else the value of a dropped element, to `y`."""
     cdef Work work
+    cdef tuple order = order_of_all(x, at_x, residual, at_residual, y, at_y)
     begin(&work, at_y.dtype, at_y.size)
     work.sweep.scale, work.sweep.dropped, work.sweep.shift = scale, dropped, shift
-    _room = aim(&work, x, at_x, residual, at_residual, y, at_y)
-    take_decisions(&work, bits, decisions)
+    _room = aim(&work, x, at_x, residual, at_residual, y, at_y, order)
+    take_decisions(&work, bits, decisions_of(y, at_y.size, features), order, y, features)
     run(&work)
     return 0
 
@@ -424,17 +489,27 @@ cdef object carried(
     at_noise.size = decisions
     at_ones = at_noise
     at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
-    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, decisions)
+    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, -1)
     y = x.mul_(noise) if inplace else mul(x, noise) if residual is None else addcmul(residual, x, noise)
     place_result(&at_y, y, at_x)
     at_y.contiguous = at_y.contiguous if residual is None else y.is_contiguous()
-    if inplace:     # x has been multiplied
-        apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, decisions)
+    if rule.form == DROPOUT and decisions < at_y.size and residual is None and at_y.contiguous:
+        clear_dropped(&at_y, bits, decisions)
+    elif inplace:     # x has been multiplied
+        apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, rule.features)
     else:
         apply_bits(
-            x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, decisions
+            x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, rule.features
         )
     return y
+
+
+cdef void clear_dropped(const Place* at_y, const unsigned char* bits, ptrdiff_t decisions) noexcept:
+    """Write 0 to the elements that are dropped together."""
+    cdef ptrdiff_t n, size = at_y.size // decisions * itemsize(at_y.dtype)
+    for n in range(decisions):
+        if not bits[n >> 3] >> (n & 7) & 1:
+            memset(<char*> at_y.address + n * size, 0, size)
 
 
 cdef list noise_shape(x, int features):
@@ -453,6 +528,7 @@ cdef class Call:
     cdef Rule rule
     cdef Place at_x
     cdef Place at_residual
+    cdef bint with_residual
     cdef object generator
 
 
@@ -470,40 +546,46 @@ def function_forward(ctx, x, residual, Call call):
         &call.rule, decisions, seed, bits_in(bits),
     )
     ctx.save_for_backward(bits)
-    ctx.rule = call.rule.keep_prob, FORMS[call.rule.form], call.rule.features
     ctx.call = call
+    ctx.rule = call.rule.keep_prob, FORMS[call.rule.form], call.rule.features   # for a compiler, which cannot see a Call
     return y
 
 
-def function_backward(ctx, dy, bits):
-    """The gradient, or None if it is the operators' to compute."""
+def function_backward(ctx, dy):
+    """`backward` of the autograd.Function: by the kernel, or by operators where it is differentiated, batched or traced."""
     cdef Call call = ctx.call
+    if not call.with_residual:
+        return gradient(call, dy, ctx.saved_tensors[0]), None, None
+    wanted, residual_wanted, _ = ctx.needs_input_grad
+    return gradient(call, dy, ctx.saved_tensors[0]) if wanted else None, dy if residual_wanted else None, None
+
+
+cdef object gradient(Call call, dy, bits):
     cdef Place at_dy, at_dx
-    if dy.requires_grad and is_grad_enabled() or not is_eager():
-        return None
-    if not find(&at_dy, dy) or at_dy.dtype != call.at_x.dtype:
-        return None
+    cdef const Rule* rule = &call.rule
     # Hooks on saved tensors may give back anything.
-    if type(bits) is not Tensor or not bits.is_cpu or not bits.is_contiguous():
-        return None
+    if (
+        dy.requires_grad and is_grad_enabled() or not is_eager()
+        or not find(&at_dy, dy) or at_dy.dtype != call.at_x.dtype
+        or type(bits) is not Tensor or not bits.is_cpu or not bits.is_contiguous()
+    ):
+        return apply_backward(dy, bits, rule.keep_prob, FORMS[rule.form], rule.features)
     dx = empty_like(dy)
     if not at_dy.contiguous and 0 in dy.stride():     # one value for all, such as the gradient of a sum
         dy = dy.contiguous()
         measure(&at_dy, dy, at_dy.dtype)
     place_result(&at_dx, dx, &at_dy)
-    apply_bits(
-        dy, &at_dy, None, NULL, dx, &at_dx, call.rule.scale, 0, 0,
-        bits_in(bits), decisions_of(dy, at_dy.size, call.rule.features),
-    )
+    apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), rule.features)
     return dx
 
 
-cdef object apply = None
+cdef object apply = None, apply_backward = None
 
 
-def bind(function):
-    """Give the autograd.Function of operators.py, whose gradient may be the operators'."""
-    global apply
+def bind(function, backward):
+    """Give the autograd.Function of operators.py, and the operator that computes its gradient where we do not."""
+    global apply, apply_backward
+    apply_backward = backward
     # A Function's own `apply` looks again, in Python, for the transforms that is_eager has ruled out.
     apply = super(torch.autograd.Function, function).apply
 
@@ -545,6 +627,18 @@ def drop_add(x, residual, p, training, generator):
     return result(x, &at_x, residual, &at_residual, &rule, generator, False)
 
 
+cdef inline bint is_carried(x, const Place* at_x, const Rule* rule) except -1:
+    """Whether PyTorch's product carries the gradient. One factor for many elements costs little at any size.
+
+    Noise of 16 bits would be rounded, and the gradient would differ from the kernel's.
+    """
+    if at_x.dtype > FLOAT64:
+        return False
+    if at_x.size <= CARRIED:
+        return True
+    return rule.form == DROPOUT and rule.features >= 0 and decisions_of(x, at_x.size, rule.features) <= CARRIED
+
+
 cdef object result(
     x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
 ):
@@ -552,10 +646,11 @@ cdef object result(
     cdef bint derived = x.requires_grad or (residual is not None and residual.requires_grad)
     if not (derived and is_grad_enabled()):
         return detached(x, at_x, residual, at_residual, rule, generator, inplace)
-    if at_x.dtype <= FLOAT64 and at_x.size <= CARRIED:
+    if is_carried(x, at_x, rule):
         return carried(x, at_x, residual, at_residual, rule, generator, inplace)
     call = Call.__new__(Call)
     call.rule, call.at_x, call.generator = rule[0], at_x[0], generator
+    call.with_residual = at_residual != NULL
     if at_residual != NULL:
         call.at_residual = at_residual[0]
     y = apply(x, residual, call)
@@ -618,6 +713,6 @@ def operator_backward(dy, bits, double keep_prob, form, int features):
     if at_dy.size:
         apply_bits(
             dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0,
-            bits_in(bits), decisions_of(dy, at_dy.size, features),
+            bits_in(bits), features,
         )
     return dx

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from fastdrop.formulas import SEED_WORDS
 from fastdrop.torch import fast
@@ -198,15 +199,10 @@ class FastDropout(torch.autograd.Function):
     forward = staticmethod(fast.function_forward)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient by the kernel; by operators where it is differentiated, batched or traced."""
-        (bits,) = ctx.saved_tensors
-        wanted, residual_wanted, _ = ctx.needs_input_grad
-        dx = None
-        if wanted:
-            dx = None if torch.compiler.is_dynamo_compiling() else fast.function_backward(ctx, dy, bits)
-            dx = apply_backward(dy, bits, *ctx.rule) if dx is None else dx
-        return dx, dy if residual_wanted else None, None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if is_dynamo_compiling():  # compiled autograd traces the backward pass
+            return apply_backward(dy, *ctx.saved_tensors, *ctx.rule), dy if ctx.needs_input_grad[1] else None, None
+        return fast.function_backward(ctx, dy)
 
 
-fast.bind(FastDropout)
+fast.bind(FastDropout, apply_backward)

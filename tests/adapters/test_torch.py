@@ -12,6 +12,7 @@ import threading  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
+from torch._dynamo import compiled_autograd  # noqa: E402
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
@@ -296,6 +297,17 @@ def test_patched_code_is_compiled_without_a_graph_break():
             torch.manual_seed(0)
             results.append(call(x))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_a_backward_pass_is_compiled_to_the_same_bits(size):
+    x = values(size).requires_grad_()
+    loss = (ft.dropout(x * 2, 0.5, generator=generator()) * 3).square().sum()
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    enable = getattr(compiled_autograd, "_enable", None) or compiled_autograd.enable  # its name before PyTorch 2.7
+    with enable(lambda graph: torch.compile(graph, backend="aot_eager")):
+        loss.backward()
+    assert torch.equal(x.grad, expected)
 
 
 def test_autocast():
