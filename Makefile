@@ -19,7 +19,7 @@ SOURCES := setup.py $(shell find fastdrop -name '*.py' -o -name '*.pyx' -o -name
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask checks reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
+.PHONY: help demo test versions statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -30,6 +30,9 @@ demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten
 
 test: $(DONE)/build $(DONE)/test  ## run the tests, which compare the kernels with the NumPy reference (ARGS="-k mask -x")
 	$(RUN) -m pytest $(ARGS)
+
+versions: $(DONE)/build $(DONE)/test  ## test the adapters with the oldest and the newest frameworks (10 minutes, 10 GB)
+	$(RUN) tests/versions.py $(ARGS)
 
 large: $(DONE)/build $(DONE)/test  ## test arrays of more than 2**32 elements (1 minute, 9 GiB of memory)
 	$(RUN) -m pytest -m large $(ARGS)
