@@ -62,7 +62,7 @@ cdef dict NUMBERS = {
 
 with torch.inference_mode(False):   # the first import may be inside of inference mode, which these outlive
     new_bytes = torch.empty(1, dtype=torch.uint8, device="cpu").new_empty
-    ONES = tuple([torch.ones(CARRIED, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)])
+    ONES = torch.ones(CARRIED, dtype=torch.float32, device="cpu"), torch.ones(CARRIED, dtype=torch.float64, device="cpu")
 
 cdef object new_bits = new_bytes
 cdef void* ones[2]
@@ -260,7 +260,7 @@ cdef inline int take_decisions(
 
 cdef int lay_decisions(Work* work, shape, strides, tuple order) except -1:
     """Say where the decisions are, `strides` apart on the axes of `shape`, on elements that lie in another order."""
-    if lay_out(&work.layout, tuple([shape[axis] for axis in order]), tuple([strides[axis] for axis in order])):
+    if lay_out(&work.layout, tuple(map(shape.__getitem__, order)), tuple(map(strides.__getitem__, order))):
         work.plan.layout = &work.layout
     return 0
 
@@ -289,8 +289,13 @@ cdef inline tuple order_of_all(x, const Place* at_x, residual, const Place* at_r
 
 cdef tuple order_in_memory(shape, strides):
     """The axes from the slowest to the fastest, or None where elements do not lie one after the other."""
-    cdef list order = sorted([axis for axis in range(len(shape)) if shape[axis] > 1], key=strides.__getitem__, reverse=True)
+    cdef list order = []
     cdef ptrdiff_t size = 1
+    cdef int axis
+    for axis in range(len(shape)):
+        if shape[axis] > 1:
+            order.append(axis)
+    order.sort(key=strides.__getitem__, reverse=True)
     for axis in reversed(order):
         if <ptrdiff_t> strides[axis] != size:
             return None
