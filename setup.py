@@ -170,6 +170,7 @@ def compiled_into(name: str) -> list[str]:
         "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "gate", "source")],
         "core.dispatch": [f"{CORE}/columns.pxi"],
         "core.layout": [f"{KERNEL_DIR}/bits.pxi"],
+        "jax.handlers": [*glob("fastdrop/jax/*.pxi"), "fastdrop/jax/atomic.h"],
     }
     return [*SHARED, *HEADERS, *own.get(name, [])]
 
@@ -213,6 +214,7 @@ extensions = [
     extension("functional"),
     extension("capi"),
     extension("torch.fast"),    # it imports PyTorch when it is imported, and compiles without it
+    extension("jax.handlers"),  # it compiles without JAX, and does not import it
     extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
     *(
         extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)

@@ -29,6 +29,7 @@ LAYERS = [
 ]
 UPWARDS = {  # importer, imported: the reason why it may be. All of them import inside a function.
     ("noise", "functional"): "GaussianNoise.to_array is the gradient of ones, which a call computes.",
+    ("commands.info", "jax.paths"): "The info command says how the calls for JAX reach the kernels.",
 }
 FOLDERS = ("", "core/", "kernels/", "kernels/simd/", "include/")  # where the compiler looks for a header
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,17 @@ def facts() -> dict[str, Any]:
         "available": list(cpu.available()),
         "threads": threads.get_num_threads(),
         "openmp": threads.openmp(),
+        "jax": path_of_jax(),
     }
+
+
+def path_of_jax() -> str:
+    """Return how the calls of `fastdrop.jax` reach the kernels with the JAX that is installed."""
+    if find_spec("jax") is None:
+        return "not installed"
+    from fastdrop.jax import paths
+
+    return paths.in_words()
 
 
 def in_words(value: Any) -> str:

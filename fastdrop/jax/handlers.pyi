@@ -1,0 +1,6 @@
+from typing import Any
+
+derivations: dict[str, int]
+
+def capsules() -> tuple[Any, Any]: ...
+def interface_version() -> str | None: ...
