@@ -1,13 +1,13 @@
 """Dropout of plain CPU tensors in eager mode, with no operator of PyTorch around the kernel.
 
-An operator costs ten times as much as the kernel on a small tensor, so this module goes from a tensor's address to the
-kernel. It compiles without PyTorch and calls it through Python alone, so one build serves every version. Where
-somebody else has to see the call (a transform, a mode, a tracer) each function here returns None and has changed
-nothing; operators.py then takes the call.
+On a small tensor an operator costs ten times as much as the kernel, so this module goes from the tensor's address to
+the kernel. It compiles without PyTorch and calls it through Python only, so one build serves every version. If other
+code has to see the call (a transform, a mode, a tracer), each function here returns None and has changed nothing.
+operators.py then takes the call.
 
-A gradient comes in one of two ways. Up to CARRIED elements PyTorch's own product carries it: `torch.mul(x, noise)`
-makes a node in C++ that knows every derivative, and the kernel writes its own values over the product's. Above
-on an autograd.Function saves one bit per decision.
+A gradient comes in one of two ways. Up to CARRIED elements, or channels, PyTorch's own product carries it:
+`torch.mul(x, noise)` makes a node in C++ that knows every derivative, and the kernel writes its own values over the
+product's. For more elements an autograd.Function saves one bit per decision.
 """
 
 import threading
@@ -71,7 +71,7 @@ ones[<int> FLOAT32], ones[<int> FLOAT64] = <void*> <uintptr_t> ONES[0].data_ptr(
 
 @cython.final
 cdef class Words:
-    """Room for the words of a seed, and what fills it."""
+    """The memory of the words of a seed, and the method that fills it."""
     cdef object fill
     cdef const int64_t* words
 
@@ -83,7 +83,7 @@ cdef class Words:
 
 
 class Threads(threading.local):
-    """Each thread has words of its own, as a draw lets other threads run."""
+    """Each thread has words of its own, because other threads may run during a draw."""
 
     def __init__(self):
         self.words = Words()

@@ -1,8 +1,7 @@
-"""`torch.nn.functional`'s forms of dropout; the kernel where it can, the rest by PyTorch's own functions.
+"""The forms of dropout of `torch.nn.functional`, by the kernels where they can, else by PyTorch's own functions.
 
-Each function tries fast.pyx first, then the operators. Some calls are PyTorch's to hand on: to a subclass
-with `__torch_function__`, to DTensor, to a tracer of FX, torch.jit or ONNX. They get PyTorch's own function,
-so that whoever looks for it finds it.
+Each function tries fast.pyx first, then the operators. A call that other code has to see goes to PyTorch's own
+function: a subclass with `__torch_function__`, DTensor, or a tracer of FX, torch.jit or ONNX looks for that.
 """
 
 from __future__ import annotations

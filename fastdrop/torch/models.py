@@ -1,12 +1,10 @@
-"""Models that are there already: the classes of their modules swapped, and swapped back.
+"""Replace the classes of the dropout modules of an existing model, and bring them back.
 
-The class of a module is all that changes, and it is all that remembers the change: each class here stands for
-one of PyTorch's and was made for `accelerate` alone, so `restore` knows its modules, also after a copy or a
-pickle.
+Only the class of a module changes, and nothing else remembers the change. Each class here stands for one of
+PyTorch's and exists for `accelerate` only, so `restore` recognises its modules, also after a copy or a pickle.
 
-A ReLU stays PyTorch's own module. The Sequential that holds it decides at each call whether to run it
-together with the dropout behind it, and does so only where nothing can see the ReLU's result. Then the result
-is the same bits.
+A ReLU stays PyTorch's own module. The Sequential that holds it decides at each call whether to run it together
+with the dropout after it. It does so only if nothing can see the ReLU's result, and the bits are the same.
 """
 
 from __future__ import annotations
@@ -65,7 +63,7 @@ class Dropout3d(modules.Dropout3d):
 
 
 class Sequential(nn.Sequential):
-    """A `torch.nn.Sequential` that `accelerate` found: a ReLU and the Dropout behind it run in one pass."""
+    """A `torch.nn.Sequential` that `accelerate` found: a ReLU and the Dropout after it run in one pass."""
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -94,7 +92,7 @@ CALL, RELU_FORWARD, RELU = nn.Module.__call__, nn.ReLU.forward, F.relu
 
 
 def run(members: tuple[nn.Module, ...], x: Any) -> Any:
-    """The members one after the other, each ReLU together with the dropout behind it where that may be."""
+    """Run the members one after the other, each ReLU together with the dropout after it where possible."""
     last, done = len(members) - 1, False
     for n, module in enumerate(members):
         if done:
@@ -109,7 +107,7 @@ def run(members: tuple[nn.Module, ...], x: Any) -> Any:
 
 
 def with_next(before: nn.Module | None, relu: nn.Module, dropout: Any, x: Any) -> Tensor | None:
-    """A ReLU together with the module behind it, or None where each has to run alone."""
+    """Run a ReLU together with the module after it, or return None if each has to run alone."""
     if type(dropout) in DROPOUTS and unseen(before, relu, dropout):
         return in_one_pass(x, dropout.p)
     return None
@@ -131,7 +129,7 @@ def unseen(before: nn.Module | None, relu: Any, dropout: Any) -> bool:
 
 
 def runs_plainly(module: Any) -> bool:
-    """Whether a call of the module is a call of its class's `forward` and nothing else."""
+    """Whether a call of the module calls its class's `forward` and nothing else."""
     return not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -142,7 +140,7 @@ def runs_plainly(module: Any) -> bool:
 
 
 def in_one_pass(x: Any, p: Any) -> Tensor | None:
-    """ReLU and dropout of `x`, or None where a transform, a mode or a tracer has to see both."""
+    """Compute ReLU and dropout of `x`, or return None if a transform, a mode or a tracer has to see both."""
     if is_dynamo_compiling():
         return relu_dropout(x, p, True)
     return fast_drop(x, p, True, False, None, RELU_DROPOUT, EVERY)
@@ -191,16 +189,16 @@ def shown(name: str) -> str:
 
 
 def accelerate(model: nn.Module) -> Report:
-    """Let the dropout modules of a model run on the kernels.
+    """Run the dropout modules of a model on the kernels.
 
     Each `torch.nn.Dropout`, `AlphaDropout`, `FeatureAlphaDropout` and `Dropout1d` to `Dropout3d` stays the
-    same object, with its hooks, flags and name, and gets a subclass of the same name as its class; so
-    `state_dict`, `isinstance` and what looks for class names see no difference.
+    same object with its hooks, flags and name. Its class becomes a subclass with the same name, so `state_dict`,
+    `isinstance` and tools that look for class names see no difference.
 
-    A `torch.nn.Sequential` with a Dropout behind a ReLU gets a subclass, too. At each call it runs the two in
-    one pass if nothing can see the ReLU's result: no hook, no mode, no tracer, no method that somebody
-    replaced, no in-place operation on a tensor that others may hold. Otherwise, and for whoever calls one of
-    the two alone, they run as they are. The results are the same bits either way.
+    A `torch.nn.Sequential` with a Dropout after a ReLU gets a subclass too. At each call it runs the two in one
+    pass if nothing can see the ReLU's result: no hook, no mode, no tracer, no replaced method, no in-place
+    operation on a tensor that other code may hold. Otherwise the two run one after the other, and each of them
+    may be called alone. The bits are the same in all cases.
 
     Parameters
     ----------
@@ -242,7 +240,7 @@ def accelerate(model: nn.Module) -> Report:
 
 
 def pairs(sequential: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """The neighbours that may run in one pass."""
+    """Yield the neighbours that may run in one pass."""
     for relu, dropout in pairwise(sequential):
         if type(relu) is nn.ReLU and type(dropout) in DROPOUTS:
             yield relu, dropout
@@ -253,7 +251,7 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def reason_to_leave(module: nn.Module) -> str:
-    """Why a module that drops, or seems to, is not replaced; nothing for any other module."""
+    """Return why a module that drops, or seems to, is not replaced; an empty text for any other module."""
     kind = type(module)
     if kind in OURS:
         return "it has a forward of its own" if has_own_forward(module) else ""

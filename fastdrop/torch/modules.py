@@ -1,4 +1,4 @@
-"""`torch.nn`'s modules of dropout on the kernels."""
+"""The modules of dropout of `torch.nn`, on the kernels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Leaf(str):
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` on the kernels, with the same parameters."""
+    """Does as `torch.nn.Dropout`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 
@@ -42,7 +42,7 @@ class Dropout(nn.Dropout):
 
 
 class ReLUDropout(nn.Dropout):
-    """ReLU, then dropout, in one pass; a ReLU alone at prediction. Parameters as of `torch.nn.Dropout`."""
+    """Applies ReLU and then dropout in one pass, and ReLU alone at prediction; parameters as of `torch.nn.Dropout`."""
 
     __module__ = Leaf(__name__)
 
@@ -51,7 +51,7 @@ class ReLUDropout(nn.Dropout):
 
 
 class AlphaDropout(nn.AlphaDropout):
-    """`torch.nn.AlphaDropout` on the kernels, with the same parameters."""
+    """Does as `torch.nn.AlphaDropout`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 
@@ -60,7 +60,7 @@ class AlphaDropout(nn.AlphaDropout):
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout):
-    """`torch.nn.FeatureAlphaDropout` on the kernels, with the same parameters."""
+    """Does as `torch.nn.FeatureAlphaDropout`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 
@@ -69,7 +69,7 @@ class FeatureAlphaDropout(nn.FeatureAlphaDropout):
 
 
 class Dropout1d(nn.Dropout1d):
-    """`torch.nn.Dropout1d` on the kernels, with the same parameters."""
+    """Does as `torch.nn.Dropout1d`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 
@@ -78,7 +78,7 @@ class Dropout1d(nn.Dropout1d):
 
 
 class Dropout2d(nn.Dropout2d):
-    """`torch.nn.Dropout2d` on the kernels, with the same parameters."""
+    """Does as `torch.nn.Dropout2d`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 
@@ -87,7 +87,7 @@ class Dropout2d(nn.Dropout2d):
 
 
 class Dropout3d(nn.Dropout3d):
-    """`torch.nn.Dropout3d` on the kernels, with the same parameters."""
+    """Does as `torch.nn.Dropout3d`, on the kernels; it has the same parameters."""
 
     __module__ = Leaf(__name__)
 

@@ -1,7 +1,7 @@
-"""The calls as operators of PyTorch, pure functions of their tensors and a seed, with their gradients.
+"""The calls as operators of PyTorch: pure functions of their tensors and a seed, with their gradients.
 
-Compiled code, exported programs, transforms and modes see these. A call on a plain tensor in eager mode
-takes the shorter way of fast.pyx, to the same bits.
+Compiled code, exported programs, transforms and modes see these operators. A call on a plain tensor in eager mode
+takes the shorter path of fast.pyx, which gives the same bits.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ EVERY = -1  # for `features`: each element has a decision of its own
 
 
 def new_seed(generator: torch.Generator | None) -> Tensor:
-    # On the CPU whatever torch.set_default_device says: the operators read the words. A generator is
-    # named, also as None: a randint that names none is drawn otherwise by compiled code.
+    # The words are on the CPU whatever torch.set_default_device says, because the operators read them. A generator is
+    # always named, also as None, because compiled code draws other numbers for a randint that names none.
     return torch.randint(0, 2**32, (SEED_WORDS,), generator=generator, dtype=torch.int64, device="cpu")
 
 
@@ -76,18 +76,18 @@ def _(dy: Tensor, bits: Tensor, keep_prob: float, form: str, features: int) -> T
 
 
 def bits_like(x: Tensor, features: int) -> Tensor:
-    """Room for the decisions, one bit each, as `packed` of fast.pyx counts it."""
+    """Return an empty tensor for the decisions, one bit each, as `packed` of fast.pyx counts them."""
     count = math.prod(x.shape if features == EVERY else x.shape[:features])
     return torch.empty(count // 8 + 2, dtype=torch.uint8, device=x.device)
 
 
 # --- derivatives ------------------------------------------------------------------------------
 
-# Every Jacobian is diagonal, so that forward and backward derivatives are the same call on the same bits.
+# Every Jacobian is diagonal, so forward and backward derivatives are the same call on the same bits.
 
 
 def keep(ctx: Any, bits: Tensor, keep_prob: float, form: str, features: int) -> None:
-    """One bit per decision is all that a derivative needs."""
+    """Save what a derivative needs: one bit per decision."""
     ctx.rule = keep_prob, form, features
     ctx.save_for_backward(bits)
     ctx.save_for_forward(bits)
@@ -124,15 +124,17 @@ def transformed() -> bool:
     """
     forward_mode = open_forward_level()
     if torch.compiler.is_compiling():
-        if forward_mode:  # which the operator would ignore in silence
+        if forward_mode:  # the operator would silently ignore it
             raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
     return forward_mode or transforms_active()
 
 
 def each_example(call: Any) -> Any:
-    """A vmap rule: one example after the other. PyTorch has batched the seed, or
-    has not, or has raised, as `randomness=` asks."""
+    """Return a vmap rule, which calls the operator on one example after the other.
+
+    PyTorch has batched the seed, has not, or has raised, as `randomness=` asks.
+    """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         def example(n: int) -> Any:
@@ -153,7 +155,7 @@ def each_example(call: Any) -> Any:
 
 
 def differentiable(operator: Any, backward: Any, jvp: Any, setup_context: Any) -> Any:
-    """An operator with its derivatives, also forward ones and inside `torch.func`'s transforms."""
+    """Return an operator with its derivatives, which also work forward and in the transforms of `torch.func`."""
     torch.library.register_autograd(operator._name.split(".")[0], backward, setup_context=setup_context)
     if hasattr(torch.library, "register_vmap"):  # from 2.5 on: vmap inside of compiled code
         torch.library.register_vmap(operator._name.split(".")[0], each_example(operator))

@@ -1,9 +1,9 @@
-"""Code that one cannot edit: PyTorch's functions replaced while a context is open.
+"""Replace PyTorch's functions while a context is open, for code that you cannot edit.
 
-A replacement asks at each call whether it is in effect, and is PyTorch's own function where it is not. It is
-in effect while a context is open, but not for what a backward pass computes again: that uses what its forward
-pass used. So a function that is checkpointed under a context takes the context along, and one that was
-checkpointed outside does not enter it.
+A replacement asks at each call whether it is in effect, and otherwise calls PyTorch's own function. It is in effect
+while a context is open, but not for what a backward pass computes again, which uses what its forward pass used. So a
+function that is checkpointed inside a context takes the context along, and one that was checkpointed outside does
+not enter it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`scaled_dot_product_attention`, with the weights dropped by the kernels.
+    """Compute `scaled_dot_product_attention` with weights that the kernels drop.
 
     With dropout PyTorch computes attention on the CPU step by step. These are the same steps in the same
     precision.
@@ -171,7 +171,7 @@ class Patches:
 
 
 PATCHES = Patches()
-if hasattr(os, "register_at_fork"):  # a child finds the lock open, and nothing half replaced
+if hasattr(os, "register_at_fork"):  # in a child the lock is open, and nothing is half replaced
     os.register_at_fork(
         before=PATCHES.lock.acquire,
         after_in_parent=PATCHES.lock.release,
@@ -287,11 +287,12 @@ REPLACEMENTS = replacements()
 
 @contextmanager
 def patched() -> Iterator[None]:
-    """Let `torch.nn.functional`'s dropout run on the kernels, in code that one cannot edit.
+    """Run the dropout of `torch.nn.functional` on the kernels, in code that you cannot edit.
 
-    It covers what looks a function up in `torch.nn.functional`, or `torch.dropout`, `torch.alpha_dropout` and
-    `torch.feature_alpha_dropout`, while the context is open, in any thread; and attention with dropout.
-    Contexts may be nested, and may overlap between threads: the last to close undoes it.
+    While the context is open, this covers all threads and all code that looks up a function of dropout in
+    `torch.nn.functional`, or `torch.dropout`, `torch.alpha_dropout` or `torch.feature_alpha_dropout`, and
+    attention with ``dropout_p > 0``. Contexts may be nested and may overlap between threads; the last to close
+    restores PyTorch's functions.
 
     A function given to `torch.utils.checkpoint` runs again in the backward pass as it ran in the forward
     pass, whether a context is open then or not.
