@@ -167,7 +167,7 @@ def compiled_into(name: str) -> list[str]:
     if name.removeprefix("kernels.") in KERNELS:
         return [*INCLUDED, f"{KERNEL_DIR}/sweep.pxd", CHECKS]
     own = {
-        "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "gate", "source")],
+        "core.call": [f"{CORE}/{part}.pxi" for part in ("arrays", "explain", "gate", "source")],
         "core.dispatch": [f"{CORE}/columns.pxi"],
         "core.layout": [f"{KERNEL_DIR}/bits.pxi"],
         "jax.handlers": [*glob("fastdrop/jax/*.pxi"), "fastdrop/jax/atomic.h"],

@@ -34,7 +34,7 @@ Maker = Callable[[int, int, bool], timing.Trial]
 
 def work(x: da.Array, dropout: bool) -> da.Array:
     """Return `x` with dropout, or a copy of it, which shows what the scheduler alone costs."""
-    return fdask.relu_dropout(x, 0.9, rng=0)[0] if dropout else x.map_blocks(np.copy)
+    return fdask.relu_dropout(x, keep_prob=0.9, rng=0)[0] if dropout else x.map_blocks(np.copy)
 
 
 def by_threads(chunk: int, workers: int, dropout: bool) -> timing.Trial:

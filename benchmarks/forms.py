@@ -37,22 +37,24 @@ def forms(dtype: np.dtype[Any], size: int) -> Calls:
     """Return our calls on warm arrays, with `out=`, a stream, and a mask if the form has one."""
     x, residual, dy = (sample(dtype, size, seed) for seed in range(3))
     y, bias, stream = aligned(dtype, x.shape), x[0].copy(), fd.Stream(1)
-    mask = fd.relu_dropout(x, KEEP_PROB, rng=1)[1]
-    _, noise = fd.gaussian_dropout(x, KEEP_PROB, rng=1)
+    mask = fd.relu_dropout(x, keep_prob=KEEP_PROB, rng=1)[1]
+    _, noise = fd.gaussian_dropout(x, keep_prob=KEEP_PROB, rng=1)
     tile = fd.Tile((2 * len(x), 4 * ROW), (3, ROW), seed=1)
     known: dict[str, Any] = {"rng": stream, "out": y}
     return {
-        "relu_dropout": lambda: fd.relu_dropout(x, KEEP_PROB, **known),
-        "dropout": lambda: fd.dropout(x, KEEP_PROB, **known),
-        "relu_dropout, bias": lambda: fd.relu_dropout(x, KEEP_PROB, bias=bias, **known),
-        "dropout_add": lambda: fd.dropout_add(x, residual, KEEP_PROB, **known),
-        "dropout_add, bias": lambda: fd.dropout_add(x, residual, KEEP_PROB, bias=bias, **known),
-        "dropout, rows shared": lambda: fd.dropout(x, KEEP_PROB, broadcast_dims=1, **known),
-        "dropout, rows shared, keep_prob 0.5": lambda: fd.dropout(x, 0.5, broadcast_dims=1, **known),
-        "dropout, columns shared": lambda: fd.dropout(x, KEEP_PROB, broadcast_dims=0, **known),
-        "alpha_dropout": lambda: fd.alpha_dropout(x, KEEP_PROB, **known),
-        "gaussian_dropout": lambda: fd.gaussian_dropout(x, KEEP_PROB, **known),
-        "relu_dropout, a tile": lambda: fd.relu_dropout(x, KEEP_PROB, rng=tile, out=y),
+        "relu_dropout": lambda: fd.relu_dropout(x, keep_prob=KEEP_PROB, **known),
+        "dropout": lambda: fd.dropout(x, keep_prob=KEEP_PROB, **known),
+        "relu_dropout, bias": lambda: fd.relu_dropout(x, keep_prob=KEEP_PROB, bias=bias, **known),
+        "dropout_add": lambda: fd.dropout_add(x, residual, keep_prob=KEEP_PROB, **known),
+        "dropout_add, bias": lambda: fd.dropout_add(x, residual, keep_prob=KEEP_PROB, bias=bias, **known),
+        "dropout, rows shared": lambda: fd.dropout(x, keep_prob=KEEP_PROB, broadcast_dims=1, **known),
+        "dropout, rows shared, keep_prob 0.5": lambda: fd.dropout(
+            x, keep_prob=0.5, broadcast_dims=1, **known
+        ),
+        "dropout, columns shared": lambda: fd.dropout(x, keep_prob=KEEP_PROB, broadcast_dims=0, **known),
+        "alpha_dropout": lambda: fd.alpha_dropout(x, keep_prob=KEEP_PROB, **known),
+        "gaussian_dropout": lambda: fd.gaussian_dropout(x, keep_prob=KEEP_PROB, **known),
+        "relu_dropout, a tile": lambda: fd.relu_dropout(x, keep_prob=KEEP_PROB, rng=tile, out=y),
         "backward": lambda: fd.relu_dropout_backward(dy, mask, out=y),
         "backward, bias_grad": lambda: fd.relu_dropout_backward(dy, mask, bias_grad=True, out=y),
         "gaussian_dropout_backward": lambda: fd.gaussian_dropout_backward(dy, noise, out=y),

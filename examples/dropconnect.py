@@ -33,7 +33,7 @@ def main() -> None:
     first, last = (
         DropConnect(
             rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)).astype(np.float32),
-            KEEP_PROB,
+            keep_prob=KEEP_PROB,
             bias=np.zeros(outputs, np.float32),
             rng=stream,
         )

@@ -158,7 +158,7 @@ def accuracy(network: Network, data: Digits) -> float:
 def main() -> None:
     """Train with inverted dropout, and print the accuracy after every five epochs."""
     data, rng = digits(), np.random.default_rng(0)
-    activations = [ReLUDropout(KEEP_PROB, rng=seed) for seed in (1, 2)]
+    activations = [ReLUDropout(keep_prob=KEEP_PROB, rng=seed) for seed in (1, 2)]
     network = Network(initial_parameters(rng), activations)
     print(*activations, sep="\n")
     for epoch in range(1, EPOCHS + 1):

@@ -37,7 +37,7 @@ forward = function(
 
 @njit
 def relu_dropout_rows(x, y, keep_prob):
-    """Write ``fd.relu_dropout(x[n], keep_prob, rng=n)`` to row n of `y`. Return 0 on success."""
+    """Write ``fd.relu_dropout(x[n], keep_prob=keep_prob, rng=n)`` to row n of `y`. Return 0 on success."""
     stream = np.zeros(3, np.uint64)  # a fastdrop_stream: low and high word of the seed, offset
     status = 0
     for n in range(x.shape[0]):
@@ -54,7 +54,7 @@ def main() -> None:
     y = np.empty_like(x)
     assert relu_dropout_rows(x, y, 0.9) == 0
     for n in range(len(x)):
-        assert np.array_equal(y[n], fd.relu_dropout(x[n], 0.9, rng=n)[0])
+        assert np.array_equal(y[n], fd.relu_dropout(x[n], keep_prob=0.9, rng=n)[0])
     print(f"{len(x)} rows, each equal to that of the Python call; {np.mean(y == 0):.1%} of all elements zero")
 
 

@@ -24,10 +24,10 @@ dy = np.ones_like(x)
 
 stream = fd.Stream(42)
 remembered = stream.seed, stream.offset
-y, mask = fd.relu_dropout(x, 0.9, rng=stream)
+y, mask = fd.relu_dropout(x, keep_prob=0.9, rng=stream)
 kept_for_backward = fd.relu_dropout_backward(dy, mask)
 
-y_again, mask_again = fd.relu_dropout(x, 0.9, rng=fd.Stream(*remembered))
+y_again, mask_again = fd.relu_dropout(x, keep_prob=0.9, rng=fd.Stream(*remembered))
 recomputed = fd.relu_dropout_backward(dy, mask_again)
 
 assert np.array_equal(y, y_again)
@@ -48,7 +48,7 @@ def train(weights, stream, steps):
     """Run gradient descent, and return the loss at each step."""
     losses = []
     for _ in range(steps):
-        h, _ = fd.dropout(x, 0.8, rng=stream)
+        h, _ = fd.dropout(x, keep_prob=0.8, rng=stream)
         scores = h @ weights
         losses.append(float(np.mean(np.logaddexp(0, scores) - labels * scores)))
         weights -= 0.5 * h.T @ (1 / (1 + np.exp(-scores)) - labels) / len(labels)

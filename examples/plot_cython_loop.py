@@ -46,7 +46,7 @@ x = np.random.default_rng(0).standard_normal((1000, 300), dtype=np.float32)
 y = np.empty_like(x)
 rows.relu_dropout_rows(x, y, 0.9, seed=42)
 
-whole, _ = fd.relu_dropout(x, 0.9, rng=fd.Stream(42))
+whole, _ = fd.relu_dropout(x, keep_prob=0.9, rng=fd.Stream(42))
 assert np.array_equal(y, whole)
 
 # %%
@@ -57,7 +57,7 @@ assert np.array_equal(y, whole)
 
 def python_rows(x, y, stream):
     for row, result in zip(x, y):
-        fd.relu_dropout(row, 0.9, rng=stream, out=result, return_mask=False)
+        fd.relu_dropout(row, keep_prob=0.9, rng=stream, out=result, return_mask=False)
 
 
 def cython_rows(x, y, stream):

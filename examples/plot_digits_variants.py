@@ -33,7 +33,7 @@ class SharedDropout:
         if not self.training:
             return h
         self.passed = x > 0
-        h, self.mask = fd.dropout(h, self.keep_prob, broadcast_dims=(0,), rng=self.rng)
+        h, self.mask = fd.dropout(h, keep_prob=self.keep_prob, broadcast_dims=(0,), rng=self.rng)
         return h
 
     def backward(self, dy):
@@ -41,9 +41,9 @@ class SharedDropout:
 
 
 VARIANTS = {
-    "no dropout": lambda rng: ReLUDropout(1.0, rng=rng),
-    "vanilla": lambda rng: ReLUDropout(0.5, mode="vanilla", rng=rng),
-    "inverted": lambda rng: ReLUDropout(0.5, rng=rng),
+    "no dropout": lambda rng: ReLUDropout(keep_prob=1.0, rng=rng),
+    "vanilla": lambda rng: ReLUDropout(keep_prob=0.5, mode="vanilla", rng=rng),
+    "inverted": lambda rng: ReLUDropout(keep_prob=0.5, rng=rng),
     "inverted, one mask per batch": lambda rng: SharedDropout(0.8, rng),
 }
 

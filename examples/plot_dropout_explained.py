@@ -20,9 +20,9 @@ import fastdrop as fd
 inputs = np.ones((20_000, 100), np.float32)
 fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for mode in ("vanilla", "inverted"):
-    kept, _ = fd.dropout(inputs, 0.8, mode=mode, rng=0)
+    kept, _ = fd.dropout(inputs, keep_prob=0.8, mode=mode, rng=0)
     sums = kept.sum(axis=1)
-    predicted = fd.dropout_predict(inputs[:1], 0.8, mode=mode).sum()
+    predicted = fd.dropout_predict(inputs[:1], keep_prob=0.8, mode=mode).sum()
     values, counts = np.unique(sums.round(2), return_counts=True)
     (line,) = axes.plot(values, counts, "o-", markersize=3, label=f"{mode}: training")
     axes.axvline(predicted, color=line.get_color(), linestyle="--", label=f"{mode}: prediction")
@@ -46,9 +46,9 @@ def softmax(scores):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-sampled, _ = fd.relu_dropout(np.tile(hidden, (2000, 1)), 0.8, rng=fd.Stream(1))
+sampled, _ = fd.relu_dropout(np.tile(hidden, (2000, 1)), keep_prob=0.8, rng=fd.Stream(1))
 chance = softmax(sampled @ weights)[:, 0]
-whole = softmax(fd.relu_dropout_predict(hidden, 0.8) @ weights)[0]
+whole = softmax(fd.relu_dropout_predict(hidden, keep_prob=0.8) @ weights)[0]
 count = np.arange(1, len(chance) + 1)
 
 fig, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")

@@ -27,15 +27,15 @@ y = np.lib.format.open_memmap(Path(folder.name, "y.npy"), "w+", np.float32, SHAP
 
 # %%
 # Dask builds the graph at once. `store` then reads and computes a few chunks at a time.
-lazy, draws = fastdrop.dask.relu_dropout(da.from_array(x, chunks=(300, 700)), KEEP_PROB, rng=SEED)
+lazy, draws = fastdrop.dask.relu_dropout(da.from_array(x, chunks=(300, 700)), keep_prob=KEEP_PROB, rng=SEED)
 da.store(lazy, y, lock=False)
 print(f"{lazy.npartitions} chunks, {draws}")
 
 # %%
 # The bits are those of one call on the whole array. A part computed alone equals that part of the whole.
-whole, mask = fd.relu_dropout(x, KEEP_PROB, rng=SEED)
+whole, mask = fd.relu_dropout(x, keep_prob=KEEP_PROB, rng=SEED)
 assert np.array_equal(y, whole)
-part, _ = fd.relu_dropout(x[1000:1100, 500:600], KEEP_PROB, rng=fd.Tile(SHAPE, (1000, 500), SEED))
+part, _ = fd.relu_dropout(x[1000:1100, 500:600], keep_prob=KEEP_PROB, rng=fd.Tile(SHAPE, (1000, 500), SEED))
 assert np.array_equal(part, y[1000:1100, 500:600])
 
 # %%

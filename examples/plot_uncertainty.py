@@ -44,8 +44,8 @@ def initial_parameters(rng: np.random.Generator) -> list[Floats]:
 def forward(parameters: list[Floats], x: Floats, stream: fd.Stream) -> tuple[Floats, list[Any]]:
     """Return the prediction of one thinned network, and what a backward pass needs."""
     w1, b1, w2, b2, w3, b3 = parameters
-    h1, mask1 = fd.relu_dropout(x @ w1 + b1, KEEP_PROB, rng=stream)
-    h2, mask2 = fd.relu_dropout(h1 @ w2 + b2, KEEP_PROB, rng=stream)
+    h1, mask1 = fd.relu_dropout(x @ w1 + b1, keep_prob=KEEP_PROB, rng=stream)
+    h2, mask2 = fd.relu_dropout(h1 @ w2 + b2, keep_prob=KEEP_PROB, rng=stream)
     return h2 @ w3 + b3, [x, h1, mask1, h2, mask2]
 
 

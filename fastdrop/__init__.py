@@ -1,8 +1,11 @@
-"""fastdrop: dropout on the CPU at the speed of a copy.
+"""fastdrop: exact, reproducible dropout on the CPU.
 
 ReLU, dropout and scaling take one pass over an array. The keep probability is exact, the mask has one
 bit per element, and the result does not depend on the machine or the number of threads.
 """
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
 
 from fastdrop import cpu, layers, reference  # cpu chooses the kernel  # noqa: F401
 from fastdrop.capi import get_include
@@ -58,3 +61,26 @@ __all__ = [
     "relu_dropout_predict",
     "set_num_threads",
 ]
+
+_ADAPTERS = ("dask", "jax", "thinc", "torch")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__"]
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name by it
+
+    def __getattr__(name: str) -> Any:
+        """Import an adapter when it is first used."""
+        if name not in _ADAPTERS:
+            raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
+        try:
+            return _import_module(f"fastdrop.{name}")
+        except ModuleNotFoundError as error:
+            missing = (error.name or name).partition(".")[0]
+            if missing == "fastdrop":
+                raise
+            raise ModuleNotFoundError(
+                f"fastdrop.{name} needs {missing}, which is not installed", name=missing
+            ) from error

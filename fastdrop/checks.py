@@ -28,6 +28,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))  # a
 ACCEPTED = "float32, float64, float16 or bfloat16"
 NUMBERS = tuple(dtype.num for dtype in DTYPES)
 MOST_AXES = 64  # the most axes that NumPy gives an array, and that a layout has room for
+SEEDS = "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator"  # what rng= draws a seed from
 MOST_CHILDREN = 2**32  # the key of a child of a stream is one word of 32 bits
 LEAST_NOISE_PROBABILITY = 2.0**-126  # below it, the noise would leave the range of float32
 
@@ -59,7 +60,9 @@ def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an exact ndarray of a supported dtype in any byte order, without a copy where it is one."""
     array = base_array(name, value)
     if not is_supported(array.dtype):
-        raise TypeError(f"{name} must have dtype {ACCEPTED}, got {dtype_name(array.dtype)}")
+        wrong = f"{name} must have dtype {ACCEPTED}, got {dtype_name(array.dtype)}"
+        advice = f": pass {name}.astype(np.float32)" if array.dtype.kind in "iu" else ""
+        raise TypeError(wrong + advice)
     return array
 
 
@@ -261,6 +264,15 @@ def noise_probability(value: Any) -> float:
     return keep_prob
 
 
+def prediction_probability(value: Any, mode: Mode) -> float | None:
+    """`value` as the keep probability of a prediction, which mode "vanilla" alone needs."""
+    if value is not None:
+        return keep_probability(value)
+    if mode == "vanilla":
+        raise TypeError("keep_prob must be given in mode 'vanilla', which multiplies by it at prediction")
+    return None
+
+
 def dropout_mode(value: Any) -> Mode:
     """`value` as the name of a mode of dropout."""
     if type(value) is str and value in MODES:
@@ -284,14 +296,11 @@ def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
 # --- the fields of a stream -------------------------------------------------------------------
 
 
-def seed(name: str, value: Any) -> int:
-    """`value` as a seed in [0, 2**128)."""
+def seed(name: str, value: Any, accepted: str = "an int") -> int:
+    """`value` as a seed in [0, 2**128). The error says what else is accepted."""
     try:
         number = integer(name, value)
     except TypeError:
-        accepted = "an int" if name == "seed" else (
-            "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator, a Stream or a Tile"
-        )
         raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
     if not 0 <= number < 2**SEED_BITS:
         raise ValueError(f"{name} must be in [0, 2**128), got {value!r}")
@@ -304,6 +313,17 @@ def position(value: Any) -> int:
     if not 0 <= offset <= POSITIONS:
         raise ValueError(f"offset must be in [0, 2**64], got {value!r}")
     return offset
+
+
+def stream_state(value: Any) -> tuple[int, int, int, tuple[int, ...]]:
+    """`value` as the fields of a stream: the seed, the offset, the number of children, and the prefix."""
+    names = ("seed", "offset", "children", "prefix")
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise TypeError(f"state must be a dict of {', '.join(names)}, as Stream.state is, got {value!r}")
+    return (
+        seed("seed", value["seed"]), position(value["offset"]), children(value["children"]),
+        prefix(value["prefix"]),
+    )  # fmt: skip
 
 
 def children(value: Any) -> int:

@@ -15,10 +15,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from fastdrop import checks, formulas, functional
+from fastdrop import checks, functional
 from fastdrop.checks import Axes
 from fastdrop.formulas import Mode
-from fastdrop.stream import RNG, Stream, Tile, as_stream
+from fastdrop.stream import RNG, Stream, Tile, as_stream, reserved
+from fastdrop.usage import explained
 
 __all__ = [
     "Draws", "dropout", "dropout_backward", "dropout_predict", "keep_mask",
@@ -67,9 +68,8 @@ class Draws:
     ) -> Draws:
         keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
         shared = checks.shared_axes(broadcast_dims, len(shape))
-        stream = as_stream(rng)
-        offset = stream.reserve(math.prod(formulas.decided_shape(shape, shared)))
-        return cls(shape, keep_prob, mode, stream.seed, offset, shared)
+        seed, offset, _ = reserved(as_stream(rng), shape, shared)
+        return cls(shape, keep_prob, mode, seed, offset, shared)
 
     def tile(self, block_info: Any) -> Tile:
         """Return the randomness of a block."""
@@ -77,8 +77,9 @@ class Draws:
         return Tile(self.shape, origin, self.seed, self.offset)
 
 
+@explained
 def relu_dropout(
-    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
+    x: da.Array, *, keep_prob: float, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
     rng: RNG = None,
 ) -> tuple[da.Array, Draws]:  # fmt: skip
     """Apply ReLU and then dropout to a Dask array, in training.
@@ -137,8 +138,9 @@ def relu_dropout(
     return forward("relu_dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
 
 
+@explained
 def dropout(
-    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
+    x: da.Array, *, keep_prob: float, bias: Any = None, mode: Mode = "inverted", broadcast_dims: Axes = (),
     rng: RNG = None,
 ) -> tuple[da.Array, Draws]:  # fmt: skip
     """Apply dropout to a Dask array, in training.
@@ -197,6 +199,7 @@ def dropout(
     return forward("dropout", x, keep_prob, bias, mode, broadcast_dims, rng)
 
 
+@explained
 def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
     """Compute the gradient of `relu_dropout`, with the decisions read from its output `y`.
 
@@ -229,6 +232,7 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
     )  # fmt: skip
 
 
+@explained
 def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     """Compute the gradient of `dropout`, with the decisions drawn again.
 
@@ -253,8 +257,9 @@ def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     return mapped("dropout", fitting("dy", dy, draws), None, draws)
 
 
+@explained
 def relu_dropout_predict(
-    x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted"
+    x: da.Array, *, keep_prob: float | None = None, bias: Any = None, mode: Mode = "inverted"
 ) -> da.Array:
     """Apply a `relu_dropout` layer to a Dask array at prediction, where nothing is dropped.
 
@@ -264,8 +269,8 @@ def relu_dropout_predict(
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
         The input. The sizes of its chunks must be known.
-    keep_prob : float
-        The keep probability of training, in [0, 1].
+    keep_prob : float, optional
+        The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
         The array that is added to `x` first, along the last axis.
     mode : {"inverted", "vanilla"}, default "inverted"
@@ -284,7 +289,10 @@ def relu_dropout_predict(
     return predicted("relu_dropout_predict", x, keep_prob, bias, mode)
 
 
-def dropout_predict(x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mode = "inverted") -> da.Array:
+@explained
+def dropout_predict(
+    x: da.Array, *, keep_prob: float | None = None, bias: Any = None, mode: Mode = "inverted"
+) -> da.Array:
     """Apply a `dropout` layer to a Dask array at prediction, where nothing is dropped.
 
     Computes ``y = x + bias``, times `keep_prob` in mode ``"vanilla"``.
@@ -293,8 +301,8 @@ def dropout_predict(x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mo
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
         The input. The sizes of its chunks must be known.
-    keep_prob : float
-        The keep probability of training, in [0, 1].
+    keep_prob : float, optional
+        The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
         The array that is added to `x` first, along the last axis.
     mode : {"inverted", "vanilla"}, default "inverted"
@@ -313,8 +321,9 @@ def dropout_predict(x: da.Array, keep_prob: float, *, bias: Any = None, mode: Mo
     return predicted("dropout_predict", x, keep_prob, bias, mode)
 
 
+@explained
 def keep_mask(
-    shape: int | Sequence[int], keep_prob: float, *, chunks: Any = "auto", rng: RNG = None
+    shape: int | Sequence[int], *, keep_prob: float, chunks: Any = "auto", rng: RNG = None
 ) -> da.Array:
     """Draw the decisions alone, as a Dask array of bool.
 
@@ -348,19 +357,20 @@ def keep_mask(
 
 
 def kept(block: Any, draws: Draws, block_info: Any = None) -> Any:
-    return functional.keep_mask(block.shape, draws.keep_prob, rng=draws.tile(block_info[0])).to_array()
+    return functional.keep_mask(
+        block.shape, keep_prob=draws.keep_prob, rng=draws.tile(block_info[0])
+    ).to_array()
 
 
 def dropped(block: Any, bias: Any = None, *, form: str, draws: Draws, block_info: Any = None) -> Any:
-    y, _ = getattr(functional, form)(
-        block, draws.keep_prob, bias=bias, mode=draws.mode, broadcast_dims=draws.shared,
+    return getattr(functional, form)(
+        block, keep_prob=draws.keep_prob, bias=bias, mode=draws.mode, broadcast_dims=draws.shared,
         rng=draws.tile(block_info[0]), return_mask=False,
     )  # fmt: skip
-    return y
 
 
-def at_prediction(block: Any, bias: Any = None, *, form: str, keep_prob: float, mode: Mode) -> Any:
-    return getattr(functional, form)(block, keep_prob, bias=bias, mode=mode)
+def at_prediction(block: Any, bias: Any = None, *, form: str, keep_prob: float | None, mode: Mode) -> Any:
+    return getattr(functional, form)(block, keep_prob=keep_prob, bias=bias, mode=mode)
 
 
 # --- an array ---------------------------------------------------------------------------------
@@ -375,9 +385,10 @@ def forward(
     return mapped(form, x, bias, draws), draws
 
 
-def predicted(form: str, x: da.Array, keep_prob: float, bias: Any, mode: Mode) -> da.Array:
+def predicted(form: str, x: da.Array, keep_prob: float | None, bias: Any, mode: Mode) -> da.Array:
     x = of_floats("x", x)
-    keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
+    mode = checks.dropout_mode(mode)
+    keep_prob = checks.prediction_probability(keep_prob, mode)
     return da.map_blocks(
         at_prediction, x, chunked_like(x, bias), form=form, keep_prob=keep_prob, mode=mode,
         dtype=x.dtype, meta=x._meta,

@@ -52,6 +52,7 @@ def converted(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, loaded("torch", "Tensor")):
         return of_torch(name, value)
     refuse_device(name, value)
+    refuse_no_array(name, value)
     if isinstance(value, (list, tuple, deque, UserList)):  # NumPy would read the items without these checks
         value = [
             item if isinstance(item, (float, int, np.generic)) else base_array(name, item) for item in value
@@ -59,6 +60,15 @@ def converted(name: str, value: Any) -> NDArray[Any]:
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         return asked(name, value, np.from_dlpack)
     return asked(name, value, np.asanyarray)
+
+
+def refuse_no_array(name: str, value: Any) -> None:
+    """Refuse a value that takes no part in NumPy's arithmetic, such as a Mask."""
+    if getattr(type(value), "__array_ufunc__", True) is None:
+        raise TypeError(
+            f"{name} must be an array, got a {type(value).__name__}: where a call returned y and this, "
+            "pass y alone"
+        )
 
 
 def loaded(module: str, name: str) -> Any:

@@ -53,9 +53,9 @@ def alpha_affine(keep_prob: float) -> tuple[float, float, float]:
     return scale, scale * ALPHA, -scale * (1 - keep_prob) * ALPHA
 
 
-def prediction_scale(keep_prob: float, mode: Mode) -> float:
-    """The factor of every element at prediction."""
-    return keep_prob if mode == "vanilla" else 1.0
+def prediction_scale(keep_prob: float | None, mode: Mode) -> float:
+    """The factor of every element at prediction. Mode "vanilla" alone needs `keep_prob`."""
+    return keep_prob if mode == "vanilla" and keep_prob is not None else 1.0
 
 
 def arithmetic(dtype: np.dtype[Any]) -> np.dtype[Any]:

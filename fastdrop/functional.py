@@ -23,20 +23,20 @@ from fastdrop.stream import RNG
 
 @overload
 def relu_dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[True] = True,
 ) -> tuple[NDArray[Any], Mask]: ...
 @overload
 def relu_dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[False],
-) -> tuple[NDArray[Any], None]: ...
+) -> NDArray[Any]: ...
 def relu_dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None, return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """Apply ReLU and then dropout, in one pass over `x`, in training.
 
     Computes ``y = scale * relu(x + bias)`` for a kept element and ``+0`` for a dropped one, where
@@ -65,19 +65,20 @@ def relu_dropout(
     out : ndarray, shape and dtype of `x`, optional
         The array to write the result to. ``out=x`` works in place.
     return_mask : bool, default True
-        Whether to return the mask. Without it, the gradient can still be computed from `y`.
+        Whether to return the mask beside `y`. Without it, the gradient can still be computed from `y`.
 
     Returns
     -------
     y : ndarray, shape and dtype of `x`
         The result; it is `out` where that was given.
-    mask : Mask or None
-        One bit per element: whether it was kept and passed by the ReLU. None with ``return_mask=False``.
+    mask : Mask
+        One bit per element: whether it was kept and passed by the ReLU. Returned only with
+        ``return_mask=True``.
 
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument is missing, unknown, or has a type or dtype that is not accepted.
     ValueError
         If a value or shape is not accepted, or the stream has too few positions left. A call that
         raises has written nothing to `out` and has not advanced the stream.
@@ -109,20 +110,20 @@ def relu_dropout(
 
 @overload
 def dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[True] = True,
 ) -> tuple[NDArray[Any], Mask]: ...
 @overload
 def dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[False],
-) -> tuple[NDArray[Any], None]: ...
+) -> NDArray[Any]: ...
 def dropout(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None, mode: Mode = "inverted",
     broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None, return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """Apply dropout, in one pass over `x`, in training.
 
     Computes ``y = scale * (x + bias)`` for a kept element and ``+0`` for a dropped one.
@@ -150,20 +151,20 @@ def dropout(
     out : ndarray, shape and dtype of `x`, optional
         The array to write the result to. ``out=x`` works in place.
     return_mask : bool, default True
-        Whether to return the mask. The gradient cannot be computed without it.
+        Whether to return the mask beside `y`. The gradient cannot be computed without it.
 
     Returns
     -------
     y : ndarray, shape and dtype of `x`
         The result; it is `out` where that was given.
-    mask : Mask or None
-        One bit per element, or per decision along `broadcast_dims`: whether it was kept. None with
-        ``return_mask=False``.
+    mask : Mask
+        One bit per element, or per decision along `broadcast_dims`: whether it was kept. Returned only
+        with ``return_mask=True``.
 
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument is missing, unknown, or has a type or dtype that is not accepted.
     ValueError
         If a value or shape is not accepted, or the stream has too few positions left. A call that
         raises has written nothing to `out` and has not advanced the stream.
@@ -194,21 +195,21 @@ def dropout(
 
 @overload
 def dropout_add(
-    x: ArrayLike, residual: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None,
+    x: ArrayLike, residual: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None,
     mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[True] = True,
 ) -> tuple[NDArray[Any], Mask]: ...
 @overload
 def dropout_add(
-    x: ArrayLike, residual: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None,
+    x: ArrayLike, residual: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None,
     mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: Literal[False],
-) -> tuple[NDArray[Any], None]: ...
+) -> NDArray[Any]: ...
 def dropout_add(
-    x: ArrayLike, residual: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None,
+    x: ArrayLike, residual: ArrayLike, *, keep_prob: float, bias: ArrayLike | None = None,
     mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None, out: NDArray[Any] | None = None,
     return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """Add a bias, apply dropout and add a residual, in one pass, in training.
 
     Computes ``y = residual + dropout(x + bias)``, which ends a sublayer of a transformer. Megatron
@@ -239,20 +240,20 @@ def dropout_add(
     out : ndarray, shape and dtype of `x`, optional
         The array to write the result to. ``out=x`` works in place.
     return_mask : bool, default True
-        Whether to return the mask. The gradient cannot be computed without it.
+        Whether to return the mask beside `y`. The gradient cannot be computed without it.
 
     Returns
     -------
     y : ndarray, shape and dtype of `x`
         The result; it is `out` where that was given.
-    mask : Mask or None
-        One bit per element, or per decision along `broadcast_dims`: whether it was kept. None with
-        ``return_mask=False``.
+    mask : Mask
+        One bit per element, or per decision along `broadcast_dims`: whether it was kept. Returned only
+        with ``return_mask=True``.
 
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument is missing, unknown, or has a type or dtype that is not accepted.
     ValueError
         If a value or shape is not accepted, or the stream has too few positions left. A call that
         raises has written nothing to `out` and has not advanced the stream.
@@ -284,18 +285,18 @@ def dropout_add(
 
 @overload
 def alpha_dropout(
-    x: ArrayLike, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None,
+    x: ArrayLike, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None,
     out: NDArray[Any] | None = None, return_mask: Literal[True] = True,
 ) -> tuple[NDArray[Any], Mask]: ...
 @overload
 def alpha_dropout(
-    x: ArrayLike, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None,
+    x: ArrayLike, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None,
     out: NDArray[Any] | None = None, return_mask: Literal[False],
-) -> tuple[NDArray[Any], None]: ...
+) -> NDArray[Any]: ...
 def alpha_dropout(
-    x: ArrayLike, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None,
+    x: ArrayLike, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None,
     out: NDArray[Any] | None = None, return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """Apply dropout that keeps mean and variance, for networks with SELU, in training.
 
     Computes ``y = a * x + b`` for a kept element and ``a * alpha + b`` for a dropped one. Here alpha
@@ -322,21 +323,21 @@ def alpha_dropout(
     out : ndarray, shape and dtype of `x`, optional
         The array to write the result to. ``out=x`` works in place.
     return_mask : bool, default True
-        Whether to return the mask. The gradient cannot be computed without it.
+        Whether to return the mask beside `y`. The gradient cannot be computed without it.
 
     Returns
     -------
     y : ndarray, shape and dtype of `x`
         The result; it is `out` where that was given.
-    mask : Mask or None
-        One bit per element, or per decision along `broadcast_dims`: whether it was kept. None with
-        ``return_mask=False``.
+    mask : Mask
+        One bit per element, or per decision along `broadcast_dims`: whether it was kept. Returned only
+        with ``return_mask=True``.
         Its mode is ``"alpha"``.
 
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument is missing, unknown, or has a type or dtype that is not accepted.
     ValueError
         If a value or shape is not accepted, or the stream has too few positions left. A call that
         raises has written nothing to `out` and has not advanced the stream.
@@ -362,7 +363,7 @@ def alpha_dropout(
 
 
 def gaussian_dropout(
-    x: ArrayLike, keep_prob: float, *, rng: RNG = None, out: NDArray[Any] | None = None,
+    x: ArrayLike, *, keep_prob: float, rng: RNG = None, out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], GaussianNoise]:
     """Multiply every element by Gaussian noise, in one pass over `x`, in training.
 
@@ -396,7 +397,7 @@ def gaussian_dropout(
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument is missing, unknown, or has a type or dtype that is not accepted.
     ValueError
         If a value or shape is not accepted, or the stream has too few positions left. A call that
         raises has written nothing to `out` and has not advanced the stream.
@@ -496,11 +497,11 @@ def relu_dropout_backward(
     --------
     >>> import fastdrop as fd
     >>> import numpy as np
-    >>> y, _ = fd.relu_dropout(np.float32([1, -2, 3, 4]), 0.5, rng=1, return_mask=False)
+    >>> y = fd.relu_dropout(np.float32([1, -2, 3, 4]), keep_prob=0.5, rng=1, return_mask=False)
     >>> fd.relu_dropout_backward(np.ones(4, np.float32), y, keep_prob=0.5, mode="inverted")
     array([0., 0., 2., 0.], dtype=float32)
     """
-    return call.backward(dy, saved, keep_prob, mode, bias_grad, out)
+    return call.backward(dy, "saved", saved, keep_prob, mode, bias_grad, out)
 
 
 @overload
@@ -561,7 +562,7 @@ def dropout_backward(
     >>> fd.dropout_backward(np.ones(4, np.float32), mask)
     array([0., 2., 2., 0.], dtype=float32)
     """
-    return call.backward(dy, mask_of_dropout(mask), None, None, bias_grad, out)
+    return call.backward(dy, "mask", mask_of_dropout(mask), None, None, bias_grad, out)
 
 
 @overload
@@ -625,7 +626,7 @@ def dropout_add_backward(
     >>> dbias
     array([2., 2.], dtype=float32)
     """
-    return call.backward(dy, mask_of_dropout(mask), None, None, bias_grad, out)
+    return call.backward(dy, "mask", mask_of_dropout(mask), None, None, bias_grad, out)
 
 
 def alpha_dropout_backward(dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -671,7 +672,7 @@ def alpha_dropout_backward(dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | Non
     >>> fd.alpha_dropout_backward(np.ones(4, np.float32), mask).round(2)
     array([0.  , 0.89, 0.89, 0.  ], dtype=float32)
     """
-    return call.backward(dy, mask_of_dropout(mask), None, None, False, out)
+    return call.backward(dy, "mask", mask_of_dropout(mask), None, None, False, out)
 
 
 def gaussian_dropout_backward(
@@ -725,7 +726,7 @@ def gaussian_dropout_backward(
 
 
 def relu_dropout_predict(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float | None = None, bias: ArrayLike | None = None, mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Apply a `relu_dropout` layer at prediction, where nothing is dropped.
@@ -738,8 +739,8 @@ def relu_dropout_predict(
     x : array_like of float32, float64, float16 or bfloat16, any shape
         The input, with any strides and byte order; it may be read-only. float16 and bfloat16 (the
         dtype of `ml_dtypes`) are computed in float32 and rounded once.
-    keep_prob : float
-        The keep probability of training, in [0, 1].
+    keep_prob : float, optional
+        The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : array_like, shape (x.shape[-1],), dtype of `x`, optional
         The array that is added to `x` first, along the last axis.
     mode : {"inverted", "vanilla"}, default "inverted"
@@ -756,7 +757,7 @@ def relu_dropout_predict(
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument has a type or dtype that is not accepted, or `keep_prob` is needed and missing.
     ValueError
         If a value or shape is not accepted. A call that raises has written nothing to `out`.
 
@@ -773,14 +774,14 @@ def relu_dropout_predict(
     --------
     >>> import fastdrop as fd
     >>> import numpy as np
-    >>> fd.relu_dropout_predict(np.float32([1, -2, 3, 4]), 0.5, mode="vanilla")
+    >>> fd.relu_dropout_predict(np.float32([1, -2, 3, 4]), keep_prob=0.5, mode="vanilla")
     array([0.5, 0. , 1.5, 2. ], dtype=float32)
     """
     return call.predict(x, keep_prob, mode, out, True, bias)
 
 
 def dropout_predict(
-    x: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None, mode: Mode = "inverted",
+    x: ArrayLike, *, keep_prob: float | None = None, bias: ArrayLike | None = None, mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Apply a `dropout` layer at prediction, where nothing is dropped.
@@ -793,8 +794,8 @@ def dropout_predict(
     x : array_like of float32, float64, float16 or bfloat16, any shape
         The input, with any strides and byte order; it may be read-only. float16 and bfloat16 (the
         dtype of `ml_dtypes`) are computed in float32 and rounded once.
-    keep_prob : float
-        The keep probability of training, in [0, 1].
+    keep_prob : float, optional
+        The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : array_like, shape (x.shape[-1],), dtype of `x`, optional
         The array that is added to `x` first, along the last axis.
     mode : {"inverted", "vanilla"}, default "inverted"
@@ -811,7 +812,7 @@ def dropout_predict(
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument has a type or dtype that is not accepted, or `keep_prob` is needed and missing.
     ValueError
         If a value or shape is not accepted. A call that raises has written nothing to `out`.
 
@@ -828,14 +829,14 @@ def dropout_predict(
     --------
     >>> import fastdrop as fd
     >>> import numpy as np
-    >>> fd.dropout_predict(np.float32([1, -2, 3, 4]), 0.5, mode="vanilla")
+    >>> fd.dropout_predict(np.float32([1, -2, 3, 4]), keep_prob=0.5, mode="vanilla")
     array([ 0.5, -1. ,  1.5,  2. ], dtype=float32)
     """
     return call.predict(x, keep_prob, mode, out, False, bias)
 
 
 def dropout_add_predict(
-    x: ArrayLike, residual: ArrayLike, keep_prob: float, *, bias: ArrayLike | None = None,
+    x: ArrayLike, residual: ArrayLike, *, keep_prob: float | None = None, bias: ArrayLike | None = None,
     mode: Mode = "inverted", out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Apply a `dropout_add` layer at prediction, where nothing is dropped.
@@ -850,8 +851,8 @@ def dropout_add_predict(
         dtype of `ml_dtypes`) are computed in float32 and rounded once.
     residual : array_like, shape and dtype of `x`
         The array that is added to the result. ``out=residual`` works in place.
-    keep_prob : float
-        The keep probability of training, in [0, 1].
+    keep_prob : float, optional
+        The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : array_like, shape (x.shape[-1],), dtype of `x`, optional
         The array that is added to `x` first, along the last axis.
     mode : {"inverted", "vanilla"}, default "inverted"
@@ -868,7 +869,7 @@ def dropout_add_predict(
     Raises
     ------
     TypeError
-        If an argument has a type or dtype that is not accepted.
+        If an argument has a type or dtype that is not accepted, or `keep_prob` is needed and missing.
     ValueError
         If a value or shape is not accepted. A call that raises has written nothing to `out`.
 
@@ -886,14 +887,14 @@ def dropout_add_predict(
     >>> import fastdrop as fd
     >>> import numpy as np
     >>> x, residual = np.float32([1, -2, 3, 4]), np.full(4, 10, np.float32)
-    >>> fd.dropout_add_predict(x, residual, 0.5, mode="vanilla")
+    >>> fd.dropout_add_predict(x, residual, keep_prob=0.5, mode="vanilla")
     array([10.5,  9. , 11.5, 12. ], dtype=float32)
     """
     return call.predict(x, keep_prob, mode, out, False, bias, given("residual", residual))
 
 
 def keep_mask(
-    shape: int | Sequence[int], keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None,
+    shape: int | Sequence[int], *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None,
 ) -> Mask:
     """Draw the decisions alone, without an array.
 
@@ -943,3 +944,10 @@ def keep_mask(
            [ True,  True, False,  True]])
     """
     return call.keep_mask(shape, keep_prob, broadcast_dims, rng)
+
+
+call.explain_errors((
+    relu_dropout, dropout, dropout_add, alpha_dropout, gaussian_dropout,
+    relu_dropout_backward, dropout_backward, dropout_add_backward, alpha_dropout_backward,
+    gaussian_dropout_backward, relu_dropout_predict, dropout_predict, dropout_add_predict, keep_mask,
+))  # fmt: skip

@@ -17,6 +17,7 @@ from fastdrop.formulas import Mode
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
+from fastdrop.usage import explained
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -36,7 +37,8 @@ class _Layer:
 
     training: bool
 
-    def __init__(self, keep_prob: float, *, rng: RNG = None) -> None:
+    @explained
+    def __init__(self, *, keep_prob: float, rng: RNG = None) -> None:
         self.keep_prob = keep_prob
         self.rng = rng  # type: ignore[assignment]  # the setter makes a Stream of it
         self.training = True
@@ -95,7 +97,7 @@ class _Layer:
         raise NotImplementedError
 
     def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
-        return self._predict(x, self.keep_prob, out=out)
+        return self._predict(x, keep_prob=self.keep_prob, out=out)
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Compute the gradient with respect to the input of the last training call.
@@ -260,7 +262,7 @@ class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
     Raises
     ------
     TypeError
-        If a parameter has a type that is not accepted.
+        If a parameter is missing, unknown, or has a type that is not accepted.
     ValueError
         If a parameter has a value that is not accepted.
 
@@ -293,20 +295,22 @@ class Dropout(_WithMask, _WithMode, _WithSharedAxes, _Layer):
 
     _forward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout)
 
+    @explained
     def __init__(
-        self, keep_prob: float, *, mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None
+        self, *, keep_prob: float, mode: Mode = "inverted", broadcast_dims: Axes = (), rng: RNG = None
     ) -> None:
-        super().__init__(keep_prob, rng=rng)
+        super().__init__(keep_prob=keep_prob, rng=rng)
         self.mode = mode
         self.broadcast_dims = broadcast_dims
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
         return self._forward(
-            x, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
-        )
+            x, keep_prob=self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims, rng=self.rng,
+            out=out,
+        )  # fmt: skip
 
     def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
-        return self._predict(x, self.keep_prob, mode=self.mode, out=out)
+        return self._predict(x, keep_prob=self.keep_prob, mode=self.mode, out=out)
 
     def _settings(self) -> dict[str, Any]:
         shared = {} if self.broadcast_dims == () else {"broadcast_dims": self.broadcast_dims}
@@ -349,7 +353,7 @@ class ReLUDropout(Dropout):
     Raises
     ------
     TypeError
-        If a parameter has a type that is not accepted.
+        If a parameter is missing, unknown, or has a type that is not accepted.
     ValueError
         If a parameter has a value that is not accepted.
 
@@ -417,7 +421,7 @@ class DropoutAdd(Dropout):
     Raises
     ------
     TypeError
-        If a parameter has a type that is not accepted.
+        If a parameter is missing, unknown, or has a type that is not accepted.
     ValueError
         If a parameter has a value that is not accepted.
 
@@ -475,11 +479,11 @@ class DropoutAdd(Dropout):
         """
         if self.training:
             y, self._mask = functional.dropout_add(
-                x, residual, self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims,
+                x, residual, keep_prob=self.keep_prob, mode=self.mode, broadcast_dims=self.broadcast_dims,
                 rng=self.rng, out=out,
             )  # fmt: skip
         else:
-            y = functional.dropout_add_predict(x, residual, self.keep_prob, mode=self.mode, out=out)
+            y = functional.dropout_add_predict(x, residual, keep_prob=self.keep_prob, mode=self.mode, out=out)
             self._mask = None
         return y
 
@@ -517,7 +521,7 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
     Raises
     ------
     TypeError
-        If a parameter has a type that is not accepted.
+        If a parameter is missing, unknown, or has a type that is not accepted.
     ValueError
         If a parameter has a value that is not accepted.
 
@@ -541,13 +545,14 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
 
     __slots__ = ("_broadcast_dims",)
 
-    def __init__(self, keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None) -> None:
-        super().__init__(keep_prob, rng=rng)
+    @explained
+    def __init__(self, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None) -> None:
+        super().__init__(keep_prob=keep_prob, rng=rng)
         self.broadcast_dims = broadcast_dims
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
         return functional.alpha_dropout(
-            x, self.keep_prob, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
+            x, keep_prob=self.keep_prob, broadcast_dims=self.broadcast_dims, rng=self.rng, out=out
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -583,7 +588,7 @@ class GaussianDropout(_Layer):
     Raises
     ------
     TypeError
-        If a parameter has a type that is not accepted.
+        If a parameter is missing, unknown, or has a type that is not accepted.
     ValueError
         If a parameter has a value that is not accepted.
 
@@ -613,7 +618,7 @@ class GaussianDropout(_Layer):
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.gaussian_dropout_backward)
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
-        return functional.gaussian_dropout(x, self.keep_prob, rng=self.rng, out=out)
+        return functional.gaussian_dropout(x, keep_prob=self.keep_prob, rng=self.rng, out=out)
 
     @property
     def keep_prob(self) -> float:
@@ -708,16 +713,17 @@ class DropConnect(_WithMask, _WithMode, _Layer):
 
     __slots__ = ("_mode", "_x", "bias", "bias_gradient", "weights", "weights_gradient")
 
+    @explained
     def __init__(
         self,
         weights: NDArray[Any],
-        keep_prob: float,
         *,
+        keep_prob: float,
         bias: NDArray[Any] | None = None,
         mode: Mode = "inverted",
         rng: RNG = None,
     ) -> None:
-        super().__init__(keep_prob, rng=rng)
+        super().__init__(keep_prob=keep_prob, rng=rng)
         self.mode = mode
         self.weights = checks.elements("weights", weights)
         if self.weights.ndim != 2:
@@ -728,10 +734,10 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         self._x: NDArray[Any] | None = None
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
-        return functional.dropout(x, self.keep_prob, mode=self.mode, rng=self.rng, out=out)
+        return functional.dropout(x, keep_prob=self.keep_prob, mode=self.mode, rng=self.rng, out=out)
 
     def _evaluate(self, x: Any, out: Any) -> NDArray[Any]:
-        return self._predict(x, self.keep_prob, mode=self.mode, out=out)
+        return self._predict(x, keep_prob=self.keep_prob, mode=self.mode, out=out)
 
     def _settings(self) -> dict[str, Any]:
         return {"mode": self.mode}

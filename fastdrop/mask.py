@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from fastdrop.formulas import MaskMode
 
 
 class Mask:
-    """Mask(bits, shape, keep_prob, mode='inverted')\n--\n
+    """Mask(bits, shape, *, keep_prob, mode='inverted')\n--\n
     One bit per element, which says whether the element passed, and how it was scaled.
 
     The calls return masks. Make one yourself if its bits come from elsewhere. A mask is immutable and
-    has a copy of its bits.
+    has a copy of its bits. ``numpy.asarray(mask)``, indexing, iteration and the operators ``~ & |``
+    give bool arrays. Arithmetic with a mask is refused, because it does not say whether to scale: use
+    `dropout_backward`, or `to_array`.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ class Mask:
     shape : tuple of int
     size : int
         The number of elements.
+    kept : int
+        The number of elements that passed.
     keep_prob : float
     mode : {"inverted", "vanilla", "alpha"}
     scale : float
@@ -71,16 +75,18 @@ class Mask:
     >>> mask.to_array()
     array([False, False,  True, False])
     >>> mask
-    Mask(shape=(4,), keep_prob=0.5, mode='inverted', 1 of 4 set)
+    Mask(shape=(4,), keep_prob=0.5, mode='inverted', 1 of 4 kept, 75 % dropped)
     """
 
     __slots__ = ("_bits", "_keep_prob", "_mode", "_shape")
     __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None  # NumPy's arithmetic leaves it to the methods below
 
     def __init__(
         self,
         bits: NDArray[np.uint8],
         shape: int | Sequence[int],
+        *,
         keep_prob: float,
         mode: MaskMode = "inverted",
     ) -> None:
@@ -114,7 +120,7 @@ class Mask:
         return self._bits, self._shape, self._keep_prob, self._mode
 
     @classmethod
-    def from_array(cls, array: ArrayLike, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
+    def from_array(cls, array: ArrayLike, *, keep_prob: float, mode: MaskMode = "inverted") -> Mask:
         """Return the mask whose set bits are the true elements of a bool array.
 
         Parameters
@@ -141,12 +147,13 @@ class Mask:
         --------
         >>> import fastdrop as fd
         >>> fd.Mask.from_array([True, False, True], keep_prob=0.5)
-        Mask(shape=(3,), keep_prob=0.5, mode='inverted', 2 of 3 set)
+        Mask(shape=(3,), keep_prob=0.5, mode='inverted', 2 of 3 kept, 33.3 % dropped)
         """
         flags = base_array("array", array)
         if flags.dtype != np.bool_:
             raise TypeError(f"array must have dtype bool, got {flags.dtype.name}")
-        return cls(np.packbits(flags, axis=None, bitorder="little"), flags.shape, keep_prob, mode)
+        bits = np.packbits(flags, axis=None, bitorder="little")
+        return cls(bits, flags.shape, keep_prob=keep_prob, mode=mode)
 
     @property
     def bits(self) -> NDArray[np.uint8]:
@@ -165,6 +172,12 @@ class Mask:
         """The number of elements."""
         self._known()
         return math.prod(self._shape)
+
+    @property
+    def kept(self) -> int:
+        """The number of elements that passed."""
+        self._known()
+        return count_of(self._bits)
 
     @property
     def keep_prob(self) -> float:
@@ -208,6 +221,48 @@ class Mask:
         flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=math.prod(shape), bitorder="little")
         return flags.view(np.bool_).reshape(shape)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("copy must not be False, because the bits of a Mask are unpacked")
+        flags = Mask.to_array(self)
+        return flags if dtype is None else flags.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        self._known()
+        if not self._shape:
+            raise TypeError("len() needs a Mask with at least one axis, got one of shape ()")
+        return self._shape[0]
+
+    def __bool__(self) -> bool:
+        raise ValueError("a Mask has no truth value: compare it with None, or use its kept or to_array()")
+
+    def __getitem__(self, key: Any) -> Any:
+        return Mask.to_array(self)[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(Mask.to_array(self))
+
+    def __invert__(self) -> NDArray[np.bool_]:
+        return ~Mask.to_array(self)
+
+    def __and__(self, other: Any) -> NDArray[np.bool_]:
+        return Mask.to_array(self) & flags_of(other)
+
+    def __or__(self, other: Any) -> NDArray[np.bool_]:
+        return Mask.to_array(self) | flags_of(other)
+
+    def __rand__(self, other: Any) -> NDArray[np.bool_]:
+        return flags_of(other) & Mask.to_array(self)
+
+    def __ror__(self, other: Any) -> NDArray[np.bool_]:
+        return flags_of(other) | Mask.to_array(self)
+
+    def __mul__(self, other: Any) -> Any:
+        raise not_a_factor()
+
+    def __rmul__(self, other: Any) -> Any:
+        raise not_a_factor()
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
@@ -218,18 +273,37 @@ class Mask:
 
     def __repr__(self) -> str:
         bits, shape, keep_prob, mode = Mask._fields(self)
-        passed = int(np.bitwise_count(np.frombuffer(bits, np.uint8)).sum(dtype=np.int64))
-        return (
-            f"Mask(shape={shape}, keep_prob={keep_prob}, mode={mode!r}, "
-            f"{passed} of {math.prod(shape)} set)"
-        )
+        passed, size = count_of(bits), math.prod(shape)
+        dropped = f", {100 * (1 - passed / size):.3g} % dropped" if size else ""
+        return f"Mask(shape={shape}, keep_prob={keep_prob}, mode={mode!r}, {passed} of {size} kept{dropped})"
 
 
 values.register(Mask)
 
 
+def count_of(bits: bytes) -> int:
+    """Return the number of set bits."""
+    return int(np.bitwise_count(np.frombuffer(bits, np.uint8)).sum(dtype=np.int64))
+
+
+def not_a_factor() -> TypeError:
+    """Return the error for a product with a mask."""
+    return TypeError(
+        "a Mask cannot be multiplied, because a product does not say whether to scale: use "
+        "dropout_backward(x, mask), which scales, or mask.to_array() * x"
+    )
+
+
+def flags_of(other: Any) -> NDArray[np.bool_]:
+    """Return what is combined with a mask as a bool array."""
+    flags = Mask.to_array(other) if isinstance(other, Mask) else base_array("the other operand", other)
+    if flags.dtype != np.bool_:
+        raise TypeError(f"a Mask combines with a Mask or a bool array, got {flags.dtype.name}")
+    return flags
+
+
 def saved_for_backward(
-    saved: Any, keep_prob: Any, mode: Any, dy: NDArray[Any]
+    name: str, saved: Any, keep_prob: Any, mode: Any, dy: NDArray[Any]
 ) -> tuple[Mask | NDArray[Any], float]:
     """Return the mask or output from which a backward call reads its decisions, and the scale."""
     if isinstance(saved, Mask):
@@ -241,18 +315,20 @@ def saved_for_backward(
         fits = shared_by(shape, dy.shape)
         scale = formulas.training_scale(*known)
     else:
+        if isinstance(saved, tuple):
+            raise TypeError(f"saved must be a Mask or the output y, got {described(saved)}")
         saved = checks.elements("saved", saved)
         if saved.dtype.newbyteorder("=") != dy.dtype.newbyteorder("="):
             raise TypeError(f"saved must have dy's dtype {dy.dtype.name}, got {saved.dtype.name}")
         if keep_prob is None or mode is None:
             missing = "keep_prob" if keep_prob is None else "mode"
-            raise TypeError(f"{missing} is needed where saved is the output y, not a Mask")
+            raise TypeError(f"{missing} must be given where saved is the output y, not a Mask")
         shape, fits = saved.shape, saved.shape == dy.shape
         scale = formulas.training_scale(
             checks.keep_probability(keep_prob), checks.dropout_mode(mode)
         )
     if not fits:
-        raise ValueError(f"saved must have dy's shape {dy.shape}, got {shape}")
+        raise ValueError(f"{name} must have dy's shape {dy.shape}, got {shape}")
     return saved, scale
 
 
@@ -265,9 +341,21 @@ def shared_by(decided: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 def mask_of_dropout(mask: Any) -> Mask:
     """Return `mask` if it is a Mask. The gradient of dropout without a ReLU needs one."""
-    if not isinstance(mask, Mask):
-        raise TypeError(
-            f"mask must be a Mask, got {type(mask).__name__}: without a ReLU the output does "
-            "not tell a dropped element from a zero"
-        )
-    return mask
+    if isinstance(mask, Mask):
+        return mask
+    if isinstance(mask, tuple):
+        raise TypeError(f"mask must be a Mask, got {described(mask)}")
+    raise TypeError(
+        f"mask must be a Mask, got {type(mask).__name__}: without a ReLU, the output does not show which "
+        "zeros were dropped"
+    )
+
+
+def described(values: tuple[Any, ...]) -> str:
+    """Return what a tuple is that was passed as a mask, and how to pass the mask in it."""
+    kinds: list[str] = []
+    whole = False
+    for value in values:
+        kinds.append(type(value).__name__)
+        whole = whole or isinstance(value, Mask)
+    return f"a tuple ({', '.join(kinds)})" + whole * ": the forward call returns y and the mask, so pass the mask alone"

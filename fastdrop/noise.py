@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import mul
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastdrop.stream import RNG, reserved
 
 
 class GaussianNoise:
-    """GaussianNoise(seed, offset, shape, keep_prob, strides=None)\n--\n
+    """GaussianNoise(seed, offset, shape, *, keep_prob, strides=None)\n--\n
     The noise of one call of `gaussian_dropout`, from which a backward call draws it again.
 
     Its size does not grow with the array, because the noise is a pure function of the seed and the
@@ -72,14 +72,16 @@ class GaussianNoise:
     """
 
     __slots__ = ("_keep_prob", "_offset", "_seed", "_shape", "_strides")
+    __array_ufunc__ = None  # no array is made of it by mistake
 
     def __init__(
         self,
         seed: int,
         offset: int,
-        shape: int | tuple[int, ...],
+        shape: int | Sequence[int],
+        *,
         keep_prob: float,
-        strides: tuple[int, ...] | None = None,
+        strides: Sequence[int] | None = None,
     ) -> None:
         self._begin(seed, offset, shape, keep_prob, strides)
 
@@ -116,7 +118,7 @@ class GaussianNoise:
     def _plain(self) -> GaussianNoise:
         """Return the same noise as a plain GaussianNoise, without what a subclass overrides."""
         fields = GaussianNoise._fields(self)
-        return self if type(self) is GaussianNoise else GaussianNoise(*fields)
+        return self if type(self) is GaussianNoise else noise_of(*fields)
 
     @property
     def seed(self) -> int:
@@ -173,7 +175,7 @@ class GaussianNoise:
         ones = np.ones(self._shape, np.float32)
         return gaussian_dropout_backward(ones, self, out=ones)
 
-    def runs(self) -> Iterator[tuple[slice, int]]:
+    def stretches(self) -> Iterator[tuple[slice, int]]:
         """Yield the stretches: elements, in C order, with successive positions, and the first position.
 
         Yields
@@ -186,7 +188,7 @@ class GaussianNoise:
         Examples
         --------
         >>> import fastdrop as fd
-        >>> list(fd.GaussianNoise(seed=1, offset=5, shape=(2, 3), keep_prob=0.5).runs())
+        >>> list(fd.GaussianNoise(seed=1, offset=5, shape=(2, 3), keep_prob=0.5).stretches())
         [(slice(0, 6, None), 5)]
         """
         self._known()
@@ -246,7 +248,12 @@ def check_strides(steps: tuple[int, ...], shape: tuple[int, ...], given: Any) ->
 def drawn_noise(rng: RNG, shape: tuple[int, ...], keep_prob: float) -> GaussianNoise:
     """Reserve positions for an array, and return its noise; `keep_prob` has been checked."""
     seed, start, strides = reserved(rng, shape)
-    return GaussianNoise(seed, start, shape, keep_prob, strides)
+    return noise_of(seed, start, shape, keep_prob, strides)
+
+
+def noise_of(seed: Any, offset: Any, shape: Any, keep_prob: Any, strides: Any) -> GaussianNoise:
+    """Return the noise that has these fields."""
+    return GaussianNoise(seed, offset, shape, keep_prob=keep_prob, strides=strides)
 
 
 def noise_for_backward(noise: Any, dy: NDArray[Any]) -> GaussianNoise:

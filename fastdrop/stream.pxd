@@ -2,6 +2,8 @@
 # is `reserve` as a C call that no subclass replaces. `_made` says whether the fields have their values,
 # `_known` raises where they have not.
 
+cimport cython
+
 from fastdrop cimport checks
 
 
@@ -28,3 +30,7 @@ cdef class StreamRows:
     cdef bint _made(self)
     cdef int _known(self) except -1
     cdef int _begin(self, stream, first, rows, total) except -1
+
+
+@cython.locals(stream=Stream)
+cpdef reserved(rng, shape, shared=*)

@@ -29,7 +29,7 @@ RNG: TypeAlias = (
 
 
 class Stream:
-    """Stream(seed=None, offset=0)\n--\n
+    """Stream(seed=None, offset=None)\n--\n
     A source of randomness with ``2**64`` positions, which advances from call to call.
 
     Pass it to the calls as ``rng=``. Every call reserves one position per decision, so successive
@@ -38,10 +38,13 @@ class Stream:
 
     Parameters
     ----------
-    seed : int, optional
-        The key of the generator, ``0 <= seed < 2**128``. By default it is taken from fresh entropy.
-    offset : int, default 0
-        The position that the next call starts at, ``0 <= offset <= 2**64``.
+    seed : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
+        The key of the generator, ``0 <= seed < 2**128``, or a source of one, as in ``rng=``. None takes
+        fresh entropy. A seed is drawn from a Generator. A Stream is copied, with its offset and the
+        number of children that it has spawned.
+    offset : int, optional
+        The position that the next call starts at, ``0 <= offset <= 2**64``. By default 0, or that of
+        the Stream that is copied.
 
     Attributes
     ----------
@@ -49,11 +52,13 @@ class Stream:
         The key of the generator. It cannot be set.
     offset : int
         The position that the next call starts at. Set it back to replay a step.
+    state : dict
+        Everything that later calls and `spawn` depend on. Save it, and set it to replay both.
 
     Raises
     ------
     TypeError
-        If `seed` or `offset` is not an int.
+        If `seed` or `offset` has a type that is not accepted.
     ValueError
         If `seed` or `offset` is out of range.
 
@@ -71,7 +76,7 @@ class Stream:
     --------
     >>> import fastdrop as fd
     >>> stream = fd.Stream(42)
-    >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
+    >>> fd.keep_mask(4, keep_prob=0.5, rng=stream).to_array()
     array([ True, False,  True,  True])
     >>> stream
     Stream(seed=42, offset=4)
@@ -79,14 +84,31 @@ class Stream:
     Set it back to replay a step, as activation checkpointing does:
 
     >>> stream.offset = 0
-    >>> fd.keep_mask(4, 0.5, rng=stream).to_array()
+    >>> fd.keep_mask(4, keep_prob=0.5, rng=stream).to_array()
     array([ True, False,  True,  True])
+
+    Save the whole state, here as JSON, to go on in another process:
+
+    >>> import json
+    >>> saved = json.dumps(stream.state)
+    >>> again = fd.Stream(stream.seed)
+    >>> again.state = json.loads(saved)
+    >>> again
+    Stream(seed=42, offset=4)
     """
 
     __slots__ = ("_children", "_offset", "_prefix", "_seed")
 
-    def __init__(self, seed: int | None = None, offset: int = 0) -> None:
-        self._begin(secrets.randbits(SEED_BITS) if seed is None else seed, offset, 0, ())
+    def __init__(self, seed: RNG = None, offset: int | None = None) -> None:
+        at: int = 0
+        children: int = 0
+        prefix: tuple[int, ...] = ()
+        if type(seed) is not int:
+            if isinstance(seed, Stream):
+                seed, at, children, prefix = Stream._fields(seed)
+            else:
+                seed = drawn_seed("seed", seed, f"{checks.SEEDS} or a Stream")
+        self._begin(seed, at if offset is None else offset, children, prefix)
 
     def _begin(self, seed: Any, offset: Any, children: Any, prefix: Any) -> None:
         if self._made():
@@ -133,6 +155,25 @@ class Stream:
         with cython.critical_section(self):
             self._offset = offset
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that later calls and `spawn` depend on, as a dict that JSON can hold.
+
+        Setting it replays them: calls draw what they drew, and `spawn` returns the same children. The
+        state of a stream with another seed is refused.
+        """
+        seed, offset, children, prefix = Stream._fields(self)
+        return {"seed": seed, "offset": offset, "children": children, "prefix": list(prefix)}
+
+    @state.setter
+    def state(self, value: dict[str, Any]) -> None:
+        self._known()
+        seed, offset, children, prefix = checks.stream_state(value)
+        if seed != self._seed:
+            raise ValueError(f"state must be that of a stream with the seed {self._seed}, got {seed}")
+        with cython.critical_section(self):
+            self._offset, self._children, self._prefix = offset, children, prefix
+
     def reserve(self, count: int) -> int:
         """Reserve `count` positions, and return the first of them.
 
@@ -162,22 +203,24 @@ class Stream:
         >>> stream
         Stream(seed=42, offset=100)
         """
-        return self._take(count)
+        self._known()
+        number = integer("count", count)
+        if number < 0:
+            raise ValueError(f"count must not be negative, got {count!r}")
+        return self._take(number)
 
     def _take(self, count: int) -> int:
-        """Do the work of `reserve`. Where this is compiled, no subclass can replace it."""
-        if type(count) is not int:
-            count = integer("count", count)
+        """Reserve positions for a call. Where this is compiled, no subclass can replace it."""
         self._known()
         # Where this is compiled, no other thread runs between the two accesses: the GIL is held, or the
         # critical section stands for it. A lock would not do, because it could be held during a fork
         # and would then stay locked in the child.
         with cython.critical_section(self):
             start = self._offset
-            if not 0 <= count <= POSITIONS - start:
+            if count > POSITIONS - start:
                 raise ValueError(
-                    f"count must be in [0, {POSITIONS - start}], the positions that {self!r} "
-                    f"has left before 2**64, got {count!r}"
+                    f"rng must have {count} positions left for a call, got {self!r}, which has "
+                    f"{POSITIONS - start} left before 2**64"
                 )
             self._offset = start + count
         return start
@@ -257,14 +300,14 @@ class Stream:
         if count < 0:
             raise ValueError(f"n_children must not be negative, got {n_children!r}")
         with cython.critical_section(self):
-            first = self._children
+            first, prefix = self._children, self._prefix
             if count > MOST_CHILDREN - first:
                 raise ValueError(f"n_children must be at most {MOST_CHILDREN - first}, got {n_children!r}")
             self._children = first + count
         # In a sample of `mc_predict`, the key begins with the position of the sample.
         children: list[Stream] = []
         for child in range(first, first + count):
-            key = (*self._prefix, child)
+            key = (*prefix, child)
             children.append(Stream(seed_of(np.random.SeedSequence(self._seed, spawn_key=key))))
         return children
 
@@ -322,8 +365,8 @@ class Tile:
     Examples
     --------
     >>> import fastdrop as fd
-    >>> whole = fd.keep_mask((4, 6), 0.5, rng=7).to_array()
-    >>> block = fd.keep_mask((2, 3), 0.5, rng=fd.Tile((4, 6), (1, 2), seed=7)).to_array()
+    >>> whole = fd.keep_mask((4, 6), keep_prob=0.5, rng=7).to_array()
+    >>> block = fd.keep_mask((2, 3), keep_prob=0.5, rng=fd.Tile((4, 6), (1, 2), seed=7)).to_array()
     >>> (block == whole[1:3, 2:5]).all()
     np.True_
     """
@@ -535,6 +578,17 @@ class StreamRows:
         self._known()
         self._stream.offset = value
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state of the whole batch's stream; it may be set."""
+        self._known()
+        return self._stream.state
+
+    @state.setter
+    def state(self, value: dict[str, Any]) -> None:
+        self._known()
+        self._stream.state = value
+
     def reserve(self, count: int) -> int:
         """Refuse: the whole batch would reserve more positions."""
         raise TypeError(f"chunk must be left out where predict reserves positions of its own, {self!r}")
@@ -608,7 +662,7 @@ def place_in(
 def as_source(rng: Any) -> Stream | StreamRows | Tile:
     """Return what an argument ``rng=`` draws from: a stream, or a block or rows in a stream."""
     if type(rng) is int:  # the usual case, without the cost of the other questions
-        return Stream(checks.seed("rng", rng))
+        return Stream(checks.seed("rng", rng), 0)
     if isinstance(rng, Tile):
         return Tile._plain(rng)
     return as_lasting_source(rng)
@@ -629,16 +683,21 @@ def as_stream(rng: Any) -> Stream:
             refuse_replaced(rng)
         return rng
     if isinstance(rng, Tile):
-        raise TypeError(f"rng must be able to go on from call to call here, got {rng!r}")
+        raise TypeError(f"rng must advance from call to call here, which a Tile does not, got {rng!r}")
     if isinstance(rng, StreamRows):
-        raise TypeError(f"rng must be a stream of its own here, not some rows of a batch, got {rng!r}")
-    if rng is None:
-        return Stream()
-    if isinstance(rng, np.random.SeedSequence):
-        return Stream(seed_of(rng))
-    if isinstance(rng, np.random.Generator):
-        return Stream(int.from_bytes(rng.bytes(SEED_BITS // 8), "little"))
-    return Stream(checks.seed("rng", rng))
+        raise TypeError(f"rng must be a stream of its own here, not the stream of some rows, got {rng!r}")
+    return Stream(drawn_seed("rng", rng, f"{checks.SEEDS}, a Stream or a Tile"))
+
+
+def drawn_seed(name: str, value: Any, accepted: str) -> int:
+    """Return the seed that `value` is or gives; a Generator and the system's entropy give a new one."""
+    if value is None:
+        return secrets.randbits(SEED_BITS)
+    if isinstance(value, np.random.SeedSequence):
+        return seed_of(value)
+    if isinstance(value, np.random.Generator):
+        return int.from_bytes(value.bytes(SEED_BITS // 8), "little")
+    return checks.seed(name, value, accepted)
 
 
 def refuse_replaced(stream: Stream) -> None:
@@ -660,11 +719,13 @@ def reserved(
     source = as_source(rng)
     if isinstance(source, Stream):
         decided = decided_shape(shape, shared)
-        return source.seed, source.reserve(math.prod(decided)), c_strides(decided)
-    count, start, strides = source.place(shape, shared)
-    if isinstance(source, StreamRows):
-        source = source._whole()
-    return source.seed, source.reserve(count) + start, strides
+        stream, start, count, strides = source, 0, math.prod(decided), c_strides(decided)
+    else:
+        count, start, strides = source.place(shape, shared)
+        if isinstance(source, Tile):
+            return source.seed, start, strides
+        stream = source._whole()
+    return stream.seed, stream._take(count) + start, strides
 
 
 def seed_of(sequence: np.random.SeedSequence) -> int:

@@ -43,7 +43,7 @@ class FastdropOps(NumpyOps):
         rate, ones = within_0_and_1(drop), np.ones(shape, np.float32)
         if rate == 0.0:
             return ones
-        return functional.dropout(ones, 1 - rate, rng=new_seed(), out=ones, return_mask=False)[0]
+        return functional.dropout(ones, keep_prob=1 - rate, rng=new_seed(), out=ones, return_mask=False)
 
 
 def Dropout(rate: float = 0.0) -> Model[Any, Any]:
@@ -160,7 +160,7 @@ def drop(form: str, x: Any, rate: float) -> tuple[Any, Callable[[Any], Any]]:
     """Return the result for an array, and the function that computes its gradient."""
     if rate == 0.0 and form == "dropout":
         return x, lambda dy: dy
-    y, mask = getattr(functional, form)(x, 1.0 - rate, rng=new_seed() if rate else 0)
+    y, mask = getattr(functional, form)(x, keep_prob=1.0 - rate, rng=new_seed() if rate else 0)
     return y, lambda dy: getattr(functional, f"{form}_backward")(np.ascontiguousarray(dy, x.dtype), mask)
 
 

@@ -174,15 +174,15 @@ def expected(case: Case) -> Outcome | None:
     blank, unasked = np.full_like(x, 7), np.full(saved.size, 0x5A, np.uint8).tobytes()
     stream, reference = fd.Stream(case.seed, case.offset), fd.reference
     if case.function == "fill_bits":
-        mask = reference.keep_mask(case.size, case.keep_prob, rng=stream)
+        mask = reference.keep_mask(case.size, keep_prob=case.keep_prob, rng=stream)
         return Outcome(OK, (x if case.in_place else blank).tobytes(), mask.bits.tobytes())
     if case.function == "forward":
         call = reference.relu_dropout if case.relu else reference.dropout
-        result, mask = call(x, case.keep_prob, mode=case.mode, rng=stream)
+        result, mask = call(x, keep_prob=case.keep_prob, mode=case.mode, rng=stream)
         return Outcome(OK, result.tobytes(), mask.bits.tobytes() if case.bits else unasked)
     if case.function == "backward":
         saved[-1:] &= 0xFF >> (-case.size % 8)  # a mask has no bits past its end; the pointers' may
-        mask = fd.Mask(saved, (case.size,), case.keep_prob, case.mode)
+        mask = fd.Mask(saved, (case.size,), keep_prob=case.keep_prob, mode=case.mode)
         return Outcome(OK, reference.relu_dropout_backward(x, mask).tobytes(), unasked)
     result = reference.relu_dropout_backward(x, y, keep_prob=case.keep_prob, mode=case.mode)
     return Outcome(OK, result.tobytes(), unasked)

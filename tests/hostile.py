@@ -70,7 +70,7 @@ def made(module: Any, call: str, given: dict[str, Any], options: dict[str, Any])
     return getattr(module, call)(*positional, **options, **named)
 
 
-MASK = fd.keep_mask(SHAPE, 0.7, rng=3)
+MASK = fd.keep_mask(SHAPE, keep_prob=0.7, rng=3)
 
 # --- doors ------------------------------------------------------------------------------------
 

@@ -36,13 +36,15 @@ def pairs(text: str) -> dict[str, str]:
 
 
 BEST = cpu.available()[0]
-FILES = ("*.pyx", "*.pxi", "checks.py", "formulas.py", "functional.py", "mask.py", "noise.py", "stream.py")
+FILES = ("*.pyx", "*.pxi", "checks.py", "formulas.py", "functional.py", "mask.py", "noise.py", "stream.py",
+         "usage.py")  # fmt: skip
 UNTESTED = ("probe.pxi",)  # is itself for tests
 # The tests that find most come first.
 TESTS = ("whole_calls", "races", "kernels", "variants", "arrays", "gaussian", "checks")
 OWN_TESTS = pairs(  # of a file, before these
     "checks.py checks, mask.py mask, stream.py stream, noise.py values, layout.pyx variants,"
-    "strided.pyx arrays, gate.pxi reentrancy, columns.pxi variants, dispatch.pyx threads"
+    "strided.pyx arrays, gate.pxi reentrancy, columns.pxi variants, dispatch.pyx threads,"
+    "usage.py usage, explain.pxi usage"
 )
 OWN_TESTS["capi.pyx"] = "cimport"
 MEMORY = 8 << 30  # bytes of address space for the tests

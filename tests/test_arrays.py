@@ -68,22 +68,22 @@ LAYOUTS = {
 def all_calls(library, x: np.ndarray, mask: fd.Mask, y: np.ndarray) -> dict[str, object]:
     """Return what every call that reads elements gives for `x`."""
     return {
-        "relu_dropout": library.relu_dropout(x, KEEP_PROB, rng=1),
-        "dropout": library.dropout(x, KEEP_PROB, rng=1),
+        "relu_dropout": library.relu_dropout(x, keep_prob=KEEP_PROB, rng=1),
+        "dropout": library.dropout(x, keep_prob=KEEP_PROB, rng=1),
         "relu_dropout_backward": library.relu_dropout_backward(x, mask),
         "relu_dropout_backward from the output": library.relu_dropout_backward(
             x, y, keep_prob=KEEP_PROB, mode="inverted"
         ),
         "dropout_backward": library.dropout_backward(x, mask),
-        "relu_dropout_predict": library.relu_dropout_predict(x, KEEP_PROB, mode="vanilla"),
-        "dropout_predict": library.dropout_predict(x, KEEP_PROB, mode="vanilla"),
+        "relu_dropout_predict": library.relu_dropout_predict(x, keep_prob=KEEP_PROB, mode="vanilla"),
+        "dropout_predict": library.dropout_predict(x, keep_prob=KEEP_PROB, mode="vanilla"),
     }
 
 
 @functools.cache
 def expected_of(dtype: str) -> dict[str, object]:
     x = cube(dtype)
-    y, mask = reference.relu_dropout(x, KEEP_PROB, rng=1)
+    y, mask = reference.relu_dropout(x, keep_prob=KEEP_PROB, rng=1)
     return all_calls(reference, x, mask, y)
 
 
@@ -100,7 +100,7 @@ def assert_all_identical(actual: dict[str, object], expected: dict[str, object])
 def test_a_layout_changes_nothing(library, layout):
     for dtype in DTYPES:
         x = cube(dtype)
-        y, mask = reference.relu_dropout(x, KEEP_PROB, rng=1)
+        y, mask = reference.relu_dropout(x, keep_prob=KEEP_PROB, rng=1)
         laid_out, saved = LAYOUTS[layout](x), LAYOUTS[layout](y)
         assert np.array_equal(bit_patterns(laid_out), bit_patterns(x))
         before = laid_out.tobytes()
@@ -110,10 +110,10 @@ def test_a_layout_changes_nothing(library, layout):
 
 @pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"read-only"}))
 def test_a_result_can_have_any_layout_and_be_the_input(library, layout):
-    expected, expected_mask = reference.relu_dropout(cube(), KEEP_PROB, rng=1)
+    expected, expected_mask = reference.relu_dropout(cube(), keep_prob=KEEP_PROB, rng=1)
     for x in (cube(), LAYOUTS[layout](cube())):
         out = LAYOUTS[layout](np.full_like(x, 9)) if x.flags.c_contiguous else x
-        y, mask = library.relu_dropout(x, KEEP_PROB, rng=1, out=out)
+        y, mask = library.relu_dropout(x, keep_prob=KEEP_PROB, rng=1, out=out)
         assert y is out
         assert_identical(y, expected)
         assert mask == expected_mask
@@ -126,8 +126,8 @@ def test_memory_maps_can_be_read_and_written(library, tmp_path):
     cube().tofile(tmp_path / "x")
     x = np.memmap(tmp_path / "x", np.float32, "r", shape=SHAPE)
     out = np.memmap(tmp_path / "y", np.float32, "w+", shape=SHAPE)
-    y, mask = library.relu_dropout(x, KEEP_PROB, rng=1, out=out)
-    expected, expected_mask = reference.relu_dropout(cube(), KEEP_PROB, rng=1)
+    y, mask = library.relu_dropout(x, keep_prob=KEEP_PROB, rng=1, out=out)
+    expected, expected_mask = reference.relu_dropout(cube(), keep_prob=KEEP_PROB, rng=1)
     assert y is out
     assert mask == expected_mask
     out.flush()
@@ -135,17 +135,17 @@ def test_memory_maps_can_be_read_and_written(library, tmp_path):
 
 
 def test_sequences_and_scalars_are_float64(library):
-    y, mask = library.relu_dropout([[1.0, -2.0], [3.0, 4.0]], 1.0)
+    y, mask = library.relu_dropout([[1.0, -2.0], [3.0, 4.0]], keep_prob=1.0)
     assert_identical(y, np.array([[1.0, 0.0], [3.0, 4.0]]))
     assert mask.shape == (2, 2)
-    assert_identical(library.dropout_predict(2.5, 0.5, mode="vanilla"), np.array(1.25))
+    assert_identical(library.dropout_predict(2.5, keep_prob=0.5, mode="vanilla"), np.array(1.25))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_scalar_of_numpy_is_an_array_without_axes(library, dtype):
     for x in (np.array(2.5, dtype), np.dtype(dtype).type(2.5)):
-        y, mask = library.relu_dropout(x, 0.5, rng=1)
-        expected, expected_mask = reference.relu_dropout(np.array(2.5, dtype), 0.5, rng=1)
+        y, mask = library.relu_dropout(x, keep_prob=0.5, rng=1)
+        expected, expected_mask = reference.relu_dropout(np.array(2.5, dtype), keep_prob=0.5, rng=1)
         assert_identical(y, expected)
         assert mask == expected_mask
 
@@ -153,8 +153,8 @@ def test_a_scalar_of_numpy_is_an_array_without_axes(library, dtype):
 def test_more_axes_than_numpys_flat_has(library):
     x = sample(10).reshape((1,) * 40 + (2, 5))
     assert_all_identical(
-        {"dropout": library.dropout(x, KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
-        {"dropout": reference.dropout(x, KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
+        {"dropout": library.dropout(x, keep_prob=KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
+        {"dropout": reference.dropout(x, keep_prob=KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
     )
 
 
@@ -182,8 +182,8 @@ def test_a_dtype_is_known_by_its_number():
 
 def test_metadata_of_a_dtype_means_nothing(library):
     x = cube().astype(np.dtype(np.float32, metadata={"unit": "m"}))
-    y, _ = library.dropout(x, KEEP_PROB, rng=1)
-    assert_identical(y, reference.dropout(cube(), KEEP_PROB, rng=1)[0])
+    y, _ = library.dropout(x, keep_prob=KEEP_PROB, rng=1)
+    assert_identical(y, reference.dropout(cube(), keep_prob=KEEP_PROB, rng=1)[0])
     assert y.dtype.metadata is None
-    assert library.dropout(cube(), KEEP_PROB, rng=1, out=x)[0] is x
+    assert library.dropout(cube(), keep_prob=KEEP_PROB, rng=1, out=x)[0] is x
     assert_identical(x, y)

@@ -17,7 +17,8 @@ from numpy.exceptions import AxisError
 import fastdrop as fd
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
-MASK = fd.Mask.from_array(X > 5, 0.5)
+MASK = fd.Mask.from_array(X > 5, keep_prob=0.5)
+NOISE = fd.GaussianNoise(1, 0, (3, 4), keep_prob=0.5)
 
 # A call accepts these values of its arguments. A case replaces one or two of them.
 PREDICT = {"x": X, "keep_prob": 0.5, "mode": "inverted", "out": None}
@@ -32,7 +33,7 @@ GOOD = {
     "gaussian_dropout": {"x": X, "keep_prob": 0.5, "rng": 1, "out": None},
     "relu_dropout_backward": {"dy": X, "saved": MASK, "keep_prob": None, "mode": None, "out": None},
     "dropout_backward": {"dy": X, "mask": MASK, "out": None},
-    "gaussian_dropout_backward": {"dy": X, "noise": fd.GaussianNoise(1, 0, (3, 4), 0.5), "out": None},
+    "gaussian_dropout_backward": {"dy": X, "noise": NOISE, "out": None},
     "keep_mask": {"shape": (3, 4), "keep_prob": 0.5, "rng": 1},
 }
 ELEMENTWISE = tuple(name for name in GOOD if name != "keep_mask")
@@ -68,6 +69,8 @@ def keep_prob_cases():
         for value in out_of_range:
             yield name, {"keep_prob": value}, ValueError, "keep_prob must be in [0, 1], got ", repr(value)
         for value in ["0.5", None, True, np.False_, 0.5j, [0.5], np.array([0.5, 0.5]), Decimal("0.5")]:
+            if value is None and name.endswith("_predict"):
+                continue
             expected = f"keep_prob must be a real number in [0, 1], got {value!r}"
             yield name, {"keep_prob": value}, TypeError, expected, ""
 
@@ -86,7 +89,7 @@ def rng_cases():
             yield name, {"rng": value}, ValueError, f"rng must be in [0, 2**128), got {value}", ""
         for value in [1.5, "seed", True, np.random.RandomState, [1, 2]]:
             yield name, {"rng": value}, TypeError, f"rng must be {accepted}, got {value!r}", ""
-        yield name, {"rng": NEARLY_DONE}, ValueError, "count must be in [0, 11]", "got 12"
+        yield name, {"rng": NEARLY_DONE}, ValueError, "rng must have 12 positions left", "which has 11"
 
 
 def out_cases():
@@ -114,7 +117,7 @@ def out_cases():
 
 
 def saved_cases():
-    name, small = "relu_dropout_backward", fd.Mask.from_array(np.ones(3, bool), 0.5)
+    name, small = "relu_dropout_backward", fd.Mask.from_array(np.ones(3, bool), keep_prob=0.5)
     double = X.astype(np.float64)
     known = {"keep_prob": 0.5, "mode": "inverted"}
     cases = [
@@ -123,9 +126,9 @@ def saved_cases():
         ({"saved": double, **known}, TypeError, "saved must have dy's dtype float32, got float64"),
         ({"saved": X > 0, **known}, TypeError, "saved must have dtype "),
         ({"saved": None}, TypeError, "saved must have dtype "),
-        ({"saved": X}, TypeError, "keep_prob is needed where saved is the output y, not a Mask"),
-        ({"saved": X, "mode": "vanilla"}, TypeError, "keep_prob is needed where saved is the output y"),
-        ({"saved": X, "keep_prob": 0.5}, TypeError, "mode is needed where saved is the output y, not a Mask"),
+        ({"saved": X}, TypeError, "keep_prob must be given where saved is the output y, not a Mask"),
+        ({"saved": X, "mode": "vanilla"}, TypeError, "keep_prob must be given where saved is the output y"),
+        ({"saved": X, "keep_prob": 0.5}, TypeError, "mode must be given where saved is the output y, not a Mask"),
         ({"saved": X, **known, "keep_prob": 1.5}, ValueError, "keep_prob must be in [0, 1], got 1.5"),
         ({"saved": X, **known, "mode": "up"}, ValueError, "mode must be 'inverted' or 'vanilla', got 'up'"),
         ({"keep_prob": 0.9}, ValueError, "keep_prob must be left out or be the mask's 0.5, got 0.9"),
@@ -136,7 +139,10 @@ def saved_cases():
     for value in (X > 5, X, None):
         expected = f"mask must be a Mask, got {type(value).__name__}"
         yield "dropout_backward", {"mask": value}, TypeError, expected, ""
-    yield "dropout_backward", {"mask": small}, ValueError, "must have dy's shape (3, 4), got (3,)", ""
+    yield "dropout_backward", {"mask": small}, ValueError, "mask must have dy's shape (3, 4), got (3,)", ""
+    advice = "the forward call returns y and the mask, so pass the mask alone"
+    yield "dropout_backward", {"mask": (X, MASK)}, TypeError, "mask must be a Mask, got a tuple (", advice
+    yield name, {"saved": (X, MASK)}, TypeError, "saved must be a Mask or the output y, got a tuple (", advice
 
 
 def noise_cases():
@@ -161,7 +167,7 @@ def variant_cases():
         ({"rng": fd.Tile((4,), (0,), seed=0)}, ValueError, "rng must be a tile"),
     ]:
         yield "dropout_add", values, error, expected, ""
-    mask = {"mask": fd.keep_mask((), 0.5), "dy": X[0, 0], "bias_grad": True, "out": None}
+    mask = {"mask": fd.keep_mask((), keep_prob=0.5), "dy": X[0, 0], "bias_grad": True, "out": None}
     yield "dropout_backward", mask, ValueError, "bias_grad needs a gradient with at least one axis", ""
 
 
@@ -224,14 +230,35 @@ def test_an_error_says_what_is_wrong_and_changes_nothing(case):
     assert message_of(fd.reference, case) == message
 
 
+def test_integers_are_told_how_to_become_floats(library):
+    with pytest.raises(TypeError, match=r"got int64: pass x\.astype\(np\.float32\)"):
+        library.dropout(np.arange(3), keep_prob=0.5)
+
+
+@pytest.mark.parametrize("x", [(X, MASK), [X, MASK], MASK, (X, NOISE)])
+def test_what_a_call_returned_is_no_input(library, x):
+    with pytest.raises(TypeError, match="x must be an array, got a"):
+        library.dropout_predict(x)
+    with pytest.raises(TypeError, match="dy must be an array, got a"):
+        library.relu_dropout_backward(x, MASK)
+
+
+def test_prediction_needs_keep_prob_in_mode_vanilla_alone(library):
+    for name in ("dropout_predict", "relu_dropout_predict"):
+        assert np.array_equal(getattr(library, name)(X), X)
+        with pytest.raises(TypeError, match="keep_prob must be given in mode 'vanilla'"):
+            getattr(library, name)(X, mode="vanilla")
+    assert np.array_equal(library.dropout_add_predict(X, X), 2 * X)
+
+
 def test_the_elements_that_are_accepted_are_named(library):
     with pytest.raises(TypeError, match=r"x must have dtype .*float32.*float64.*, got int64"):
-        library.relu_dropout([1, 2], 0.5)
+        library.relu_dropout([1, 2], keep_prob=0.5)
 
 
 def test_a_keep_prob_out_of_range_is_told_what_it_is(library):
     with pytest.raises(ValueError, match="the probability that an element is kept"):
-        library.dropout(X, 1.5)
+        library.dropout(X, keep_prob=1.5)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -269,5 +296,5 @@ def test_the_stream_is_not_used_where_no_memory_is_left(library, shape):
     """There are more bits than addresses, so the allocation fails before positions are reserved."""
     stream = fd.Stream(1)
     with pytest.raises((MemoryError, ValueError)):
-        library.keep_mask(shape, 0.5, rng=stream)
+        library.keep_mask(shape, keep_prob=0.5, rng=stream)
     assert stream.offset == 0

@@ -136,7 +136,7 @@ def test_check_reports_a_difference_and_how_to_reproduce_it(monkeypatch, capsys)
 
 
 def test_mask_saves_what_keep_mask_draws(tmp_path, capsys):
-    expected = fd.keep_mask((5, 7), 0.25, rng=fd.Stream(3, 11)).to_array()
+    expected = fd.keep_mask((5, 7), keep_prob=0.25, rng=fd.Stream(3, 11)).to_array()
     arguments = ["mask", "5x7", "--keep-prob", "0.25", "--seed", "3", "--offset", "11"]
     assert main([*arguments, "-o", str(tmp_path / "mask.npy")]) == DONE
     saved = np.load(tmp_path / "mask.npy")
@@ -156,7 +156,7 @@ def test_mask_as_a_picture(tmp_path):
     image = pytest.importorskip("matplotlib.image", reason="matplotlib is in the extra demo")
     path = tmp_path / "mask.png"
     assert main(["mask", "5x7", "--seed", "3", "-o", str(path)]) == DONE
-    kept = fd.keep_mask((5, 7), 0.5, rng=3).to_array()
+    kept = fd.keep_mask((5, 7), keep_prob=0.5, rng=3).to_array()
     assert np.array_equal(image.imread(path)[..., 0] == 0, kept)
 
 

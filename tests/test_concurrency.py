@@ -41,12 +41,12 @@ def test_calls_of_every_kind_on_one_stream_share_no_position(isa):
 
     def call(index):
         if index % 3 == 0:
-            return fd.keep_mask(size, 0.5, rng=stream)
-        return (fd.dropout if index % 3 == 1 else fd.relu_dropout)(x, 0.5, rng=stream)[1]
+            return fd.keep_mask(size, keep_prob=0.5, rng=stream)
+        return (fd.dropout if index % 3 == 1 else fd.relu_dropout)(x, keep_prob=0.5, rng=stream)[1]
 
     with ThreadPoolExecutor(8) as pool:
         masks = [mask.to_array() for mask in pool.map(call, range(calls))]
-    whole = fd.reference.keep_mask(size * calls, 0.5, rng=seed).to_array().reshape(calls, size)
+    whole = fd.reference.keep_mask(size * calls, keep_prob=0.5, rng=seed).to_array().reshape(calls, size)
     assert stream.offset == size * calls
     assert sorted(mask.tobytes() for mask in masks) == sorted(row.tobytes() for row in whole)
 
@@ -55,9 +55,9 @@ def test_calls_of_every_kind_on_one_stream_share_no_position(isa):
 def test_threads_with_streams_of_their_own_get_what_they_get_alone(isa, size):
     x = sample(size, seed=8)
     streams = fd.Stream(3).spawn(16)
-    alone = [fd.relu_dropout(x, 0.6, rng=fd.Stream(child.seed)) for child in streams]
+    alone = [fd.relu_dropout(x, keep_prob=0.6, rng=fd.Stream(child.seed)) for child in streams]
     with ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(lambda child: fd.relu_dropout(x, 0.6, rng=child), streams))
+        together = list(pool.map(lambda child: fd.relu_dropout(x, keep_prob=0.6, rng=child), streams))
     for (y, mask), (expected, expected_mask) in zip(together, alone, strict=True):
         assert_identical(y, expected)
         assert mask == expected_mask
@@ -68,7 +68,7 @@ def test_threads_on_parts_of_one_array_write_nothing_but_their_own(isa, in_place
     """Parts meet within a cache line, where a byte of the mask ends, as the threads of one call do."""
     size, part = 200_000, 10_008
     x, seed, keep_prob = sample(size, seed=4), 9, 0.75
-    expected, expected_mask = fd.reference.relu_dropout(x, keep_prob, rng=seed)
+    expected, expected_mask = fd.reference.relu_dropout(x, keep_prob=keep_prob, rng=seed)
     y, bits = x if in_place else np.empty_like(x), np.empty(size // 8, np.uint8)
 
     def call(first):
@@ -91,10 +91,10 @@ import numpy as np, fastdrop as fd
 warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads: the very case
 fd.set_num_threads(4)
 x = np.linspace(-1, 1, 1_000_003, dtype=np.float32)
-expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
+expected, expected_mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
 
 def same():
-    y, mask = fd.relu_dropout(x, 0.9, rng=1)
+    y, mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
     return np.array_equal(y, expected) and mask == expected_mask
 
 def exit_code_of_child(work):
@@ -135,7 +135,7 @@ def test_a_child_forked_while_other_threads_call_can_call():
 stream, stop = fd.Stream(7), threading.Event()
 def busy():
     while not stop.is_set():
-        fd.relu_dropout(x[:70_000], 0.9, rng=1)
+        fd.relu_dropout(x[:70_000], keep_prob=0.9, rng=1)
 def reserving():
     while not stop.is_set():
         stream.reserve(3)
@@ -197,15 +197,15 @@ SIZE, PARTS = 300_007, 6
 x = np.linspace(-1, 1, SIZE, dtype=np.float32)
 
 def work(stream):
-    y, mask = fd.relu_dropout(x, 0.75, rng=stream)
+    y, mask = fd.relu_dropout(x, keep_prob=0.75, rng=stream)
     return hashlib.sha256(y.tobytes() + mask.bits.tobytes()).hexdigest()
 
 def fresh(_):
-    return fd.keep_mask(1000, 0.5).bits.tobytes()
+    return fd.keep_mask(1000, keep_prob=0.5).bits.tobytes()
 
 def part(number):
     first, last = number * SIZE // PARTS, (number + 1) * SIZE // PARTS
-    y, mask = fd.relu_dropout(x[first:last], 0.75, rng=fd.Stream(3, first))
+    y, mask = fd.relu_dropout(x[first:last], keep_prob=0.75, rng=fd.Stream(3, first))
     return y, mask.to_array()
 
 def in_parallel(method, function, arguments):
@@ -220,7 +220,7 @@ if __name__ == "__main__":
     here = [work(child) for child in fd.Stream(11).spawn(PARTS)]
     there = in_parallel(sys.argv[1], work, fd.Stream(11).spawn(PARTS))
     own = in_parallel(sys.argv[1], fresh, range(PARTS))
-    y, mask = fd.relu_dropout(x, 0.75, rng=3)
+    y, mask = fd.relu_dropout(x, keep_prob=0.75, rng=3)
     parts, masks = zip(*in_parallel(sys.argv[1], part, range(PARTS)))
     same = np.array_equal(np.concatenate(parts), y), np.array_equal(np.concatenate(masks), mask.to_array())
     print(here == there, len(set(here)), len(set(own)), *same)
@@ -269,7 +269,7 @@ def disturb(start):
     signal.raise_signal(signal.SIGINT)
 
 small = np.linspace(-1, 1, 300_007, dtype=np.float32)
-expected, expected_mask = fd.relu_dropout(small, 0.9, rng=2)
+expected, expected_mask = fd.relu_dropout(small, keep_prob=0.9, rng=2)
 x = np.zeros(2**30, np.float16)  # pages that nothing writes to take no memory
 x[-1] = 1  # and 0 or 1 / 0.9 when it is written
 stream = fd.Stream(1)
@@ -277,14 +277,14 @@ for round in (1, 2):
     other = threading.Thread(target=disturb, args=(stream.offset,))
     other.start()
     try:
-        fd.dropout(x, 0.9, rng=stream, out=x, return_mask=False)
+        fd.dropout(x, keep_prob=0.9, rng=stream, out=x, return_mask=False)
     except KeyboardInterrupt:
         assert x[-1] == 1, "the call had finished"
         assert stream.offset == round * x.size, "its positions stay reserved"
     else:
         raise AssertionError("the call was not interrupted")
     other.join()
-    y, mask = fd.relu_dropout(small, 0.9, rng=2)
+    y, mask = fd.relu_dropout(small, keep_prob=0.9, rng=2)
     assert np.array_equal(y, expected) and mask == expected_mask
 print(fd.get_num_threads())
 """

@@ -28,8 +28,8 @@ def test_the_best_is_taken():
 
 @pytest.mark.parametrize("name", cpu.available())
 def test_the_environment_forces_one(name):
-    code = f"{ACTIVE}; import fastdrop as fd; print(fd.keep_mask(20, 0.5, rng=1).bits.tolist())"
-    bits = fd.reference.keep_mask(20, 0.5, rng=1).bits.tolist()
+    code = f"{ACTIVE}; import fastdrop as fd; print(fd.keep_mask(20, keep_prob=0.5, rng=1).bits.tolist())"
+    bits = fd.reference.keep_mask(20, keep_prob=0.5, rng=1).bits.tolist()
     assert printed_by(code, FASTDROP_ISA=name).splitlines() == [name, str(bits)]
 
 
@@ -78,7 +78,7 @@ def test_importing_leaves_subnormals_alone():
     """Libraries linked with -ffast-math have made whole processes flush subnormals to zero."""
     code = """
 import sys, numpy as np, fastdrop as fd
-fd.relu_dropout(np.ones(100_000, np.float32), 0.5)
+fd.relu_dropout(np.ones(100_000, np.float32), keep_prob=0.5)
 assert sys.float_info.min / 2 != 0 and sys.float_info.min / 2 * 2 == sys.float_info.min
 assert np.finfo(np.float32).tiny * np.float32(0.5) != 0
 """
@@ -96,7 +96,7 @@ def test_older_machines(model):
     code = """
 import fastdrop as fd, fastdrop.cpu as cpu
 print(*cpu.available())
-print(fd.relu_dropout([1.0, -1.0, 2.0, 3.0], 0.5, rng=1)[0].tolist())
+print(fd.relu_dropout([1.0, -1.0, 2.0, 3.0], keep_prob=0.5, rng=1)[0].tolist())
 """
     prefix = ("qemu-x86_64", "-cpu", model)
     # NumPy's BLAS also has to believe in the emulated machine, whatever is set for this one.

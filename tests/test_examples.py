@@ -33,7 +33,7 @@ def test_it_learns_to_read_digits():
 def test_its_gradients_are_those_of_its_loss(example):
     """They equal central differences in float64. The layers are set back, so every loss has one mask."""
     rng = np.random.default_rng(0)
-    layers = [example["ReLUDropout"](0.5, rng=seed) for seed in (1, 2)]
+    layers = [example["ReLUDropout"](keep_prob=0.5, rng=seed) for seed in (1, 2)]
     parameters = [parameter.astype(np.float64) for parameter in example["initial_parameters"](rng)]
     network = example["Network"](parameters, layers)
     x, labels = rng.random((8, 64)), rng.integers(10, size=8)

@@ -55,20 +55,20 @@ def mode(word: int) -> Iterator[None]:
 def all_results(x: np.ndarray, dy: np.ndarray) -> list[object]:
     """Return the results of every kind of call, with probabilities whose scale is rounded."""
     bias, keep_prob = x[0], 0.3
-    y, mask = fd.relu_dropout(x, keep_prob, bias=bias, rng=1)
-    added, shared = fd.dropout_add(x, dy, keep_prob, rng=2, broadcast_dims=0)
-    alpha, kept = fd.alpha_dropout(x, keep_prob, rng=3)
-    blurred, noise = fd.gaussian_dropout(x, keep_prob, rng=4)
+    y, mask = fd.relu_dropout(x, keep_prob=keep_prob, bias=bias, rng=1)
+    added, shared = fd.dropout_add(x, dy, keep_prob=keep_prob, rng=2, broadcast_dims=0)
+    alpha, kept = fd.alpha_dropout(x, keep_prob=keep_prob, rng=3)
+    blurred, noise = fd.gaussian_dropout(x, keep_prob=keep_prob, rng=4)
     return [
         y, mask, added, shared, alpha, kept, blurred, noise,
         *fd.relu_dropout_backward(dy, mask, bias_grad=True),
         fd.relu_dropout_backward(dy, y, keep_prob=keep_prob, mode="inverted"),
         fd.alpha_dropout_backward(dy, kept),
         fd.gaussian_dropout_backward(dy, noise),
-        fd.relu_dropout_predict(x, keep_prob, mode="vanilla", bias=bias),
-        fd.dropout(x.T, keep_prob, rng=5)[0],
-        fd.keep_mask(1000, 1 / 3, rng=6),
-        fd.keep_mask(1000, SUBNORMAL, rng=7),
+        fd.relu_dropout_predict(x, keep_prob=keep_prob, mode="vanilla", bias=bias),
+        fd.dropout(x.T, keep_prob=keep_prob, rng=5)[0],
+        fd.keep_mask(1000, keep_prob=1 / 3, rng=6),
+        fd.keep_mask(1000, keep_prob=SUBNORMAL, rng=7),
     ]  # fmt: skip
 
 
@@ -98,8 +98,8 @@ def test_results_do_not_depend_on_it(isa, dtype, name):
 def test_a_call_that_raises_gives_it_back_too(name):
     with mode(MODES[name]):
         with pytest.raises(TypeError):
-            fd.dropout([1, 2], 0.5)
+            fd.dropout([1, 2], keep_prob=0.5)
         with pytest.raises(ValueError, match="shape"):
-            fd.keep_mask(-1, 0.5)
+            fd.keep_mask(-1, keep_prob=0.5)
         after = mode_word()
     assert after == MODES[name]

@@ -24,7 +24,7 @@ def send(asleep):
 def hit(handler, prepare, call):
     signal.signal(signal.SIGUSR1, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
-    fd.keep_mask(8, 0.5, rng=1)
+    fd.keep_mask(8, keep_prob=0.5, rng=1)
     sys.setswitchinterval(1000)
     for _ in range(100):
         asleep = threading.Lock()
@@ -59,7 +59,7 @@ def prepare():
     global x, stream
     x, stream = np.ones(2**26, np.float16), fd.Stream(1)
 def call():
-    fd.relu_dropout(x, 0.9, rng=stream, return_mask=False)
+    fd.relu_dropout(x, keep_prob=0.9, rng=stream, return_mask=False)
 print(str(hit(resize, prepare, call)).split(",")[0], stream.offset == 2**26)
 """
     )
@@ -79,7 +79,7 @@ def prepare():
     global memory
     memory = np.full(2**26 + 1, 3, np.float16)
 def call():
-    fd.dropout(memory[:-1], 0.5, rng=1, out=memory[1:], mode="vanilla", return_mask=False)
+    fd.dropout(memory[:-1], keep_prob=0.5, rng=1, out=memory[1:], mode="vanilla", return_mask=False)
 hit(interrupt, prepare, call)
 print(np.unique(memory).tolist(), bool((memory[-2**20:] == 3).all()))
 """
@@ -103,7 +103,7 @@ def test_numbers_are_plain_before_anything_is_computed_with_them():
     stream.offset = Late(5)
     tile = fd.Tile((Late(9), Late(9)), (late, late), seed=Late(3), offset=Late(2))
     for rng in (stream, tile, Late(7)):
-        fd.dropout(x, 0.5, rng=rng, broadcast_dims=late)
-        fd.gaussian_dropout(x, 0.5, rng=rng)
-        fd.keep_mask((Late(4), Late(6)), 0.5, rng=rng)
+        fd.dropout(x, keep_prob=0.5, rng=rng, broadcast_dims=late)
+        fd.gaussian_dropout(x, keep_prob=0.5, rng=rng)
+        fd.keep_mask((Late(4), Late(6)), keep_prob=0.5, rng=rng)
     assert stream.offset == 5 + 4 + 24 + 24

@@ -33,8 +33,8 @@ def test_the_reference_keeps_to_the_golden_normals():
 def expected_of(length, dtype, keep_prob, offset):
     """Return the result of the reference, which is computed once for all kernels."""
     stream, x = fd.Stream(SEED, offset), sample(length, dtype, seed=length)
-    y, noise = reference.gaussian_dropout(x, keep_prob, rng=stream)
-    assert noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob)
+    y, noise = reference.gaussian_dropout(x, keep_prob=keep_prob, rng=stream)
+    assert noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob=keep_prob)
     assert stream.offset == offset + length
     return y
 
@@ -49,26 +49,26 @@ def test_every_length_offset_and_address(isa, dtype, keep_prob):
         out = at_address(np.full_like(x, 9), ADDRESSES[n // 2 % len(ADDRESSES)])
         stream = fd.Stream(SEED, offset)
         expected = expected_of(length, dtype, keep_prob, offset)
-        y, noise = fd.gaussian_dropout(x, keep_prob, rng=stream, out=out)
+        y, noise = fd.gaussian_dropout(x, keep_prob=keep_prob, rng=stream, out=out)
         assert y is out
         assert_identical(y, expected, f"{length} from {offset}")
-        assert noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob)
+        assert noise == fd.GaussianNoise(SEED, offset, (length,), keep_prob=keep_prob)
         assert stream.offset == offset + length
         assert_identical(fd.gaussian_dropout_backward(x, noise, out=x), expected, "the gradient, in place")
 
 
 def test_chunks_change_nothing(library):
     x, stream = sample(30_001), fd.Stream(8, 3)
-    whole, _ = library.gaussian_dropout(x, 0.5, rng=fd.Stream(8, 3))
+    whole, _ = library.gaussian_dropout(x, keep_prob=0.5, rng=fd.Stream(8, 3))
     parts = np.split(x, [1, 33, 5000, 7000, 25_000])
-    results = [library.gaussian_dropout(part, 0.5, rng=stream)[0] for part in parts]
+    results = [library.gaussian_dropout(part, keep_prob=0.5, rng=stream)[0] for part in parts]
     assert_identical(np.concatenate(results), whole)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_short_dtypes_are_rounded_once(library, dtype):
     x = sample(5000, dtype)
-    y, noise = library.gaussian_dropout(x, 0.5, rng=2)
+    y, noise = library.gaussian_dropout(x, keep_prob=0.5, rng=2)
     with np.errstate(all="ignore"):
         assert_identical(y, (x.astype(np.float32) * noise.to_array()).astype(dtype))
 
@@ -76,14 +76,14 @@ def test_short_dtypes_are_rounded_once(library, dtype):
 @pytest.mark.parametrize("shape", [(9, 700), (5, 7, 33), (300,), (2, 3, 4, 5), (64, 1), (1, 4097)])
 @pytest.mark.parametrize("offset", [0, 45])
 def test_a_tile_has_the_noise_of_the_whole(library, shape, offset):
-    whole, _ = library.gaussian_dropout(np.ones(shape, np.float32), 0.5, rng=fd.Stream(6, offset))
+    whole, _ = library.gaussian_dropout(np.ones(shape, np.float32), keep_prob=0.5, rng=fd.Stream(6, offset))
     generator = np.random.default_rng(len(shape))
     for _ in range(6):
         origin = tuple(int(generator.integers(length)) for length in shape)
         end = tuple(int(generator.integers(first, length + 1)) for first, length in zip(origin, shape))
         block = tuple(slice(*ends) for ends in zip(origin, end))
         ones = np.ones(whole[block].shape, np.float32)
-        y, noise = library.gaussian_dropout(ones, 0.5, rng=fd.Tile(shape, origin, seed=6, offset=offset))
+        y, noise = library.gaussian_dropout(ones, keep_prob=0.5, rng=fd.Tile(shape, origin, seed=6, offset=offset))
         assert_identical(y, whole[block].copy(), f"{block}")
         assert_identical(library.gaussian_dropout_backward(ones, noise), y)
         assert_identical(noise.to_array(), y)
@@ -95,7 +95,7 @@ def test_a_tile_has_the_noise_of_the_whole(library, shape, offset):
 
 def test_keep_prob_1_is_the_identity_and_uses_positions_up(library):
     x, stream = sample(1000), fd.Stream(1)
-    y, noise = library.gaussian_dropout(x, 1, rng=stream)
+    y, noise = library.gaussian_dropout(x, keep_prob=1, rng=stream)
     assert_identical(y, x)
     assert np.all(noise.to_array() == 1)
     assert stream.offset == 1000
@@ -103,8 +103,8 @@ def test_keep_prob_1_is_the_identity_and_uses_positions_up(library):
 
 def test_the_noise_is_the_same_for_every_dtype(library):
     x = np.ones(1000)
-    wide, noise = library.gaussian_dropout(x, 0.3, rng=4)
-    narrow, _ = library.gaussian_dropout(x.astype(np.float32), 0.3, rng=4)
+    wide, noise = library.gaussian_dropout(x, keep_prob=0.3, rng=4)
+    narrow, _ = library.gaussian_dropout(x.astype(np.float32), keep_prob=0.3, rng=4)
     assert_identical(narrow, noise.to_array())
     assert np.array_equal(wide, narrow)
 
@@ -112,14 +112,14 @@ def test_the_noise_is_the_same_for_every_dtype(library):
 def test_the_noise_does_not_tell_what_dropout_keeps():
     """Both have one seed and position. Their correlation is within four standard deviations of 0."""
     size = 1_000_000
-    noise = fd.gaussian_dropout(np.ones(size), 0.5, rng=9)[0] - 1
-    kept = fd.keep_mask(size, 0.5, rng=9).to_array() - 0.5
+    noise = fd.gaussian_dropout(np.ones(size), keep_prob=0.5, rng=9)[0] - 1
+    kept = fd.keep_mask(size, keep_prob=0.5, rng=9).to_array() - 0.5
     assert abs(np.mean(noise * kept)) < 4 * 0.5 / math.sqrt(size)
 
 
 def test_the_gradient_is_the_noise(library):
     x, dy = sample(1000, "float64"), sample(1000, "float64", seed=1)
-    _, noise = library.gaussian_dropout(x, 0.6, rng=3)
+    _, noise = library.gaussian_dropout(x, keep_prob=0.6, rng=3)
     with np.errstate(all="ignore"):
         assert_identical(library.gaussian_dropout_backward(dy, noise), dy * noise.to_array())
 
@@ -172,7 +172,7 @@ def kolmogorov_smirnov(values: np.ndarray) -> float:
 def test_the_noise_is_normal():
     """One seed in about 10**7 gives a false alarm: P(K > 2.9) = 2 exp(-2 * 2.9**2). The seeds are fixed."""
     for seed in range(4):
-        noise = fd.gaussian_dropout(np.ones(100_000), 0.5, rng=seed)[0] - 1  # variance 1
+        noise = fd.gaussian_dropout(np.ones(100_000), keep_prob=0.5, rng=seed)[0] - 1  # variance 1
         assert kolmogorov_smirnov(noise) < 2.9
     noise = noise.astype(np.float64)
     for lag in (1, 2, 4, 8, 16, 32, 64, 128):
@@ -184,7 +184,7 @@ def test_the_noise_is_normal():
 
 def test_moments():
     """Each moment is within five standard deviations: a false alarm is one in about a million."""
-    n, size = fd.gaussian_dropout(np.ones(2_000_000), 0.5, rng=11)[0] - 1, 2_000_000
+    n, size = fd.gaussian_dropout(np.ones(2_000_000), keep_prob=0.5, rng=11)[0] - 1, 2_000_000
     for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs(np.mean(n**power) - mean) < 5 * math.sqrt(variance / size), power
     assert np.mean(np.abs(n) > 4) == pytest.approx(math.erfc(4 / math.sqrt(2)), rel=0.5)
@@ -194,10 +194,12 @@ def test_moments():
 
 
 def test_a_noise_is_a_few_numbers():
-    y, noise = fd.gaussian_dropout(np.ones((300, 40), np.float32), 0.25, rng=fd.Stream(7, 5))
+    y, noise = fd.gaussian_dropout(np.ones((300, 40), np.float32), keep_prob=0.25, rng=fd.Stream(7, 5))
     assert repr(noise) == "GaussianNoise(seed=7, offset=5, shape=(300, 40), keep_prob=0.25)"
     assert noise.scale == math.sqrt(3)
-    assert noise == fd.GaussianNoise(7, 5, (300, 40), 0.25) != fd.GaussianNoise(7, 6, (300, 40), 0.25)
+    assert (
+        noise == fd.GaussianNoise(7, 5, (300, 40), keep_prob=0.25) != fd.GaussianNoise(7, 6, (300, 40), keep_prob=0.25)
+    )
     again = pickle.loads(pickle.dumps(noise))
     assert again == noise
     assert_identical(again.to_array(), y)
@@ -220,4 +222,4 @@ def test_a_noise_is_a_few_numbers():
 )
 def test_a_noise_that_cannot_be(values, error, message):
     with pytest.raises(error, match=message):
-        fd.GaussianNoise(*values)
+        fd.GaussianNoise(*values[:3], **dict(zip(("keep_prob", "strides"), values[3:])))

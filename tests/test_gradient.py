@@ -33,18 +33,18 @@ def test_the_analytic_gradient(library, dtype, mode):
 def assert_analytic_gradient(library, dtype, mode, keep_prob):
     generator = np.random.default_rng(1)
     x, dy = generator.standard_normal((2, SIZE)).astype(dtype)
-    kept = reference.keep_mask(SIZE, keep_prob, rng=3).to_array()
+    kept = reference.keep_mask(SIZE, keep_prob=keep_prob, rng=3).to_array()
     arithmetic = np.float64 if dtype == "float64" else np.float32
     scaled = (dy.astype(arithmetic) * arithmetic(scale_of(keep_prob, mode))).astype(dtype)
     zero = np.dtype(dtype).type(0)
 
-    y, mask = library.relu_dropout(x, keep_prob, mode=mode, rng=3)
+    y, mask = library.relu_dropout(x, keep_prob=keep_prob, mode=mode, rng=3)
     expected = np.where(kept & (x > 0), scaled, zero)
     assert_identical(library.relu_dropout_backward(dy, mask), expected)
     assert_identical(library.relu_dropout_backward(dy, mask, keep_prob=keep_prob, mode=mode), expected)
     assert_identical(library.relu_dropout_backward(dy, y, keep_prob=keep_prob, mode=mode), expected)
 
-    _, mask = library.dropout(x, keep_prob, mode=mode, rng=3)
+    _, mask = library.dropout(x, keep_prob=keep_prob, mode=mode, rng=3)
     assert_identical(library.dropout_backward(dy, mask), np.where(kept, scaled, zero))
 
 
@@ -60,13 +60,13 @@ def test_finite_differences(library, mode, relu, keep_prob):
     step = 2.0**-10
 
     def loss(point: np.ndarray) -> float:
-        y, _ = forward(point, keep_prob, mode=mode, rng=5)
+        y, _ = forward(point, keep_prob=keep_prob, mode=mode, rng=5)
         return math.fsum(weights * y)
 
     differences = np.array(
         [(loss(x + step * axis) - loss(x - step * axis)) / (2 * step) for axis in np.eye(x.size)]
     )
-    _, mask = forward(x, keep_prob, mode=mode, rng=5)
+    _, mask = forward(x, keep_prob=keep_prob, mode=mode, rng=5)
     backward = library.relu_dropout_backward if relu else library.dropout_backward
     np.testing.assert_allclose(backward(weights, mask), differences, rtol=0, atol=1e-10)
 
@@ -75,7 +75,7 @@ def test_finite_differences(library, mode, relu, keep_prob):
 def test_special_values(library, dtype):
     """The gradient at 0 is 0, that of a kept NaN passes, and nothing leaks through what was dropped."""
     x, dy = sample(SIZE, dtype, seed=8), sample(SIZE, dtype, seed=9)
-    y, mask = library.relu_dropout(x, 0.6, rng=1)
+    y, mask = library.relu_dropout(x, keep_prob=0.6, rng=1)
     passed = mask.to_array()
     assert not passed[x == 0].any()
     assert passed[np.isnan(x)].any()
@@ -90,8 +90,8 @@ def test_special_values(library, dtype):
 def test_a_mask_made_again_gives_the_same_gradient(library, offset):
     """Other libraries had forward and backward masks that disagreed past 2**32 positions."""
     x, dy = sample(SIZE, seed=1), sample(SIZE, seed=2)
-    _, mask = library.dropout(x, 0.7, rng=fd.Stream(1, offset))
-    again = library.keep_mask(SIZE, 0.7, rng=fd.Stream(1, offset))
+    _, mask = library.dropout(x, keep_prob=0.7, rng=fd.Stream(1, offset))
+    again = library.keep_mask(SIZE, keep_prob=0.7, rng=fd.Stream(1, offset))
     assert_identical(library.dropout_backward(dy, again), library.dropout_backward(dy, mask))
 
 
@@ -122,8 +122,8 @@ def test_training_has_the_expectation_of_prediction(mode, keep_prob):
     stream = fd.Stream(2014)
     total = np.zeros_like(x)
     for _ in range(REPEATS):
-        total += fd.relu_dropout(x, keep_prob, mode=mode, rng=stream, return_mask=False)[0]
-    predicted = fd.relu_dropout_predict(x, keep_prob, mode=mode)
+        total += fd.relu_dropout(x, keep_prob=keep_prob, mode=mode, rng=stream, return_mask=False)
+    predicted = fd.relu_dropout_predict(x, keep_prob=keep_prob, mode=mode)
     greatest = np.maximum(x, 0) * scale_of(keep_prob, mode)
     assert np.all(np.abs(total / REPEATS - predicted) <= tolerance(greatest, x.size))
     assert stream.offset == REPEATS * x.size

@@ -41,14 +41,14 @@ def calls(length, dtype, at_end):
     known = {"keep_prob": 0.7, "mode": "inverted"}
     for position in (0, 1, 127):
         stream = fd.Stream(1, position)
-        _, mask = fd.relu_dropout(x, 0.7, rng=stream, out=out)
-        fd.dropout(x, 0.7, rng=stream, out=out, return_mask=False)
-        fd.gaussian_dropout(x, 0.7, rng=stream, out=out)
-    bits = fd.Mask(guarded(mask.bits, at_end), mask.shape, 0.7)
+        _, mask = fd.relu_dropout(x, keep_prob=0.7, rng=stream, out=out)
+        fd.dropout(x, keep_prob=0.7, rng=stream, out=out, return_mask=False)
+        fd.gaussian_dropout(x, keep_prob=0.7, rng=stream, out=out)
+    bits = fd.Mask(guarded(mask.bits, at_end), mask.shape, keep_prob=0.7)
     fd.relu_dropout_backward(x, bits, out=out)
     fd.relu_dropout_backward(x, out, out=out, **known)
-    fd.relu_dropout_predict(x, 0.7, mode="vanilla", out=out)
-    fd.dropout(x, 0.7, rng=1, out=x)
+    fd.relu_dropout_predict(x, keep_prob=0.7, mode="vanilla", out=out)
+    fd.dropout(x, keep_prob=0.7, rng=1, out=x)
     return 1
 
 def everything():

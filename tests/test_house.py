@@ -21,7 +21,7 @@ LAYERS = [
     "core reference",
     "mask noise",
     "stream",
-    "checks values",
+    "checks values usage",
     "formulas foreign progress",
     "kernels",
     "sweep ensure",  # these say what a kernel is given, so everything that is compiled includes them

@@ -80,18 +80,20 @@ def called(library: Any, case: Case) -> tuple[Any, ...]:
     call = getattr(library, name)
     stream = fd.Stream(case.seed, case.offset)
     if name == "keep_mask":
-        return call(case.length, case.keep_prob, rng=stream), stream.offset
+        return call(case.length, keep_prob=case.keep_prob, rng=stream), stream.offset
     x = at_address(sample(case.length, case.dtype, seed=case.length), case.address)
     fresh = at_address(np.full_like(x, 9), case.out_address)
     out = {"a new array": None, "out=": fresh, "in place": x}[case.place]
     if name.endswith("_predict"):
-        y = call(x, case.keep_prob, mode=case.mode, out=out)
+        y = call(x, keep_prob=case.keep_prob, mode=case.mode, out=out)
     elif name.endswith("_backward"):
         y = call(x, **saved(case, variant), out=out)
     else:
-        y, mask = call(
-            x, case.keep_prob, mode=case.mode, rng=stream, out=out, return_mask=variant != "without a mask"
-        )
+        returned = call(
+            x, keep_prob=case.keep_prob, mode=case.mode, rng=stream, out=out,
+            return_mask=variant != "without a mask",
+        )  # fmt: skip
+        y, mask = (returned, None) if variant == "without a mask" else returned
         assert out is None or y is out
         return y, mask, stream.offset
     assert out is None or y is out
@@ -104,7 +106,7 @@ def saved(case: Case, variant: str) -> dict[str, Any]:
         y = at_address(sample(case.length, case.dtype, seed=case.length + 1), case.out_address)
         return {"saved": y, "keep_prob": case.keep_prob, "mode": case.mode}
     flags = np.random.default_rng(case.length).random(case.length) < 0.5
-    mask = fd.Mask.from_array(flags, case.keep_prob, case.mode)
+    mask = fd.Mask.from_array(flags, keep_prob=case.keep_prob, mode=case.mode)
     return {"saved" if variant else "mask": mask}
 
 
@@ -140,7 +142,7 @@ def test_lengths_near_multiples_of_a_block_and_of_a_group(isa):
 
 @functools.cache
 def start_of_a_stream(keep_prob: float) -> np.ndarray:
-    return reference.keep_mask(512, keep_prob, rng=5).to_array()
+    return reference.keep_mask(512, keep_prob=keep_prob, rng=5).to_array()
 
 
 @pytest.mark.parametrize("operation", ["keep_mask", "relu_dropout", "dropout"])
@@ -151,9 +153,9 @@ def test_every_offset_in_a_block(isa, operation):
         whole = start_of_a_stream(keep_prob)
         stream, part = fd.Stream(5, offset), x[offset : offset + 300]
         if operation == "keep_mask":
-            mask, passed = fd.keep_mask(300, keep_prob, rng=stream), whole[offset : offset + 300]
+            mask, passed = fd.keep_mask(300, keep_prob=keep_prob, rng=stream), whole[offset : offset + 300]
         else:
-            mask = getattr(fd, operation)(part, keep_prob, rng=stream)[1]
+            mask = getattr(fd, operation)(part, keep_prob=keep_prob, rng=stream)[1]
             passed = whole[offset : offset + 300] & (~(part <= 0) if operation == "relu_dropout" else True)
         assert np.array_equal(mask.to_array(), passed), (keep_prob, offset)
 
@@ -182,9 +184,9 @@ def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, se
     assert any(u % 2 for _, u in tied), "no threshold whose last bit is set"
     for n, u in tied if implementation is fd else tied[::8]:  # the reference takes its time for each
         keep_prob = u / 2**64
-        dropped = implementation.keep_mask(1, keep_prob, rng=fd.Stream(seed, n))
+        dropped = implementation.keep_mask(1, keep_prob=keep_prob, rng=fd.Stream(seed, n))
         above = max(np.nextafter(keep_prob, 1.0), (u + 1) / 2**64)
-        kept = implementation.keep_mask(1, above, rng=fd.Stream(seed, n))
+        kept = implementation.keep_mask(1, keep_prob=above, rng=fd.Stream(seed, n))
         assert (dropped.to_array().item(), kept.to_array().item()) == (False, True), (n, hex(u))
 
 
@@ -220,7 +222,7 @@ SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324
 def test_a_dropped_element_is_plus_zero_whatever_it_was(library, dtype):
     x = np.repeat(SPECIAL, 64).astype(dtype)
     for keep_prob, call in itertools.product((0.0, 0.3, 1.0), (library.relu_dropout, library.dropout)):
-        y, mask = call(x, keep_prob, rng=1)
+        y, mask = call(x, keep_prob=keep_prob, rng=1)
         assert np.all(bit_patterns(y[~mask.to_array()]) == 0)
         dx = library.relu_dropout_backward(x, mask)
         assert np.all(bit_patterns(dx[~mask.to_array()]) == 0)
@@ -229,13 +231,13 @@ def test_a_dropped_element_is_plus_zero_whatever_it_was(library, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_relu_of_special_values(library, dtype):
     x = SPECIAL.astype(dtype)
-    y = library.relu_dropout_predict(x, 0.5)
+    y = library.relu_dropout_predict(x, keep_prob=0.5)
     assert np.isnan(y[:2]).all()
     assert y[2] == np.inf
     with np.errstate(invalid="ignore"):
         negative = x <= 0
     assert np.all(bit_patterns(y[negative]) == 0)
-    kept, mask = library.relu_dropout(x, 1.0)
+    kept, mask = library.relu_dropout(x, keep_prob=1.0)
     assert_identical(kept, y)
     assert np.array_equal(mask.to_array(), ~negative)
 
@@ -245,12 +247,12 @@ def test_a_result_is_rounded_once(library, dtype):
     """The scale is dtype(1 / keep_prob). Elements are multiplied in the dtype, short ones in float32."""
     x = np.abs(np.random.default_rng(0).standard_normal(5000)).astype(dtype)
     for keep_prob in (0.1, 0.3, 0.7, 0.9, 1 - 2.0**-53):
-        y, mask = library.relu_dropout(x, keep_prob, rng=1)
+        y, mask = library.relu_dropout(x, keep_prob=keep_prob, rng=1)
         arithmetic = np.float64 if dtype == "float64" else np.float32
         expected = np.where(mask.to_array(), x.astype(arithmetic) * arithmetic(1 / keep_prob), 0)
         assert_identical(y, expected.astype(dtype))
-        vanilla, _ = library.relu_dropout(x, keep_prob, rng=1, mode="vanilla")
+        vanilla, _ = library.relu_dropout(x, keep_prob=keep_prob, rng=1, mode="vanilla")
         assert_identical(vanilla, np.where(mask.to_array(), x, np.dtype(dtype).type(0)))
-        predicted = library.relu_dropout_predict(x, keep_prob, mode="vanilla")
+        predicted = library.relu_dropout_predict(x, keep_prob=keep_prob, mode="vanilla")
         assert_identical(predicted, (x.astype(arithmetic) * arithmetic(keep_prob)).astype(dtype))
-        assert_identical(library.relu_dropout_predict(x, keep_prob), x)
+        assert_identical(library.relu_dropout_predict(x, keep_prob=keep_prob), x)

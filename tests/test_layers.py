@@ -29,18 +29,18 @@ layers = pytest.mark.parametrize("layer_type", [Dropout, ReLUDropout])
 @pytest.mark.parametrize(("layer_type", "call", "settings"), FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_layer_is_the_reference_s_calls(layer_type, call, settings, dtype):
-    layer, stream = layer_type(0.7, rng=5, **settings), fd.Stream(5)
+    layer, stream = layer_type(keep_prob=0.7, rng=5, **settings), fd.Stream(5)
     backward = getattr(reference, f"{call}_backward")
     residual = (np.ones((27, 37), dtype),) if layer_type is DropoutAdd else ()
     for step in range(3):
         x, dy = (sample(999, dtype, seed=seed + step).reshape(27, 37) for seed in (0, 10))
-        y, saved = getattr(reference, call)(x, *residual, 0.7, rng=stream, **settings)
+        y, saved = getattr(reference, call)(x, *residual, keep_prob=0.7, rng=stream, **settings)
         assert_identical(layer(x, *residual), y)
         assert (layer.noise if layer_type is GaussianDropout else layer.mask) == saved
         assert_identical(layer.backward(dy), backward(dy, saved))
         assert layer.rng.offset == stream.offset
     predict = getattr(reference, f"{call}_predict", None)
-    expected = predict(x, *residual, 0.7, mode=settings["mode"]) if predict else x
+    expected = predict(x, *residual, keep_prob=0.7, mode=settings["mode"]) if predict else x
     assert_identical(layer.eval()(x, *residual), expected)
     assert layer.rng.offset == stream.offset, "a prediction draws nothing"
 
@@ -48,8 +48,8 @@ def test_a_layer_is_the_reference_s_calls(layer_type, call, settings, dtype):
 @layers
 def test_out_is_where_the_result_goes(layer_type):
     x = sample(100)
-    expected, expected_dx = layer_type(0.5, rng=1)(x), sample(100, seed=1)
-    layer, out, dx = layer_type(0.5, rng=1), x.copy(), expected_dx.copy()
+    expected, expected_dx = layer_type(keep_prob=0.5, rng=1)(x), sample(100, seed=1)
+    layer, out, dx = layer_type(keep_prob=0.5, rng=1), x.copy(), expected_dx.copy()
     assert layer(out, out=out) is out
     assert_identical(out, expected)
     expected_dx = layer.backward(expected_dx)
@@ -59,7 +59,7 @@ def test_out_is_where_the_result_goes(layer_type):
 
 @pytest.mark.parametrize("layer_type", [Dropout, ReLUDropout, GaussianDropout])
 def test_backward_needs_a_call_in_training(layer_type):
-    layer, x = layer_type(0.5, rng=1), sample(10)
+    layer, x = layer_type(keep_prob=0.5, rng=1), sample(10)
     with pytest.raises(RuntimeError, match=f"call {layer_type.__name__} with training=True first"):
         layer.backward(x)
     layer(x)
@@ -70,7 +70,7 @@ def test_backward_needs_a_call_in_training(layer_type):
 
 @layers
 def test_train_and_eval_set_training_and_return_the_layer(layer_type):
-    layer = layer_type(0.5)
+    layer = layer_type(keep_prob=0.5)
     assert layer.training
     assert layer.eval() is layer
     assert not layer.training
@@ -80,7 +80,7 @@ def test_train_and_eval_set_training_and_return_the_layer(layer_type):
 
 @layers
 def test_a_bad_setting_is_refused_and_the_old_one_stays(layer_type):
-    layer = layer_type(0.5, rng=3)
+    layer = layer_type(keep_prob=0.5, rng=3)
     with pytest.raises(ValueError, match=r"keep_prob must be in \[0, 1\], got 1.5"):
         layer.keep_prob = 1.5
     with pytest.raises(ValueError, match="mode must be 'inverted' or 'vanilla', got 'upscale'"):
@@ -89,12 +89,12 @@ def test_a_bad_setting_is_refused_and_the_old_one_stays(layer_type):
         layer.rng = "seed"
     assert (layer.keep_prob, layer.mode, layer.rng.seed) == (0.5, "inverted", 3)
     with pytest.raises(ValueError, match="keep_prob"):
-        layer_type(float("nan"))
+        layer_type(keep_prob=float("nan"))
 
 
 @layers
 def test_a_call_that_raises_changes_neither_the_stream_nor_the_mask(layer_type):
-    layer, x = layer_type(0.5, rng=1), sample(10)
+    layer, x = layer_type(keep_prob=0.5, rng=1), sample(10)
     layer(x)
     mask = layer.mask
     with pytest.raises(TypeError, match="x must have dtype"):
@@ -104,7 +104,7 @@ def test_a_call_that_raises_changes_neither_the_stream_nor_the_mask(layer_type):
 
 
 def test_backward_uses_what_the_forward_call_was_made_with():
-    layer = Dropout(0.5, rng=1)
+    layer = Dropout(keep_prob=0.5, rng=1)
     kept = layer(np.ones(100)) != 0
     layer.keep_prob = 0.1
     assert_identical(layer.backward(np.ones(100)), np.where(kept, 2.0, 0.0))
@@ -112,31 +112,31 @@ def test_backward_uses_what_the_forward_call_was_made_with():
 
 def test_layers_share_a_stream_without_sharing_positions():
     stream = fd.Stream(9)
-    first, second = Dropout(0.5, rng=stream), Dropout(0.5, rng=stream)
+    first, second = Dropout(keep_prob=0.5, rng=stream), Dropout(keep_prob=0.5, rng=stream)
     assert first.rng is second.rng is stream
     together = np.concatenate([first(np.ones(100)), second(np.ones(100))])
-    assert_identical(together, Dropout(0.5, rng=9)(np.ones(200)))
+    assert_identical(together, Dropout(keep_prob=0.5, rng=9)(np.ones(200)))
 
 
 def test_repr_shows_what_is_dropped():
     """The text shows the rate, so a rate that was passed as keep_prob is noticed."""
-    assert repr(ReLUDropout(0.1, mode="vanilla", rng=3)) == (
+    assert repr(ReLUDropout(keep_prob=0.1, mode="vanilla", rng=3)) == (
         "ReLUDropout(keep_prob=0.1, mode='vanilla', rng=Stream(seed=3, offset=0), training, 90 % dropped)"
     )
-    assert repr(Dropout(1.0).eval()).endswith("evaluation, 0 % dropped)")
+    assert repr(Dropout(keep_prob=1.0).eval()).endswith("evaluation, 0 % dropped)")
 
 
 # --- Gaussian dropout -------------------------------------------------------------------------
 
 
 def test_gaussian_dropout_s_settings():
-    layer = GaussianDropout(0.5, rng=3)
+    layer = GaussianDropout(keep_prob=0.5, rng=3)
     assert repr(layer) == "GaussianDropout(keep_prob=0.5, rng=Stream(seed=3, offset=0), training)"
     with pytest.raises(ValueError, match=r"keep_prob must be in \[2\*\*-126, 1\]"):
         layer.keep_prob = 0
     assert layer.keep_prob == 0.5
     with pytest.raises(TypeError, match="mode"):
-        GaussianDropout(0.5, mode="vanilla")
+        GaussianDropout(keep_prob=0.5, mode="vanilla")
 
 
 # --- DropConnect ------------------------------------------------------------------------------
@@ -148,9 +148,9 @@ def test_dropconnect_is_a_product_with_dropped_weights(mode, shape):
     generator = np.random.default_rng(0)
     weights, bias, x = generator.normal(size=(30, 7)), generator.normal(size=7), generator.normal(size=shape)
     dy = generator.normal(size=(*shape[:-1], 7))
-    layer, stream = DropConnect(weights, 0.6, bias=bias, mode=mode, rng=1), fd.Stream(1)
+    layer, stream = DropConnect(weights, keep_prob=0.6, bias=bias, mode=mode, rng=1), fd.Stream(1)
     for _ in range(2):
-        dropped, mask = reference.dropout(weights, 0.6, mode=mode, rng=stream)
+        dropped, mask = reference.dropout(weights, keep_prob=0.6, mode=mode, rng=stream)
         assert_identical(layer(x), x @ dropped + bias)
         assert_identical(layer.mask, mask)
         assert_identical(layer.backward(dy), dy @ dropped.T)
@@ -158,7 +158,7 @@ def test_dropconnect_is_a_product_with_dropped_weights(mode, shape):
         assert_identical(layer.weights_gradient, reference.dropout_backward(gradient, mask))
         assert_identical(layer.bias_gradient, dy.reshape(-1, 7).sum(axis=0))
         assert layer.rng.offset == stream.offset
-    expected = x @ reference.dropout_predict(weights, 0.6, mode=mode) + bias
+    expected = x @ reference.dropout_predict(weights, keep_prob=0.6, mode=mode) + bias
     assert_identical(layer.eval()(x), expected)
     with pytest.raises(RuntimeError, match="call DropConnect with training=True first"):
         layer.backward(dy)
@@ -167,7 +167,7 @@ def test_dropconnect_is_a_product_with_dropped_weights(mode, shape):
 def test_dropconnect_s_gradients_by_finite_differences():
     generator = np.random.default_rng(1)
     weights, x, loss_weights = (generator.normal(size=shape) for shape in ((6, 3), (4, 6), (4, 3)))
-    layer = DropConnect(weights, 0.5, rng=1)
+    layer = DropConnect(weights, keep_prob=0.5, rng=1)
 
     def loss():
         layer.rng.offset = 0
@@ -188,7 +188,7 @@ def test_dropconnect_s_gradients_by_finite_differences():
 
 def test_dropconnect_uses_the_weights_it_was_given():
     weights = np.ones((2, 2), np.float32)
-    layer = DropConnect(weights, 1.0)
+    layer = DropConnect(weights, keep_prob=1.0)
     weights *= 3
     assert layer(np.ones((1, 2), np.float32)).tolist() == [[6, 6]]
 
@@ -196,10 +196,10 @@ def test_dropconnect_uses_the_weights_it_was_given():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: DropConnect(np.ones(3), 0.5), ValueError, r"weights must have shape.*got \(3,\)"),
-        (lambda: DropConnect(np.ones((3, 2), int), 0.5), TypeError, "weights must have dtype .* got int64"),
-        (lambda: DropConnect(np.ones((3, 2)), 2), ValueError, r"keep_prob must be in \[0, 1\], got 2"),
-        (lambda: DropConnect(np.ones((3, 2)), 0.5)(np.ones((4, 2))), ValueError, "x must have shape"),
+        (lambda: DropConnect(np.ones(3), keep_prob=0.5), ValueError, r"weights must have shape.*got \(3,\)"),
+        (lambda: DropConnect(np.ones((3, 2), int), keep_prob=0.5), TypeError, "weights must have dtype .* got int64"),
+        (lambda: DropConnect(np.ones((3, 2)), keep_prob=2), ValueError, r"keep_prob must be in \[0, 1\], got 2"),
+        (lambda: DropConnect(np.ones((3, 2)), keep_prob=0.5)(np.ones((4, 2))), ValueError, "x must have shape"),
     ],
 )
 def test_dropconnect_s_errors(call, error, message):
@@ -208,7 +208,7 @@ def test_dropconnect_s_errors(call, error, message):
 
 
 def test_dropconnect_wants_a_gradient_of_its_output():
-    layer = DropConnect(np.ones((3, 2)), 0.5)
+    layer = DropConnect(np.ones((3, 2)), keep_prob=0.5)
     layer(np.ones((4, 3)))
     with pytest.raises(ValueError, match=r"dy must have shape \(4, 2\), got \(4, 3\)"):
         layer.backward(np.ones((4, 3)))
@@ -218,12 +218,12 @@ def test_dropconnect_wants_a_gradient_of_its_output():
 
 WEIGHTS = np.ones((3, 2))
 ALL_LAYERS = {
-    Dropout: (lambda **settings: Dropout(0.5, **settings), {"mode", "broadcast_dims"}),
-    ReLUDropout: (lambda **settings: ReLUDropout(0.5, **settings), {"mode", "broadcast_dims"}),
-    DropoutAdd: (lambda **settings: DropoutAdd(0.5, **settings), {"mode", "broadcast_dims"}),
-    AlphaDropout: (lambda **settings: AlphaDropout(0.5, **settings), {"broadcast_dims"}),
-    GaussianDropout: (lambda **settings: GaussianDropout(0.5, **settings), set()),
-    DropConnect: (lambda **settings: DropConnect(WEIGHTS, 0.5, **settings), {"mode", "bias"}),
+    Dropout: (lambda **settings: Dropout(keep_prob=0.5, **settings), {"mode", "broadcast_dims"}),
+    ReLUDropout: (lambda **settings: ReLUDropout(keep_prob=0.5, **settings), {"mode", "broadcast_dims"}),
+    DropoutAdd: (lambda **settings: DropoutAdd(keep_prob=0.5, **settings), {"mode", "broadcast_dims"}),
+    AlphaDropout: (lambda **settings: AlphaDropout(keep_prob=0.5, **settings), {"broadcast_dims"}),
+    GaussianDropout: (lambda **settings: GaussianDropout(keep_prob=0.5, **settings), set()),
+    DropConnect: (lambda **settings: DropConnect(WEIGHTS, keep_prob=0.5, **settings), {"mode", "bias"}),
 }
 every_layer = pytest.mark.parametrize("layer_type", ALL_LAYERS)
 SETTINGS = {"mode": "vanilla", "broadcast_dims": 1, "bias": np.ones(2), "rate": 0.5, "p": 0.5, "scale": 2}
@@ -260,12 +260,12 @@ def test_every_layer_is_copied_with_its_settings(layer_type, protocol):
 
 
 def test_the_state_of_a_layer_is_checked():
-    layer = Dropout(0.5, rng=1)
+    layer = Dropout(keep_prob=0.5, rng=1)
     for bad in ({"_keep_prob": 2.0}, {"_mode": "half"}, {"_rng": "x"}, {"_broadcast_dims": 0.5}):
         with pytest.raises((TypeError, ValueError)):
             layer.__setstate__({**layer.__getstate__(), **bad})
     with pytest.raises(AttributeError):
-        AlphaDropout(0.5).__setstate__({"_mode": "vanilla"})
+        AlphaDropout(keep_prob=0.5).__setstate__({"_mode": "vanilla"})
     layer.__setstate__({"_mask": 3})
     with pytest.raises(TypeError, match="mask must be a Mask"):
         layer.backward(np.ones(3))
@@ -273,13 +273,13 @@ def test_the_state_of_a_layer_is_checked():
 
 @pytest.mark.parametrize("layer_type", [Dropout, ReLUDropout, DropoutAdd, AlphaDropout])
 def test_axes_that_no_array_has_are_refused(layer_type):
-    layer = layer_type(0.5, broadcast_dims=[1, 2])
+    layer = layer_type(keep_prob=0.5, broadcast_dims=[1, 2])
     axes = layer.broadcast_dims
     for bad in (1.5, "1", (0, None), 64, (-65,)):
         with pytest.raises((TypeError, ValueError), match="broadcast_dims"):
             layer.broadcast_dims = bad
         with pytest.raises((TypeError, ValueError), match="broadcast_dims"):
-            layer_type(0.5, broadcast_dims=bad)
+            layer_type(keep_prob=0.5, broadcast_dims=bad)
     assert layer.broadcast_dims == axes == (1, 2)
 
 
@@ -295,7 +295,7 @@ def test_axes_that_no_array_has_are_refused(layer_type):
     ],
 )
 def test_a_call_of_dropconnect_that_raises_changes_nothing(values, error):
-    layer = DropConnect(WEIGHTS, 0.5, rng=1, bias=np.ones(2))
+    layer = DropConnect(WEIGHTS, keep_prob=0.5, rng=1, bias=np.ones(2))
     layer(np.ones((4, 3)))
     mask, before = layer.mask, layer.backward(np.ones((4, 2)))
     with pytest.raises(error):
@@ -313,22 +313,22 @@ def test_a_result_over_the_input_or_the_bias_of_dropconnect(shift):
     """The gradient needs the input and the result needs the bias before they are overwritten."""
     weights, memory = sample(16, "float64", seed=1).reshape(4, 4), np.arange(40.0).reshape(10, 4)
     weights = np.where(np.isfinite(weights), weights, 1.0)
-    layers = [DropConnect(weights, 0.5, rng=1, bias=bias) for bias in (np.ones(4), memory[9])]
+    layers = [DropConnect(weights, keep_prob=0.5, rng=1, bias=bias) for bias in (np.ones(4), memory[9])]
     apart = layers[0]
     apart(memory[:6].copy())
     apart.backward(np.ones((6, 4)))
-    over = DropConnect(weights, 0.5, rng=1)
+    over = DropConnect(weights, keep_prob=0.5, rng=1)
     over(memory[:6], out=memory[shift : 6 + shift])
     over.backward(np.ones((6, 4)))
     assert_identical(over.weights_gradient, apart.weights_gradient)
     x, bias = np.ones((1, 4)), memory[9].copy()
-    expected = DropConnect(weights, 0.5, rng=1, bias=bias)(x)
+    expected = DropConnect(weights, keep_prob=0.5, rng=1, bias=bias)(x)
     assert_identical(layers[1](x, out=memory[9:10]), expected)
 
 
 @pytest.mark.parametrize("bias", [np.ones((0, 4)), np.ones(3), np.ma.ones(4)])
 def test_a_bias_of_dropconnect_that_does_not_fit_changes_nothing(bias):
-    layer, out = DropConnect(np.ones((4, 4)), 0.5, rng=1, bias=bias), np.zeros((3, 4))
+    layer, out = DropConnect(np.ones((4, 4)), keep_prob=0.5, rng=1, bias=bias), np.zeros((3, 4))
     with pytest.raises((TypeError, ValueError), match="bias must"):
         layer(np.ones((3, 4)), out=out)
     assert layer.rng.offset == 0
@@ -337,7 +337,7 @@ def test_a_bias_of_dropconnect_that_does_not_fit_changes_nothing(bias):
 
 @pytest.mark.parametrize("shape", [(4, 0), (0, 4)])
 def test_dropconnect_without_inputs_or_outputs(shape):
-    layer = DropConnect(np.ones(shape), 0.5, rng=1)
+    layer = DropConnect(np.ones(shape), keep_prob=0.5, rng=1)
     y = layer(np.ones((3, shape[0])))
     assert layer.backward(np.ones(y.shape)).shape == (3, shape[0])
 
@@ -346,7 +346,7 @@ def test_dropconnect_without_inputs_or_outputs(shape):
 def test_the_gradient_of_a_bias_of_dropconnect_does_not_stall(dtype, rows):
     """A sum in 16 bits stops growing at 2,048, or at 256, because adding 1 no longer changes it."""
     dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    layer = DropConnect(np.ones((4, 3), dtype), 1.0, rng=1, bias=np.ones(3, dtype))
+    layer = DropConnect(np.ones((4, 3), dtype), keep_prob=1.0, rng=1, bias=np.ones(3, dtype))
     layer(np.ones((rows, 4), dtype))
     layer.backward(np.ones((rows, 3), dtype))
     assert np.array_equal(layer.bias_gradient, np.full(3, rows).astype(dtype))
@@ -362,7 +362,7 @@ def test_the_gradient_of_a_bias_of_dropconnect_does_not_stall(dtype, rows):
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_dropconnect_says_what_is_wrong_with_out(training, out, error, message):
-    layer = DropConnect(np.ones((4, 2)), 0.5, rng=1)
+    layer = DropConnect(np.ones((4, 2)), keep_prob=0.5, rng=1)
     layer.training = training
     with pytest.raises(error, match=message):
         layer(np.ones((3, 4)), out=out)

@@ -26,16 +26,16 @@ x = np.zeros(size, np.float16)  # pages that nothing writes to take no memory
 ends = np.r_[:9, -9:0]
 x[ends] = 1
 stream = fd.Stream(1)
-kept, _ = fd.relu_dropout(x[:1000], 0.5, rng=fd.Stream(1))
+kept, _ = fd.relu_dropout(x[:1000], keep_prob=0.5, rng=fd.Stream(1))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 26), resource.RLIM_INFINITY))
 out = np.ones(1000, np.float16)
 for call in (
-    lambda: fd.relu_dropout(x, 0.5, rng=stream),
-    lambda: fd.relu_dropout(x, 0.5, rng=stream, out=x),  # no room for the mask
-    lambda: fd.dropout(x, 0.5, rng=stream, return_mask=False),
-    lambda: fd.keep_mask(1 << 33, 0.5, rng=stream),
-    lambda: fd.relu_dropout_predict(x, 0.5),
+    lambda: fd.relu_dropout(x, keep_prob=0.5, rng=stream),
+    lambda: fd.relu_dropout(x, keep_prob=0.5, rng=stream, out=x),  # no room for the mask
+    lambda: fd.dropout(x, keep_prob=0.5, rng=stream, return_mask=False),
+    lambda: fd.keep_mask(1 << 33, keep_prob=0.5, rng=stream),
+    lambda: fd.relu_dropout_predict(x, keep_prob=0.5),
 ):
     try:
         call()
@@ -43,7 +43,7 @@ for call in (
         assert stream.offset == 0 and (x[ends] == 1).all()
     else:
         raise AssertionError("this much memory was not there")
-y, mask = fd.relu_dropout(x[:1000], 0.5, rng=stream, out=out)
+y, mask = fd.relu_dropout(x[:1000], keep_prob=0.5, rng=stream, out=out)
 assert stream.offset == 1000 and np.array_equal(y, kept)
 print("usable")
 """
@@ -82,11 +82,11 @@ x = np.ones(64, np.float32)
 y, stream = np.empty_like(x), fd.Stream(1)
 def calls(count):
     for _ in range(count):
-        _, mask = fd.relu_dropout(x, 0.5, rng=stream, out=y)
+        _, mask = fd.relu_dropout(x, keep_prob=0.5, rng=stream, out=y)
         fd.relu_dropout_backward(x, mask)
-        fd.keep_mask(64, 0.5, rng=7)
+        fd.keep_mask(64, keep_prob=0.5, rng=7)
         try:
-            fd.dropout(x, 1.5)
+            fd.dropout(x, keep_prob=1.5)
         except ValueError:
             pass
 calls(20_000)
@@ -106,10 +106,10 @@ def after(start: int) -> fd.Stream:
 
 def test_a_mask_of_more_elements_than_32_bits_count():
     """On either side of the boundary and at the end, the mask is that of the reference at these positions."""
-    mask = fd.keep_mask(BOUNDARY + BEYOND, 0.7, rng=after(0))
+    mask = fd.keep_mask(BOUNDARY + BEYOND, keep_prob=0.7, rng=after(0))
     for start in (0, 2**31 - 4096, BOUNDARY - 4096, BOUNDARY):
         count = min(8192, BOUNDARY + BEYOND - start)
-        expected = fd.reference.keep_mask(count, 0.7, rng=after(start)).bits
+        expected = fd.reference.keep_mask(count, keep_prob=0.7, rng=after(start)).bits
         assert_identical(mask.bits[start // 8 :][: len(expected)], expected, f"from {start}")
 
 
@@ -122,11 +122,11 @@ def test_arrays_of_more_elements_than_32_bits_count():
     for place in places:
         x[place] = np.linspace(-1, 1, BEYOND, dtype=np.float16)
     before = [x[place].copy() for place in places]
-    y, mask = fd.relu_dropout(x, 0.7, rng=after(0), out=x)
+    y, mask = fd.relu_dropout(x, keep_prob=0.7, rng=after(0), out=x)
     results = [y[place].copy() for place in places]
     fd.relu_dropout_backward(y, mask, out=y)
     for place, piece, result in zip(places, before, results, strict=True):
-        expected, decisions = fd.reference.relu_dropout(piece, 0.7, rng=after(place.start))
+        expected, decisions = fd.reference.relu_dropout(piece, keep_prob=0.7, rng=after(place.start))
         assert_identical(result, expected, f"forward, {place}")
         expected = fd.reference.relu_dropout_backward(expected, decisions)
         assert_identical(y[place], expected, f"backward, {place}")

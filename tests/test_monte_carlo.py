@@ -23,8 +23,8 @@ W1, W2 = RNG.standard_normal((6, 20)), RNG.standard_normal((20, 3))
 
 def predict(x, stream):
     """Predict with a network that has dropout in two places."""
-    hidden, _ = fd.relu_dropout(x @ W1, 0.5, rng=stream)
-    output, _ = fd.dropout(hidden @ W2, 0.9, rng=stream)
+    hidden, _ = fd.relu_dropout(x @ W1, keep_prob=0.5, rng=stream)
+    output, _ = fd.dropout(hidden @ W2, keep_prob=0.9, rng=stream)
     return output
 
 
@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_samples():
 
     def peak(samples):
         tracemalloc.start()
-        fd.mc_predict(lambda x, stream: fd.dropout(x, 0.5, rng=stream)[0], x, samples, rng=1)
+        fd.mc_predict(lambda x, stream: fd.dropout(x, keep_prob=0.5, rng=stream)[0], x, samples, rng=1)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -107,7 +107,7 @@ def test_one_sample_has_no_variance():
 
 
 def test_without_dropout_there_is_no_uncertainty():
-    result = fd.mc_predict(lambda x, stream: fd.dropout_predict(x, 0.5), X, 7)
+    result = fd.mc_predict(lambda x, stream: fd.dropout_predict(x, keep_prob=0.5), X, 7)
     assert_identical(result.mean, X)
     assert not result.variance.any()
 
@@ -151,7 +151,7 @@ def test_a_predict_that_breaks_its_word():
     with pytest.raises(ValueError, match="stretch must be at least the 230 that predict uses, got 229"):
         fd.mc_predict(predict, X, 3, rng=1, stretch=229, chunk=4)
     with pytest.raises(ValueError, match="chunk must be left out where dropout is not applied to 3 examples"):
-        fd.mc_predict(lambda x, stream: fd.dropout(x[:2], 0.5, rng=stream)[0], X[:, :1], 3, rng=1, chunk=3)
+        fd.mc_predict(lambda x, stream: fd.dropout(x[:2], keep_prob=0.5, rng=stream)[0], X[:, :1], 3, rng=1, chunk=3)
     shapes = iter([(2,), (3,)])
     with pytest.raises(ValueError, match="predict must give the same shape each time"):
         fd.mc_predict(lambda x, stream: np.ones(next(shapes)), X, 2, rng=1)
@@ -178,17 +178,17 @@ def run(program, calls, x, stream):
     """Run a network without a sum, so no rounding depends on the number of rows."""
     for step, argument in program:
         if step in ("dropout", "relu_dropout", "alpha_dropout"):
-            x, _ = getattr(calls, step)(x, 0.7, broadcast_dims=argument, rng=stream)
+            x, _ = getattr(calls, step)(x, keep_prob=0.7, broadcast_dims=argument, rng=stream)
         elif step in ("Dropout", "AlphaDropout"):
-            x = getattr(layers, step)(0.6, broadcast_dims=argument, rng=stream)(x)
+            x = getattr(layers, step)(keep_prob=0.6, broadcast_dims=argument, rng=stream)(x)
         elif step == "GaussianDropout":
-            x = layers.GaussianDropout(0.6, rng=stream)(x)
+            x = layers.GaussianDropout(keep_prob=0.6, rng=stream)(x)
         elif step == "gaussian_dropout":
-            x, _ = calls.gaussian_dropout(x, 0.7, rng=stream)
+            x, _ = calls.gaussian_dropout(x, keep_prob=0.7, rng=stream)
         elif step == "bits":
-            x = x * calls.keep_mask(x.shape, 0.7, rng=stream).to_array()
+            x = x * calls.keep_mask(x.shape, keep_prob=0.7, rng=stream).to_array()
         elif step == "narrow":
-            x = x + calls.dropout(x[:, :1], 0.7, rng=stream)[0]
+            x = x + calls.dropout(x[:, :1], keep_prob=0.7, rng=stream)[0]
         elif step == "reserve":
             stream.offset += 37
         elif step == "set back":
@@ -223,16 +223,16 @@ def test_chunks_change_nothing_whatever_predict_does(calls, program, chunk, rows
 
 def test_what_rows_of_a_stream_cannot_do_is_refused():
     def tiles(x, stream):
-        return fd.dropout(x, 0.5, rng=stream.tile(x.shape, (0, 0)))[0]
+        return fd.dropout(x, keep_prob=0.5, rng=stream.tile(x.shape, (0, 0)))[0]
 
     with pytest.raises(TypeError, match="chunk must be left out where predict makes tiles"):
         fd.mc_predict(tiles, X, 2, rng=1, chunk=3)
-    with pytest.raises(TypeError, match="rng must be a stream of its own here, not some rows of a batch"):
+    with pytest.raises(TypeError, match="rng must be a stream of its own here, not the stream of some rows"):
         fd.mc_predict(lambda x, stream: fd.mc_predict(predict, x, 2, rng=stream).mean, X, 2, rng=1, chunk=3)
     for shape in ((), (2, 3), (6, 3), (1, 3)):
 
         def elsewhere(x, stream, shape=shape):
-            return fd.keep_mask(shape, 0.5, rng=stream).to_array()
+            return fd.keep_mask(shape, keep_prob=0.5, rng=stream).to_array()
 
         with pytest.raises(ValueError, match="chunk must be left out where dropout is not applied to 3 ex"):
             fd.mc_predict(elsewhere, X, 2, rng=1, chunk=3)
@@ -242,7 +242,7 @@ def test_what_rows_of_a_stream_cannot_do_is_refused():
 
 
 def from_a_child(x, stream):
-    return fd.dropout(x, 0.5, rng=stream.spawn(1)[0])[0]
+    return fd.dropout(x, keep_prob=0.5, rng=stream.spawn(1)[0])[0]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_rows_tell_nothing_that_other_rows_would_draw_from(ask):
 @pytest.mark.parametrize("reduce", [np.mean, lambda y: y.mean(0), lambda y: y.mean(0, keepdims=True)])
 def test_a_chunk_has_a_result_for_each_of_its_examples(reduce):
     def predict(x, stream):
-        return reduce(fd.dropout(x, 0.5, rng=stream)[0])
+        return reduce(fd.dropout(x, keep_prob=0.5, rng=stream)[0])
 
     with pytest.raises(ValueError, match="predict must give a result for each example"):
         fd.mc_predict(predict, X, 2, rng=1, chunk=3)
@@ -304,13 +304,13 @@ def test_samples_within_a_sample_spawn_their_own():
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_predict_may_use_one_buffer_and_write_to_its_input(chunk):
     room = np.empty_like(X)
-    whole = fd.mc_predict(lambda x, stream: fd.dropout(x, 0.5, rng=stream)[0], X, 5, rng=1, keep_samples=True)
+    whole = fd.mc_predict(lambda x, stream: fd.dropout(x, keep_prob=0.5, rng=stream)[0], X, 5, rng=1, keep_samples=True)
 
     def reusing(x, stream):
-        return fd.dropout(x, 0.5, rng=stream, out=room[: len(x)])[0]
+        return fd.dropout(x, keep_prob=0.5, rng=stream, out=room[: len(x)])[0]
 
     def in_place(x, stream):
-        return fd.dropout(x, 0.5, rng=stream, out=x)[0]
+        return fd.dropout(x, keep_prob=0.5, rng=stream, out=x)[0]
 
     before = X.copy()
     for predict in (reusing, in_place):
@@ -323,7 +323,9 @@ def test_predict_may_use_one_buffer_and_write_to_its_input(chunk):
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 def test_the_variance_of_complex_predictions_is_real(dtype):
     def predict(x, stream):
-        return (fd.dropout(x, 0.5, rng=stream)[0] + 1j * fd.dropout(x, 0.5, rng=stream)[0]).astype(dtype)
+        return (fd.dropout(x, keep_prob=0.5, rng=stream)[0] + 1j * fd.dropout(x, keep_prob=0.5, rng=stream)[0]).astype(
+            dtype
+        )
 
     result = fd.mc_predict(predict, X, 50, rng=1, keep_samples=True)
     assert result.mean.dtype == np.complex128

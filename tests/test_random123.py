@@ -100,5 +100,5 @@ def test_random_streams(ask, implementation):
     ]
     for stream, answer in zip(streams, ask([question_kept(*stream) for stream in streams]), strict=True):
         seed, offset, keep_prob, count = stream
-        mask = implementation.keep_mask(count, keep_prob, rng=fd.Stream(seed, offset))
+        mask = implementation.keep_mask(count, keep_prob=keep_prob, rng=fd.Stream(seed, offset))
         assert mask.bits.tobytes().hex() == answer, stream

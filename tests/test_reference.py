@@ -95,7 +95,7 @@ def test_the_threshold_is_exact(keep_prob):
 @pytest.mark.parametrize("keep_prob", [0.0, 1.0])
 def test_certainty_draws_nothing(monkeypatch, keep_prob):
     monkeypatch.setattr(decisions, "plane", lambda *_: pytest.fail("a bit was drawn"))
-    assert reference.keep_mask(1000, keep_prob, rng=1).to_array().all() == (keep_prob == 1.0)
+    assert reference.keep_mask(1000, keep_prob=keep_prob, rng=1).to_array().all() == (keep_prob == 1.0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_signatures_are_those_of_the_compiled_calls(name):
 def test_nothing_compiled_is_needed(tmp_path):
     """The modules of plain Python alone give the same under an empty `fastdrop/__init__.py`."""
     package = plain_package(tmp_path)
-    code = "import fastdrop.reference as r; print(r.__file__, r.dropout([1.0] * 9, 0.5, rng=1)[0].tolist())"
-    expected = fd.dropout([1.0] * 9, 0.5, rng=1)[0].tolist()
+    code = "import fastdrop.reference as r; print(r.__file__, r.dropout([1.0] * 9, keep_prob=0.5, rng=1)[0].tolist())"
+    expected = fd.dropout([1.0] * 9, keep_prob=0.5, rng=1)[0].tolist()
     assert printed_by(code, PYTHONPATH=str(tmp_path)) == f"{package / 'reference' / '__init__.py'} {expected}"
 
 
@@ -141,7 +141,7 @@ def test_temporary_memory_is_bounded():
     def temporary(size: int) -> int:
         x = np.zeros(size, np.float32)
         tracemalloc.start()
-        y, mask = reference.relu_dropout(x, 0.5, rng=0)
+        y, mask = reference.relu_dropout(x, keep_prob=0.5, rng=0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak - y.nbytes - mask.nbytes

@@ -150,13 +150,13 @@ threading.stack_size(0)
 resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 x = np.linspace(-1, 1, {LARGE}, dtype=np.float32).reshape(-1, 1)
 fd.set_num_threads(1)
-expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
+expected, expected_mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
 sums = fd.dropout_backward(x, expected_mask, bias_grad=True)[1]
 y = np.empty_like(x)
 before, used = tasks(), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 28 * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
 fd.set_num_threads(8)
-_, mask = fd.relu_dropout(x, 0.9, rng=1, out=y)
+_, mask = fd.relu_dropout(x, keep_prob=0.9, rng=1, out=y)
 print(np.array_equal(y, expected), mask == expected_mask)
 print(np.array_equal(fd.dropout_backward(x, mask, bias_grad=True, out=y)[1], sums), tasks() - before < 7)
 """
@@ -173,7 +173,7 @@ def test_threads_are_bounded_by_the_work():
 import os, numpy as np, fastdrop as fd
 fd.set_num_threads(1)
 dy = np.ones((70_000, 1), np.float32)
-mask = fd.keep_mask(dy.shape, 0.5, rng=1)
+mask = fd.keep_mask(dy.shape, keep_prob=0.5, rng=1)
 before = tasks()
 fd.set_num_threads(32768)
 fd.dropout_backward(dy, mask, bias_grad=True)
@@ -193,11 +193,11 @@ def test_a_child_that_python_does_not_see_can_call():
 import ctypes, os, signal, numpy as np, fastdrop as fd
 fd.set_num_threads(4)
 x = np.linspace(-1, 1, {LARGE}, dtype=np.float32)
-expected, expected_mask = fd.relu_dropout(x, 0.9, rng=1)
+expected, expected_mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
 child = ctypes.PyDLL(None).fork()
 if child == 0:
     signal.alarm(60)
-    y, mask = fd.relu_dropout(x, 0.9, rng=1)
+    y, mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
     same = np.array_equal(y, expected) and mask == expected_mask and fd.get_num_threads() == 1
     os._exit(0 if same else 3)
 _, status = os.waitpid(child, 0)

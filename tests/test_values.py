@@ -24,22 +24,22 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def value_of(kind):
     """Return a value of this kind that fits X."""
     return {
-        fd.Mask: lambda: fd.keep_mask(X.shape, 0.5, rng=1),
+        fd.Mask: lambda: fd.keep_mask(X.shape, keep_prob=0.5, rng=1),
         fd.Stream: lambda: fd.Stream(2**128 - 1, 17),
         fd.Tile: lambda: fd.Tile((5, 9), (1, 2), 3, 70),
         StreamRows: lambda: StreamRows(fd.Stream(4, 5), 2, 3, 10),
-        fd.GaussianNoise: lambda: fd.GaussianNoise(1, 2, X.shape, 0.5, (40, 1)),
+        fd.GaussianNoise: lambda: fd.GaussianNoise(1, 2, X.shape, keep_prob=0.5, strides=(40, 1)),
     }[kind]()
 
 
 def others_arguments(kind):
     """Return arguments of another value, which the constructor accepts."""
     return {
-        fd.Mask: (np.zeros(1, np.uint8), 3, 0.25),
-        fd.Stream: (1, 2),
-        fd.Tile: ((2, 2), (0, 0), 1),
-        StreamRows: (fd.Stream(1), 0, 1, 2),
-        fd.GaussianNoise: (9, 9, 9, 0.25),
+        fd.Mask: {"bits": np.zeros(1, np.uint8), "shape": 3, "keep_prob": 0.25},
+        fd.Stream: {"seed": 1, "offset": 2},
+        fd.Tile: {"shape": (2, 2), "origin": (0, 0), "seed": 1},
+        StreamRows: {"stream": fd.Stream(1), "first": 0, "rows": 1, "total": 2},
+        fd.GaussianNoise: {"seed": 9, "offset": 9, "shape": 9, "keep_prob": 0.25},
     }[kind]
 
 
@@ -53,7 +53,7 @@ def used(library, value):
         return library.dropout_backward(X, value)
     if isinstance(value, fd.GaussianNoise):
         return library.gaussian_dropout_backward(X, value)
-    return library.dropout(X, 0.5, rng=value)[0]
+    return library.dropout(X, keep_prob=0.5, rng=value)[0]
 
 
 # --- made once --------------------------------------------------------------------------------
@@ -63,9 +63,9 @@ def used(library, value):
 def test_a_value_cannot_be_initialised_again(kind):
     value = value_of(kind)
     before = fields(value)
-    for arguments in (others_arguments(kind), (1, 2, 3, 4)[: len(others_arguments(kind))]):
+    for arguments in (others_arguments(kind), dict.fromkeys(others_arguments(kind), 1)):
         with pytest.raises(TypeError, match=f"a {kind.__name__} keeps the values it was made with"):
-            value.__init__(*arguments)
+            value.__init__(**arguments)
     with pytest.raises(TypeError, match="keeps the values it was made with"):
         kind._restore(value, *before)
     assert fields(value) == before
@@ -75,11 +75,11 @@ def test_a_value_cannot_be_initialised_again(kind):
 def test_a_refused_value_has_none(kind):
     value = kind.__new__(kind)
     with pytest.raises((TypeError, ValueError)):
-        value.__init__(*[-1 for _ in others_arguments(kind)])
+        value.__init__(**dict.fromkeys(others_arguments(kind), -1))
     with pytest.raises(TypeError, match=f"a {kind.__name__} must be initialised before it is used"):
         repr(value)
-    value.__init__(*others_arguments(kind))
-    assert fields(value) == fields(kind(*others_arguments(kind)))
+    value.__init__(**others_arguments(kind))
+    assert fields(value) == fields(kind(**others_arguments(kind)))
 
 
 @kinds
@@ -116,7 +116,11 @@ def test_there_is_no_other_door(kind):
 
 def test_the_bits_of_a_mask_are_its_own(library):
     bits = np.arange(4, dtype=np.uint8)
-    for mask in (fd.Mask(bits, 32, 0.5), library.keep_mask(32, 0.5, rng=1), library.keep_mask(0, 0.5)):
+    for mask in (
+        fd.Mask(bits, 32, keep_prob=0.5),
+        library.keep_mask(32, keep_prob=0.5, rng=1),
+        library.keep_mask(0, keep_prob=0.5),
+    ):
         before = mask.to_array()
         with pytest.raises(ValueError):
             mask.bits.resize(1)
@@ -134,7 +138,7 @@ def test_the_bits_of_a_mask_are_its_own(library):
 @kinds
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_makes_an_equal_value(kind, protocol):
-    for value in (value_of(kind), kind(*others_arguments(kind))):
+    for value in (value_of(kind), kind(**others_arguments(kind))):
         stored = pickle.dumps(value, protocol)
         again = pickle.loads(stored)
         assert type(again) is kind
@@ -185,12 +189,12 @@ class NamedRows(StreamRows):
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
 def test_a_subclass_is_copied_by_its_own_class_with_what_it_adds(duplicate, library):
-    bits = fd.keep_mask(X.shape, 0.5, rng=1).bits
+    bits = fd.keep_mask(X.shape, keep_prob=0.5, rng=1).bits
     named = [
-        NamedMask(bits, X.shape, 0.5),
+        NamedMask(bits, X.shape, keep_prob=0.5),
         NamedStream("a"),
         NamedTile((5, 9), (1, 2), 3),
-        NamedNoise(1, 2, X.shape, 0.5),
+        NamedNoise(1, 2, X.shape, keep_prob=0.5),
         NamedRows(fd.Stream(4, 5), 2, 3, 10),
     ]
     for value in named:
@@ -219,7 +223,7 @@ def test_stored_pickles():
 
 
 def test_a_result_of_monte_carlo_is_pickled_by_its_public_name():
-    result = fd.mc_predict(lambda x, stream: fd.dropout(x, 0.5, rng=stream)[0], X, 3, rng=1)
+    result = fd.mc_predict(lambda x, stream: fd.dropout(x, keep_prob=0.5, rng=stream)[0], X, 3, rng=1)
     stored = pickle.dumps(result)
     assert {name.split(".")[0] for name in modules_in(stored)} <= {"fastdrop", "numpy"}
     assert "fastdrop.monte_carlo" not in modules_in(stored)
@@ -232,9 +236,10 @@ PLAIN = """
 import copy, pickle
 from fastdrop import noise, reference, stream
 assert stream.__file__.endswith("stream.py") and noise.__file__.endswith("noise.py")
-drawn = reference.keep_mask((3, 4), 0.5, rng=1)
+drawn = reference.keep_mask((3, 4), keep_prob=0.5, rng=1)
 rows = stream.StreamRows(stream.Stream(4, 5), 2, 3, 10)
-values = [drawn, stream.Stream(4, 5), stream.Tile((5, 9), (1, 2), 3), rows, noise.GaussianNoise(1, 2, 3, 0.5)]
+noise = noise.GaussianNoise(1, 2, 3, keep_prob=0.5)
+values = [drawn, stream.Stream(4, 5), stream.Tile((5, 9), (1, 2), 3), rows, noise]
 for value in values:
     kind = type(value)
     for again in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
@@ -342,7 +347,7 @@ def exercise(value):
         elif isinstance(value, StreamRows):
             shape = (min(fields(value)[5], 100), 2)
         try:
-            library.keep_mask(shape, 0.5, rng=copy.copy(value))
+            library.keep_mask(shape, keep_prob=0.5, rng=copy.copy(value))
         except ValueError as error:  # without positions or room for the shape
             refused = str(error)
         else:
@@ -373,12 +378,12 @@ def lying(kind, **members):
 )  # fmt: skip
 def test_a_mask_that_says_something_else_is_what_it_is(members, library):
     mask = value_of(fd.Mask)
-    liar = lying(fd.Mask, **members)(mask.bits, mask.shape, mask.keep_prob)
+    liar = lying(fd.Mask, **members)(mask.bits, mask.shape, keep_prob=mask.keep_prob)
     dx = library.dropout_backward(X, mask)
     assert_identical(library.dropout_backward(X, liar), dx)
     assert_identical(library.relu_dropout_backward(X, liar), dx)
     assert_identical(library.relu_dropout_backward(X, liar, keep_prob=0.5, mode="inverted"), dx)
-    with pytest.raises(ValueError, match="saved must have dy's shape"):
+    with pytest.raises(ValueError, match="mask must have dy's shape"):
         library.dropout_backward(X.T, liar)
     assert mask == liar == mask
 
@@ -388,7 +393,8 @@ def test_a_mask_that_says_something_else_is_what_it_is(members, library):
 )
 def test_noise_that_says_something_else_is_what_it_is(members, library):
     noise = value_of(fd.GaussianNoise)
-    liar = lying(fd.GaussianNoise, **members)(*fields(noise))
+    seed, offset, shape, keep_prob, strides = fields(noise)
+    liar = lying(fd.GaussianNoise, **members)(seed, offset, shape, keep_prob=keep_prob, strides=strides)
     assert_identical(
         library.gaussian_dropout_backward(X, liar), library.gaussian_dropout_backward(X, noise)
     )
@@ -412,9 +418,9 @@ def test_a_stream_that_draws_elsewhere_is_refused(name, library):
     for stream in (type("Kind", (fd.Stream,), members)(1, 2), type("Kind", (mixin, fd.Stream), {})(1, 2)):
         refused = f"rng must be a Stream that keeps the {name} of its kind"
         with pytest.raises(TypeError, match=refused):
-            library.keep_mask((1, 4), 0.5, rng=stream)
+            library.keep_mask((1, 4), keep_prob=0.5, rng=stream)
         with pytest.raises(TypeError, match=refused):
-            fd.layers.Dropout(0.5, rng=stream)
+            fd.layers.Dropout(keep_prob=0.5, rng=stream)
         assert fields(stream)[:2] == (1, 2)
 
 
@@ -423,10 +429,10 @@ def test_an_instance_with_a_reserve_of_its_own_is_refused(library):
         pass
 
     stream = Kind(1)
-    assert library.keep_mask(9, 0.5, rng=stream) == library.keep_mask(9, 0.5, rng=1)
+    assert library.keep_mask(9, keep_prob=0.5, rng=stream) == library.keep_mask(9, keep_prob=0.5, rng=1)
     stream.reserve = lambda count: 0
     with pytest.raises(TypeError, match="keeps the reserve of its kind"):
-        library.keep_mask(9, 0.5, rng=stream)
+        library.keep_mask(9, keep_prob=0.5, rng=stream)
 
 
 # --- shapes -----------------------------------------------------------------------------------
@@ -437,22 +443,43 @@ MANY = (1,) * 65
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda calls: calls.keep_mask((0,) * 100, 0.5), "shape must have at most 64 axes"),
-        (lambda calls: calls.keep_mask(MANY, 0.5), "shape must have at most 64 axes"),
-        (lambda calls: calls.keep_mask(iter(MANY), 0.5), "shape must have at most 64 axes"),
-        (lambda calls: calls.keep_mask((0, 2**70), 0.5), r"shape must have at most 2\*\*63 - 1 elements"),
-        (lambda calls: calls.keep_mask((2**32, 2**31), 0.5), r"shape must have at most 2\*\*63 - 1 elements"),
-        (lambda calls: calls.keep_mask(2**63, 0.5), r"shape must have at most 2\*\*63 - 1 elements"),
+        (lambda calls: calls.keep_mask((0,) * 100, keep_prob=0.5), "shape must have at most 64 axes"),
+        (lambda calls: calls.keep_mask(MANY, keep_prob=0.5), "shape must have at most 64 axes"),
+        (lambda calls: calls.keep_mask(iter(MANY), keep_prob=0.5), "shape must have at most 64 axes"),
+        (
+            lambda calls: calls.keep_mask((0, 2**70), keep_prob=0.5),
+            r"shape must have at most 2\*\*63 - 1 elements",
+        ),
+        (
+            lambda calls: calls.keep_mask((2**32, 2**31), keep_prob=0.5),
+            r"shape must have at most 2\*\*63 - 1 elements",
+        ),
+        (
+            lambda calls: calls.keep_mask(2**63, keep_prob=0.5),
+            r"shape must have at most 2\*\*63 - 1 elements",
+        ),
         (lambda calls: fd.Tile(MANY, MANY, 1), "shape must have at most 64 axes"),
         (lambda calls: fd.Tile((1,), MANY, 1), "origin must have at most 64 axes"),
         (lambda calls: fd.Tile((0, 10**30), (0, 0), 1), r"shape must have at most 2\*\*64 elements"),
         (lambda calls: fd.Tile((2**32, 2**32 + 1), (0, 0), 1), r"shape must have at most 2\*\*64 elements"),
-        (lambda calls: fd.Mask(np.empty(0, np.uint8), (0, 2**70), 0.5), "shape must have at most"),
-        (lambda calls: fd.Mask(np.empty(0, np.uint8), (0,) * 65, 0.5), "shape must have at most 64 axes"),
-        (lambda calls: fd.GaussianNoise(1, 0, (0,) * 65, 0.5), "shape must have at most 64 axes"),
-        (lambda calls: fd.GaussianNoise(1, 0, (0, 2**63), 0.5), r"shape must have at most 2\*\*63 - 1"),
-        (lambda calls: fd.GaussianNoise(1, 0, (1,), 0.5, (2**64,)), r"strides must be in \[0, 2\*\*64\)"),
-        (lambda calls: fd.GaussianNoise(1, 0, (1,), 0.5, (-1,)), "strides must have no negative length"),
+        (lambda calls: fd.Mask(np.empty(0, np.uint8), (0, 2**70), keep_prob=0.5), "shape must have at most"),
+        (
+            lambda calls: fd.Mask(np.empty(0, np.uint8), (0,) * 65, keep_prob=0.5),
+            "shape must have at most 64 axes",
+        ),
+        (lambda calls: fd.GaussianNoise(1, 0, (0,) * 65, keep_prob=0.5), "shape must have at most 64 axes"),
+        (
+            lambda calls: fd.GaussianNoise(1, 0, (0, 2**63), keep_prob=0.5),
+            r"shape must have at most 2\*\*63 - 1",
+        ),
+        (
+            lambda calls: fd.GaussianNoise(1, 0, (1,), keep_prob=0.5, strides=(2**64,)),
+            r"strides must be in \[0, 2\*\*64\)",
+        ),
+        (
+            lambda calls: fd.GaussianNoise(1, 0, (1,), keep_prob=0.5, strides=(-1,)),
+            "strides must have no negative length",
+        ),
     ],
 )
 def test_one_place_says_what_a_shape_may_be(make, message, library):
@@ -463,15 +490,15 @@ def test_one_place_says_what_a_shape_may_be(make, message, library):
 def test_the_largest_mask_is_a_matter_of_memory(library):
     stream = fd.Stream(1)
     with pytest.raises(MemoryError):
-        library.keep_mask(2**63 - 1, 0.5, rng=stream)
+        library.keep_mask(2**63 - 1, keep_prob=0.5, rng=stream)
     assert stream.offset == 0
 
 
 def test_64_axes(library):
     shape = (1,) * 31 + (2,) + (1,) * 31 + (3,)
     tile = fd.Tile((1,) * 31 + (4,) + (1,) * 31 + (5,), (0,) * 31 + (1,) + (0,) * 31 + (2,), 6)
-    mask = library.keep_mask(shape, 0.5, rng=tile)
-    whole = library.keep_mask((4, 5), 0.5, rng=6).to_array()
+    mask = library.keep_mask(shape, keep_prob=0.5, rng=tile)
+    whole = library.keep_mask((4, 5), keep_prob=0.5, rng=6).to_array()
     assert np.array_equal(mask.to_array().reshape(2, 3), whole[1:3, 2:5])
     assert pickle.loads(pickle.dumps(mask)) == mask
 
@@ -486,13 +513,16 @@ def test_64_axes(library):
 )  # fmt: skip
 def test_tiles_at_the_ends_of_the_largest_arrays(library, whole, origin, shape):
     tile = fd.Tile(whole, origin, seed=8)
-    mask = library.keep_mask(shape, 0.5, rng=tile)
-    noise = library.gaussian_dropout(np.ones(shape, np.float32), 0.5, rng=tile)[1]
+    mask = library.keep_mask(shape, keep_prob=0.5, rng=tile)
+    noise = library.gaussian_dropout(np.ones(shape, np.float32), keep_prob=0.5, rng=tile)[1]
     rows = range(shape[0]) if shape[1] else ()
     starts = [(origin[0] + row) * whole[1] + origin[1] for row in rows]
-    apart = [fd.reference.keep_mask(shape[1], 0.5, rng=fd.Stream(8, start)).to_array() for start in starts]
+    apart = [
+        fd.reference.keep_mask(shape[1], keep_prob=0.5, rng=fd.Stream(8, start)).to_array()
+        for start in starts
+    ]
     assert np.array_equal(mask.to_array(), np.reshape(apart, shape))
-    alone = [fd.GaussianNoise(8, start, shape[1], 0.5).to_array() for start in starts]
+    alone = [fd.GaussianNoise(8, start, shape[1], keep_prob=0.5).to_array() for start in starts]
     assert np.array_equal(noise.to_array(), np.reshape(np.float32(alone), shape))
     assert pickle.loads(pickle.dumps(noise)) == noise == eval(repr(noise), vars(fd))
 
@@ -500,4 +530,4 @@ def test_tiles_at_the_ends_of_the_largest_arrays(library, whole, origin, shape):
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1), (0, 1), (3, 2)])
 def test_no_two_elements_share_noise(strides):
     with pytest.raises(ValueError, match="strides must give each element noise of its own"):
-        fd.GaussianNoise(1, 0, (2, 3), 0.5, strides)
+        fd.GaussianNoise(1, 0, (2, 3), keep_prob=0.5, strides=strides)

@@ -33,9 +33,9 @@ def with_one_nan(value):
 def test_a_bias_is_the_sum_taken_before(isa):
     for columns in (1, 2, 15, 16, 17, 31, 64, 1000, 5000):
         x, bias = numbers((7, columns), "float32", 1), numbers((columns,), "float32", 2)
-        y, mask = fd.relu_dropout(x, 0.6, bias=bias, rng=3)
+        y, mask = fd.relu_dropout(x, keep_prob=0.6, bias=bias, rng=3)
         with np.errstate(all="ignore"):
-            expected, expected_mask = fd.relu_dropout(x + bias, 0.6, rng=3)
+            expected, expected_mask = fd.relu_dropout(x + bias, keep_prob=0.6, rng=3)
         assert_identical(with_one_nan(y), with_one_nan(expected), f"{columns} columns")
         assert mask == expected_mask, columns
 
@@ -43,7 +43,7 @@ def test_a_bias_is_the_sum_taken_before(isa):
 @pytest.mark.parametrize("shape", [(1500, 100), (15_000, 7), (2, 150_000), (50, 3, 1000)])
 def test_a_bias_gradient_is_the_sum_of_its_column(library, shape):
     dy = np.random.default_rng(0).standard_normal(shape, np.float32)
-    dx, dbias = library.dropout_backward(dy, fd.keep_mask(shape, 0.5, rng=1), bias_grad=True)
+    dx, dbias = library.dropout_backward(dy, fd.keep_mask(shape, keep_prob=0.5, rng=1), bias_grad=True)
     np.testing.assert_allclose(dbias, dx.reshape(-1, shape[-1]).sum(0, np.float64), rtol=1e-6, atol=1e-5)
 
 
@@ -52,23 +52,23 @@ def test_a_bias_gradient_is_the_sum_of_its_column(library, shape):
 
 def test_shared_draws_are_those_of_the_small_mask(library):
     x = np.ones((4, 6, 5, 3), np.float32)
-    y, mask = library.dropout(x, 0.5, broadcast_dims=(2, 3), rng=9)
-    small = library.keep_mask((4, 6, 1, 1), 0.5, rng=9)
-    assert mask == small == library.keep_mask(x.shape, 0.5, broadcast_dims=(-1, 2), rng=9)
+    y, mask = library.dropout(x, keep_prob=0.5, broadcast_dims=(2, 3), rng=9)
+    small = library.keep_mask((4, 6, 1, 1), keep_prob=0.5, rng=9)
+    assert mask == small == library.keep_mask(x.shape, keep_prob=0.5, broadcast_dims=(-1, 2), rng=9)
     assert_identical(y, np.broadcast_to(small.to_array() * np.float32(2), x.shape).copy())
 
 
 def test_a_shared_draw_reserves_one_position(library):
     stream = fd.Stream(1)
-    library.dropout(np.ones((10, 20)), 0.5, broadcast_dims=1, rng=stream)
+    library.dropout(np.ones((10, 20)), keep_prob=0.5, broadcast_dims=1, rng=stream)
     assert stream.offset == 10
-    library.dropout(np.ones((10, 20)), 0.5, broadcast_dims=(0, 1), rng=stream)
+    library.dropout(np.ones((10, 20)), keep_prob=0.5, broadcast_dims=(0, 1), rng=stream)
     assert stream.offset == 11
 
 
 def test_a_dropped_row_is_not_read(isa):
     x = np.full((50, 1000), np.nan, np.float32)
-    y, mask = fd.dropout(x, 0.5, broadcast_dims=1, rng=4)
+    y, mask = fd.dropout(x, keep_prob=0.5, broadcast_dims=1, rng=4)
     assert_identical(np.isnan(y[:, 0]), mask.to_array()[:, 0])
     assert np.all(y[~mask.to_array()[:, 0]].view(np.uint32) == 0)
 
@@ -81,14 +81,14 @@ def test_alpha_dropout_keeps_mean_and_variance():
     n = 10**6
     x = np.random.default_rng(5).standard_normal(n)
     for keep_prob in (0.5, 0.8, 0.95):
-        y, _ = fd.alpha_dropout(x, keep_prob, rng=6)
+        y, _ = fd.alpha_dropout(x, keep_prob=keep_prob, rng=6)
         fourth = float(np.mean((y - y.mean()) ** 4))
         assert abs(y.mean()) < 5 / math.sqrt(n)
         assert abs(y.var() - 1) < 5 * math.sqrt((fourth - 1) / n)
 
 
 def test_alpha_dropout_without_a_survivor_is_zero(library):
-    y, mask = library.alpha_dropout(sample(100), 0.0, rng=1)
+    y, mask = library.alpha_dropout(sample(100), keep_prob=0.0, rng=1)
     assert np.all(y.view(np.uint32) == 0)
     assert np.all(library.alpha_dropout_backward(sample(100), mask).view(np.uint32) == 0)
 
@@ -115,13 +115,13 @@ def test_a_tile_has_the_bits_of_the_whole(library, whole, origin, shape):
 
     for keep_prob, shared in itertools.product((0.0, 77 / 256, 1.0), ((), (0,), (-1,))):
         what, options = f"{keep_prob}, {shared}", {"broadcast_dims": shared}
-        y, mask = library.relu_dropout(x, keep_prob, rng=fd.Stream(12, 1000), **options)
-        part, part_mask = library.relu_dropout(x[place], keep_prob, rng=tile, **options)
+        y, mask = library.relu_dropout(x, keep_prob=keep_prob, rng=fd.Stream(12, 1000), **options)
+        part, part_mask = library.relu_dropout(x[place], keep_prob=keep_prob, rng=tile, **options)
         assert_identical(part, y[place], what)
         assert_identical(part_mask.to_array(), mask.to_array()[place], what)
         if not shared:
-            bits = library.keep_mask(shape, keep_prob, rng=tile).to_array()
-            every = library.keep_mask(whole, keep_prob, rng=fd.Stream(12, 1000)).to_array()
+            bits = library.keep_mask(shape, keep_prob=keep_prob, rng=tile).to_array()
+            every = library.keep_mask(whole, keep_prob=keep_prob, rng=fd.Stream(12, 1000)).to_array()
             assert_identical(bits, every[place], what)
 
 

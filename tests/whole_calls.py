@@ -374,13 +374,15 @@ def saved_of(case: Case, arrays: dict[str, Any]) -> Any:
     shape = decided(case)
     if case.call == "gaussian_dropout_backward":
         shape = (*case.shape, 1) if case.wrong == ("saved", "shape") else case.shape
-        return fd.GaussianNoise(case.source.seed, 2**32 - 5, shape, max(float(case.keep_prob), 2**-20))
+        return fd.GaussianNoise(
+            case.source.seed, 2**32 - 5, shape, keep_prob=max(float(case.keep_prob), 2**-20)
+        )
     if "y" in arrays:
         return arrays["y"]
     mode = "alpha" if case.call == "alpha_dropout_backward" else case.mode
     if case.wrong == ("saved", "shape"):
         shape = (*shape, 1)
-    return fd.Mask(arrays["bits"], shape, case.keep_prob, mode)
+    return fd.Mask(arrays["bits"], shape, keep_prob=case.keep_prob, mode=mode)
 
 
 def call_of(case: Case, arrays: dict[str, Any], source: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -56,7 +56,7 @@ def drawing() -> str:
         cells, kept = element(row, [int(plane[row]) for plane in planes], threshold)
         parts += cells
         verdicts.append(kept)
-    drawn = fd.keep_mask(ELEMENTS, KEEP_PROB, rng=SEED).to_array()
+    drawn = fd.keep_mask(ELEMENTS, keep_prob=KEEP_PROB, rng=SEED).to_array()
     assert verdicts == drawn.tolist(), "the drawing shows what the calls draw"
     y = TOP + ELEMENTS * CELL + 24
     parts.append(text(LEFT - 14, y, "undecided", "end"))

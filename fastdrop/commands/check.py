@@ -223,8 +223,9 @@ def forward(name: str) -> Call:
         residual = [case.other(x.shape)] if name == "dropout_add" else []
         rng = case.rng()
         y, mask = getattr(calls, name)(
-            x, *residual, case.keep_prob, broadcast_dims=case.shared, rng=rng, out=result(case, x), **options
-        )
+            x, *residual, keep_prob=case.keep_prob, broadcast_dims=case.shared, rng=rng, out=result(case, x),
+            **options,
+        )  # fmt: skip
         return y, mask, rng.offset
 
     return call
@@ -244,7 +245,8 @@ def backward(name: str) -> Call:
 
 def any_mask(shape: tuple[int, ...], case: Case, mode: MaskMode) -> Mask:
     """Return a mask whose bits are not those that the call itself would draw."""
-    return Mask.from_array(np.random.default_rng(case.seed).random(shape) < 0.5, case.keep_prob, mode)
+    flags = np.random.default_rng(case.seed).random(shape) < 0.5
+    return Mask.from_array(flags, keep_prob=case.keep_prob, mode=mode)
 
 
 def backward_from_output(calls: Any, case: Case, dy: NDArray[Any]) -> tuple[Any, ...]:
@@ -266,7 +268,7 @@ def predict(name: str) -> Call:
     def call(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
         residual = [case.other(x.shape)] if name == "dropout_add_predict" else []
         y = getattr(calls, name)(
-            x, *residual, case.keep_prob, mode=case.mode, out=result(case, x), **case.adds()
+            x, *residual, keep_prob=case.keep_prob, mode=case.mode, out=result(case, x), **case.adds()
         )
         return (y,)
 
@@ -275,7 +277,7 @@ def predict(name: str) -> Call:
 
 def gaussian(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
     rng = case.rng()
-    y, noise = calls.gaussian_dropout(x, noisy(case), rng=rng, out=result(case, x))
+    y, noise = calls.gaussian_dropout(x, keep_prob=noisy(case), rng=rng, out=result(case, x))
     return y, noise, rng.offset
 
 
@@ -291,7 +293,7 @@ def noisy(case: Case) -> float:
 
 def mask_alone(calls: Any, case: Case, x: NDArray[Any]) -> tuple[Any, ...]:
     rng = case.rng()
-    return calls.keep_mask(x.shape, case.keep_prob, broadcast_dims=case.shared, rng=rng), rng.offset
+    return calls.keep_mask(x.shape, keep_prob=case.keep_prob, broadcast_dims=case.shared, rng=rng), rng.offset
 
 
 CALLS: dict[str, Call] = {

@@ -152,13 +152,13 @@ def activations_of(way: str, keep_prob: float, seed: int) -> list[Timed]:
     """Return the two activations of a network, for one of the `WAYS` or for the reference."""
     streams = Stream(seed).spawn(2)
     if way == "no dropout":
-        return [Timed(ReLUDropout(1.0, rng=stream)) for stream in streams]
+        return [Timed(ReLUDropout(keep_prob=1.0, rng=stream)) for stream in streams]
     if way == TEXTBOOK:
         generator = np.random.default_rng(seed)
         return [Timed(TextbookReLUDropout(keep_prob, generator)) for _ in streams]
     layer = ReferenceReLUDropout if way.endswith(ON_REFERENCE) else ReLUDropout
     mode: Any = way.removesuffix(ON_REFERENCE)
-    return [Timed(layer(keep_prob, mode=mode, rng=stream)) for stream in streams]
+    return [Timed(layer(keep_prob=keep_prob, mode=mode, rng=stream)) for stream in streams]
 
 
 TEXTBOOK = "inverted, plain NumPy"

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         stream = Stream(arguments.seed, arguments.offset)
-        mask = keep_mask(arguments.shape, arguments.keep_prob, rng=stream)
+        mask = keep_mask(arguments.shape, keep_prob=arguments.keep_prob, rng=stream)
         if arguments.output:
             save(mask.to_array(), arguments.output)
     except (MemoryError, OSError, ValueError) as error:

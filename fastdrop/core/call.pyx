@@ -19,6 +19,8 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from cpython.object cimport PyObject, Py_TYPE
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
@@ -40,8 +42,9 @@ from fastdrop import checks, formulas
 from fastdrop.core.dispatch import same_build
 from fastdrop.formulas import POSITIONS
 from fastdrop.mask import saved_for_backward
-from fastdrop.noise import GaussianNoise, noise_for_backward
+from fastdrop.noise import noise_for_backward, noise_of
 from fastdrop.stream import as_source
+from fastdrop.usage import wrong_call
 
 same_build(BUILD_TAG, __name__)
 cnp.import_array()
@@ -68,6 +71,7 @@ cdef struct Call:
 include "arrays.pxi"
 include "source.pxi"
 include "gate.pxi"
+include "explain.pxi"
 
 
 # --- the calls --------------------------------------------------------------------------------
@@ -112,8 +116,9 @@ cdef forward(
             begin_draws(&call, source, shape, keep_prob)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         _room = prepared_room(&call, x, y, None, residual)
-        mask = (decisions if written is None else written) if masked else None
-        returned = (y if out is None else out, mask)
+        returned = y if out is None else out
+        if masked:
+            returned = (returned, decisions if written is None else written)
         # Gate.
         seal(&call, "x", x, y, None, residual)
         reserve(source)
@@ -136,8 +141,8 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
     try:
         x = elements("x", x_like)
         begin(&call, x)
-        keep_prob = checks.keep_probability(keep_prob)
         mode = checks.dropout_mode(mode)
+        keep_prob = checks.prediction_probability(keep_prob, mode)
         y = result(out, x)
         call.sweep.relu = relu
         call.sweep.scale = formulas.prediction_scale(keep_prob, mode)
@@ -155,7 +160,7 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
         leave_default_mode(mode_before)
 
 
-cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
+cdef backward(dy_like, name, saved, keep_prob, mode, bias_grad, out):
     cdef Call call
     cdef cnp.ndarray dy, dx, y = None
     cdef tuple shape
@@ -167,7 +172,7 @@ cdef backward(dy_like, saved, keep_prob, mode, bias_grad, out):
         if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
             call.sweep.scale = formulas.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
         else:
-            saved, call.sweep.scale = saved_for_backward(saved, keep_prob, mode, dy)
+            saved, call.sweep.scale = saved_for_backward(name, saved, keep_prob, mode, dy)
         sums = dbias = None
         if bias_grad is True or bool(bias_grad):
             sums, dbias = prepared_columns(&call, dy, shape)

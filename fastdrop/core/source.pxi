@@ -48,4 +48,4 @@ cdef noise_at(Source source, offset, tuple shape, keep_prob):
     """The noise of a call, if its stream is at `offset`."""
     if source.stream is not None and offset + source.count > POSITIONS:
         source.stream._take(source.count)   # this raises the error that the stream has too few positions
-    return GaussianNoise(source.key, offset + source.start, shape, keep_prob, source.strides)
+    return noise_of(source.key, offset + source.start, shape, keep_prob, source.strides)

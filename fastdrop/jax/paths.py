@@ -90,12 +90,12 @@ def rows(elements: Any, words: Any, *others: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def forward_on_host(call: Call, x: Any, seed: Any, y: Any, bits: Any) -> None:
-    _, mask = getattr(functional, call.form)(x, call.keep_prob, rng=seed_of_words(seed), out=y)
+    _, mask = getattr(functional, call.form)(x, keep_prob=call.keep_prob, rng=seed_of_words(seed), out=y)
     bits[...] = mask.bits
 
 
 def backward_on_host(call: Call, dy: Any, bits: Any, dx: Any) -> None:
-    mask = Mask(bits, dy.shape, call.keep_prob)
+    mask = Mask(bits, dy.shape, keep_prob=call.keep_prob)
     getattr(functional, f"{call.form}_backward")(dy, mask, out=dx)
 
 

@@ -15,52 +15,56 @@ from fastdrop.mask import Mask, mask_of_dropout, saved_for_backward
 from fastdrop.reference.arrays import apart, bytes_of, flat, parts, rounded, unpacked
 from fastdrop.reference.decisions import decisions
 from fastdrop.stream import RNG
+from fastdrop.usage import explained
 
 
+@explained
 def relu_dropout(
     x: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """``y = scale * relu(x + bias)`` where kept, else +0. The mask is set where kept and passed."""
     mode = checks.dropout_mode(mode)
     return _forward(x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias, relu=True)
 
 
+@explained
 def dropout(
     x: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """``y = scale * (x + bias)`` where kept, else +0."""
     mode = checks.dropout_mode(mode)
     return _forward(x, keep_prob, mode, broadcast_dims, rng, out, return_mask, bias=bias)
 
 
+@explained
 def dropout_add(
     x: ArrayLike,
     residual: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """``y = residual + dropout(x + bias)``."""
     mode = checks.dropout_mode(mode)
     return _forward(
@@ -69,15 +73,16 @@ def dropout_add(
     )  # fmt: skip
 
 
+@explained
 def alpha_dropout(
     x: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float,
     broadcast_dims: Axes = (),
     rng: RNG = None,
     out: NDArray[Any] | None = None,
     return_mask: bool = True,
-) -> tuple[NDArray[Any], Mask | None]:
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """``y = a * x + b`` where kept, else ``a * alpha + b``. After SELU, this keeps mean and variance."""
     return _forward(x, keep_prob, "alpha", broadcast_dims, rng, out, return_mask)
 
@@ -85,7 +90,7 @@ def alpha_dropout(
 def _forward(
     x: Any, keep_prob: Any, mode: MaskMode, broadcast_dims: Any, rng: RNG, out: Any, return_mask: bool,
     bias: Any = None, residual: Any = None, relu: bool = False,
-) -> tuple[NDArray[Any], Mask | None]:  # fmt: skip
+) -> NDArray[Any] | tuple[NDArray[Any], Mask]:  # fmt: skip
     x = checks.elements("x", x)
     keep_prob = checks.keep_probability(keep_prob)
     y = checks.result(out, x)
@@ -106,10 +111,13 @@ def _forward(
             with np.errstate(all="ignore"):
                 values = values + values.dtype.type(shift)
         flat(y)[part] = rounded(_plus(residual, values, part), y.dtype)
-    mask = Mask(passed_bits, x.shape if relu else decided, keep_prob, mode)
-    return y if out is None else out, mask if return_mask else None
+    written = y if out is None else out
+    if not return_mask:
+        return written
+    return written, Mask(passed_bits, x.shape if relu else decided, keep_prob=keep_prob, mode=mode)
 
 
+@explained
 def relu_dropout_backward(
     dy: ArrayLike,
     saved: Mask | ArrayLike,
@@ -120,8 +128,14 @@ def relu_dropout_backward(
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     """``dx = scale * dy`` where the element passed, else +0. `bias_grad` adds the sums of columns."""
+    return _backward(dy, "saved", saved, keep_prob, mode, bias_grad, out)
+
+
+def _backward(
+    dy: Any, name: str, saved: Any, keep_prob: Any, mode: Any, bias_grad: bool, out: Any
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     dy = checks.elements("dy", dy)
-    saved, scale = saved_for_backward(saved, keep_prob, mode, dy)
+    saved, scale = saved_for_backward(name, saved, keep_prob, mode, dy)
     if bias_grad:
         checks.columns_of(dy)
     dx = checks.result(out, dy)
@@ -135,13 +149,15 @@ def relu_dropout_backward(
     return (written, _column_sums(dx)) if bias_grad else written
 
 
+@explained
 def dropout_backward(
     dy: ArrayLike, mask: Mask, *, bias_grad: bool = False, out: NDArray[Any] | None = None
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
     """``dx = scale * dy`` where kept, else +0."""
-    return relu_dropout_backward(dy, mask_of_dropout(mask), bias_grad=bias_grad, out=out)
+    return _backward(dy, "mask", mask_of_dropout(mask), None, None, bias_grad, out)
 
 
+@explained
 def dropout_add_backward(
     dy: ArrayLike, mask: Mask, *, bias_grad: bool = False, out: NDArray[Any] | None = None
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
@@ -149,6 +165,7 @@ def dropout_add_backward(
     return dropout_backward(dy, mask, bias_grad=bias_grad, out=out)
 
 
+@explained
 def alpha_dropout_backward(
     dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
@@ -178,10 +195,11 @@ def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
         return rounded(sums, dx.dtype)
 
 
+@explained
 def relu_dropout_predict(
     x: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float | None = None,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
@@ -190,10 +208,11 @@ def relu_dropout_predict(
     return _predict(x, keep_prob, mode, out, bias=bias, relu=True)
 
 
+@explained
 def dropout_predict(
     x: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float | None = None,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
@@ -202,11 +221,12 @@ def dropout_predict(
     return _predict(x, keep_prob, mode, out, bias=bias)
 
 
+@explained
 def dropout_add_predict(
     x: ArrayLike,
     residual: ArrayLike,
-    keep_prob: float,
     *,
+    keep_prob: float | None = None,
     bias: ArrayLike | None = None,
     mode: Mode = "inverted",
     out: NDArray[Any] | None = None,
@@ -219,7 +239,8 @@ def _predict(
     x: Any, keep_prob: Any, mode: Any, out: Any, bias: Any = None, residual: Any = None, relu: bool = False
 ) -> NDArray[Any]:
     x = checks.elements("x", x)
-    keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
+    mode = checks.dropout_mode(mode)
+    keep_prob = checks.prediction_probability(keep_prob, mode)
     y = checks.result(out, x)
     x, bias, residual = _operands(x, bias, residual, y)
     for part in parts(x.size):
@@ -230,14 +251,15 @@ def _predict(
     return y if out is None else out
 
 
+@explained
 def keep_mask(
-    shape: int | tuple[int, ...], keep_prob: float, *, broadcast_dims: Axes = (), rng: RNG = None
+    shape: int | tuple[int, ...], *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None
 ) -> Mask:
     """Draw the decisions alone, which are those that the calls above draw."""
     shape, keep_prob = checks.shape_of("shape", shape), checks.keep_probability(keep_prob)
     shared = checks.shared_axes(broadcast_dims, len(shape))
     bits = decisions(rng, shape, shared, keep_prob)
-    return Mask(bits, formulas.decided_shape(shape, shared), keep_prob)
+    return Mask(bits, formulas.decided_shape(shape, shared), keep_prob=keep_prob)
 
 
 def _operands(x: NDArray[Any], bias: Any, residual: Any, y: NDArray[Any]) -> tuple[Any, Any, Any]:

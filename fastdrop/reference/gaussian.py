@@ -12,10 +12,12 @@ from fastdrop.noise import GaussianNoise, drawn_noise, noise_for_backward
 from fastdrop.reference.arrays import apart, rounded
 from fastdrop.reference.normals import normals
 from fastdrop.stream import RNG
+from fastdrop.usage import explained
 
 
+@explained
 def gaussian_dropout(
-    x: ArrayLike, keep_prob: float, *, rng: RNG = None, out: NDArray[Any] | None = None
+    x: ArrayLike, *, keep_prob: float, rng: RNG = None, out: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], GaussianNoise]:
     """``y = x * (1 + sqrt((1 - keep_prob) / keep_prob) * normal)`` (Srivastava et al. 2014, section 10)."""
     x = checks.elements("x", x)
@@ -26,6 +28,7 @@ def gaussian_dropout(
     return y if out is None else out, noise
 
 
+@explained
 def gaussian_dropout_backward(
     dy: ArrayLike, noise: GaussianNoise, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
@@ -42,7 +45,7 @@ def _multiply(x: NDArray[Any], noise: GaussianNoise, y: NDArray[Any]) -> None:
     x = apart(x, y)
     values = x.ravel().astype(formulas.arithmetic(x.dtype))
     factors = np.empty(x.size, np.float32)
-    for part, start in noise.runs():
+    for part, start in noise.stretches():
         normal = normals(noise.seed, start, part.stop - part.start)
         factors[part] = np.float32(1) + np.float32(noise.scale) * normal
     with np.errstate(all="ignore"):

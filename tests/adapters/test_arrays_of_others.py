@@ -78,8 +78,8 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_result_is_that_for_numpys_own(library, source):
     value = SOURCES[source]()
-    expected, expected_mask = fd.reference.relu_dropout(X, 0.7, rng=1)
-    y, mask = library.relu_dropout(value, 0.7, rng=1)
+    expected, expected_mask = fd.reference.relu_dropout(X, keep_prob=0.7, rng=1)
+    y, mask = library.relu_dropout(value, keep_prob=0.7, rng=1)
     assert_identical(y, expected)
     assert mask == expected_mask
     assert_identical(library.relu_dropout_backward(value, mask), fd.reference.relu_dropout_backward(X, mask))
@@ -94,7 +94,7 @@ def test_nothing_is_copied(source):
 
 def test_an_array_of_the_standard_library():
     values = array.array("d", [1.0, -2.0, 3.0])
-    assert np.array_equal(fd.relu_dropout_predict(values, 0.5), [1.0, 0.0, 3.0])
+    assert np.array_equal(fd.relu_dropout_predict(values, keep_prob=0.5), [1.0, 0.0, 3.0])
 
 
 def bfloat16_of_torch(values):
@@ -109,10 +109,10 @@ def bfloat16_of_jax(values):
 @pytest.mark.parametrize("of_library", [bfloat16_of_torch, bfloat16_of_jax])
 def test_bfloat16_keeps_every_bit(library, of_library):
     x = np.append(X, [np.nan, -np.inf, -0.0, 1e-40, 3e38]).astype(ml_dtypes.bfloat16)
-    wanted, wanted_mask = fd.reference.dropout(x, 0.7, rng=1)
+    wanted, wanted_mask = fd.reference.dropout(x, keep_prob=0.7, rng=1)
     for value in (of_library(x), list(of_library(x))):
         assert_identical(checks.elements("x", value), x)
-        y, mask = library.dropout(value, 0.7, rng=1)
+        y, mask = library.dropout(value, keep_prob=0.7, rng=1)
         assert_identical(y, wanted)
         assert mask == wanted_mask
 
@@ -151,10 +151,10 @@ NOT_NUMBERS = {
     "a record": (lambda: np.zeros((5, 7), [("value", np.float32)]), "{} must have dtype float32"),
 }
 CALLS = {
-    "x": lambda library, value: library.dropout(value, 0.5, rng=1),
-    "bias": lambda library, value: library.dropout(X, 0.5, rng=1, bias=value),
-    "residual": lambda library, value: library.dropout_add(X, value, 0.5, rng=1),
-    "dy": lambda library, value: library.dropout_backward(value, fd.keep_mask((5, 7), 0.5)),
+    "x": lambda library, value: library.dropout(value, keep_prob=0.5, rng=1),
+    "bias": lambda library, value: library.dropout(X, keep_prob=0.5, rng=1, bias=value),
+    "residual": lambda library, value: library.dropout_add(X, value, keep_prob=0.5, rng=1),
+    "dy": lambda library, value: library.dropout_backward(value, fd.keep_mask((5, 7), keep_prob=0.5)),
     "saved": lambda library, value: library.relu_dropout_backward(X, value, keep_prob=0.5, mode="vanilla"),
 }
 
@@ -172,7 +172,7 @@ def test_what_is_more_than_its_numbers_is_refused(library, what, argument):
 def test_nothing_is_written_to_what_is_more_than_its_numbers(library, out):
     for call in (library.dropout, library.gaussian_dropout, library.dropout_predict):
         with pytest.raises(TypeError, match=r"out must (not be a masked|be an array with NumPy's own)"):
-            call(X, 0.5, out=out)
+            call(X, keep_prob=0.5, out=out)
     assert_identical(np.array(out), X)
 
 
@@ -223,7 +223,7 @@ def test_a_tensor_whose_memory_is_not_its_values_is_refused(library, what):
     start = "x must be a tensor whose memory holds its values, got one that "
     for value in (tensor, [tensor]):
         with pytest.raises(TypeError) as raised:
-            library.dropout(value, 0.5)
+            library.dropout(value, keep_prob=0.5)
         assert str(raised.value).startswith(start + TENSORS[what][1])
 
 
@@ -231,7 +231,7 @@ def test_a_tensor_inside_a_transformation_is_refused(library):
     torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 
     def call(x):
-        return torch.from_numpy(library.dropout(x, 0.5)[0])
+        return torch.from_numpy(library.dropout(x, keep_prob=0.5)[0])
 
     for transformed in (torch.vmap(call), torch.func.grad(call)):
         with pytest.raises(TypeError, match="got one that a transformation such as vmap has wrapped"):
@@ -246,21 +246,21 @@ def test_a_tangent_is_not_lost(library):
         with forward_ad.dual_level():
             dual = forward_ad.make_dual(torch.ones(3), torch.ones(3))
             with pytest.raises(TypeError, match="got one that has a tangent"):
-                library.dropout(dual, 0.5)
+                library.dropout(dual, keep_prob=0.5)
 
 
 def test_a_tensor_of_another_dtype_is_refused(library):
     torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
     for dtype in (torch.int64, torch.complex64):
         with pytest.raises(TypeError, match=f"x must have dtype .*, got {str(dtype).removeprefix('torch.')}"):
-            library.dropout(torch.ones(3, dtype=dtype), 0.5)
+            library.dropout(torch.ones(3, dtype=dtype), keep_prob=0.5)
 
 
 def test_jax_in_a_transformation_is_refused(library):
     jax = pytest.importorskip("jax", reason="JAX is an optional dependency")
     for transformed in (jax.jit, jax.vmap, jax.grad):
         with pytest.raises(TypeError, match=r"x must be an array that NumPy can read, got .*Tracer"):
-            transformed(lambda x: library.dropout(x, 0.5)[0])(jax.numpy.ones(3))
+            transformed(lambda x: library.dropout(x, keep_prob=0.5)[0])(jax.numpy.ones(3))
 
 
 def test_a_jax_array_that_was_given_away_is_refused(library):
@@ -268,7 +268,7 @@ def test_a_jax_array_that_was_given_away_is_refused(library):
     gone = jax.numpy.ones(3)
     gone.delete()
     with pytest.raises(TypeError, match=r"x must be an array that NumPy can read, got .*: .*deleted"):
-        library.dropout(gone, 0.5)
+        library.dropout(gone, keep_prob=0.5)
 
 
 def test_memory_that_runs_out_is_no_wrong_type(library):
@@ -277,10 +277,10 @@ def test_memory_that_runs_out_is_no_wrong_type(library):
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        library.dropout(Large(), 0.5)
+        library.dropout(Large(), keep_prob=0.5)
 
 
 @pytest.mark.parametrize("sequence", [list, tuple, deque, UserList])
 def test_a_masked_array_in_a_sequence_is_refused(sequence):
     with pytest.raises(TypeError, match="must not be a masked array"):
-        fd.dropout_predict(sequence([np.ma.array([1.0, 2.0], mask=[1, 0])]), 0.5)
+        fd.dropout_predict(sequence([np.ma.array([1.0, 2.0], mask=[1, 0])]), keep_prob=0.5)

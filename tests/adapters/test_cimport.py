@@ -37,7 +37,7 @@ def stream(seed: int, offset: int) -> CStream:
 def test_pointers_give_what_the_calls_give(isa, dtype, code, size):
     x = np.random.default_rng(size).standard_normal(size).astype(dtype)
     seed, offset = 2**100 + 5, 77
-    y, mask = fd.relu_dropout(x, 0.8, rng=fd.Stream(seed, offset))
+    y, mask = fd.relu_dropout(x, keep_prob=0.8, rng=fd.Stream(seed, offset))
     at = stream(seed, offset)
     result, bits = np.empty_like(x), np.full(mask.nbytes, 0xAA, np.uint8)
 
@@ -53,7 +53,7 @@ def test_pointers_give_what_the_calls_give(isa, dtype, code, size):
     assert result.tobytes() == dx.tobytes()
 
     assert fill_bits(bits.ctypes.data, size, 0.8, at) == OK
-    assert np.array_equal(bits, fd.keep_mask(size, 0.8, rng=fd.Stream(seed, offset)).bits)
+    assert np.array_equal(bits, fd.keep_mask(size, keep_prob=0.8, rng=fd.Stream(seed, offset)).bits)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_example_package_builds_and_runs(tmp_path):
         "x = np.random.default_rng(0).standard_normal((37, 100), dtype=np.float32)\n"
         "y = np.empty_like(x)\n"
         "rows.relu_dropout_rows(x, y, 0.9, seed=3)\n"
-        "assert y.tobytes() == fd.relu_dropout(x, 0.9, rng=3)[0].tobytes()\n"
+        "assert y.tobytes() == fd.relu_dropout(x, keep_prob=0.9, rng=3)[0].tobytes()\n"
         "print('equal')\n"
     )
     assert printed_by(program, cwd=folder) == "equal"

@@ -34,8 +34,8 @@ def values(shape, dtype=np.float32):
 @pytest.mark.parametrize(("shape", "chunks"), CHUNKINGS, ids=str)
 def test_chunks_change_nothing(form, shape, chunks):
     x, dy = values(shape), values(shape) + 2
-    y, draws = getattr(fdask, form)(da.from_array(x, chunks=chunks), 0.7, rng=fd.Stream(3, 1000))
-    expected, mask = getattr(fd, form)(x, 0.7, rng=fd.Stream(3, 1000))
+    y, draws = getattr(fdask, form)(da.from_array(x, chunks=chunks), keep_prob=0.7, rng=fd.Stream(3, 1000))
+    expected, mask = getattr(fd, form)(x, keep_prob=0.7, rng=fd.Stream(3, 1000))
     lazy = da.from_array(dy, chunks=chunks)
     saved = (draws,) if form == "dropout" else (y, draws)
     dx = getattr(fdask, f"{form}_backward")(lazy, *saved)
@@ -45,17 +45,17 @@ def test_chunks_change_nothing(form, shape, chunks):
 
 @pytest.mark.parametrize(("shape", "chunks"), CHUNKINGS, ids=str)
 def test_the_mask_alone(shape, chunks):
-    mask = fdask.keep_mask(shape, 0.7, chunks=chunks, rng=9)
-    assert np.array_equal(mask.compute(), fd.keep_mask(shape, 0.7, rng=9).to_array())
+    mask = fdask.keep_mask(shape, keep_prob=0.7, chunks=chunks, rng=9)
+    assert np.array_equal(mask.compute(), fd.keep_mask(shape, keep_prob=0.7, rng=9).to_array())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 def test_dtypes_and_modes(dtype, mode):
     x = values((40, 70), dtype)
-    y, _ = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), 0.6, mode=mode, rng=2)
+    y, _ = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), keep_prob=0.6, mode=mode, rng=2)
     assert y.dtype == dtype
-    assert np.array_equal(y.compute(), fd.relu_dropout(x, 0.6, mode=mode, rng=2)[0])
+    assert np.array_equal(y.compute(), fd.relu_dropout(x, keep_prob=0.6, mode=mode, rng=2)[0])
 
 
 @pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
@@ -66,8 +66,8 @@ def test_a_bias_and_shared_draws(form, broadcast_dims, bias_chunks):
     stream, lazy_stream = fd.Stream(3, 1000), fd.Stream(3, 1000)
     lazy_bias = bias if bias_chunks is None else da.from_array(bias, chunks=bias_chunks)
     lazy, options = da.from_array(x, chunks=(4, 7, 9)), {"broadcast_dims": broadcast_dims}
-    y, draws = getattr(fdask, form)(lazy, 0.7, bias=lazy_bias, rng=lazy_stream, **options)
-    expected, mask = getattr(fd, form)(x, 0.7, bias=bias, rng=stream, **options)
+    y, draws = getattr(fdask, form)(lazy, keep_prob=0.7, bias=lazy_bias, rng=lazy_stream, **options)
+    expected, mask = getattr(fd, form)(x, keep_prob=0.7, bias=bias, rng=stream, **options)
     assert lazy_stream.offset == stream.offset
     assert_eq(y, expected)  # Dask's own: dtype, chunks, meta, and a graph that holds together
     assert np.array_equal(y.compute(), expected)
@@ -78,15 +78,15 @@ def test_a_bias_and_shared_draws(form, broadcast_dims, bias_chunks):
 
 def test_the_gradient_may_come_in_other_chunks():
     x = values((20, 30))
-    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(7, 8)), 0.5, rng=2)
+    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(7, 8)), keep_prob=0.5, rng=2)
     dx = fdask.relu_dropout_backward(da.ones((20, 30), chunks=(20, 5), dtype=np.float32), y, draws)
-    _, mask = fd.relu_dropout(x, 0.5, rng=2)
+    _, mask = fd.relu_dropout(x, keep_prob=0.5, rng=2)
     assert np.array_equal(dx.compute(), fd.relu_dropout_backward(np.ones_like(x), mask))
 
 
 def test_the_stream_moves_when_the_graph_is_made_and_not_when_it_is_computed():
     stream = fd.Stream(1)
-    y, _ = fdask.dropout(da.ones((10, 10), chunks=3), 0.5, rng=stream)
+    y, _ = fdask.dropout(da.ones((10, 10), chunks=3), keep_prob=0.5, rng=stream)
     assert stream.offset == 100
     assert np.array_equal(y.compute(), y.compute())
     assert stream.offset == 100
@@ -95,23 +95,23 @@ def test_the_stream_moves_when_the_graph_is_made_and_not_when_it_is_computed():
 def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
     stream, x = fd.Stream(1), da.ones(10, chunks=5)
     with pytest.raises(ValueError, match="keep_prob must be in"):
-        fdask.dropout(x, 1.5, rng=stream)
+        fdask.dropout(x, keep_prob=1.5, rng=stream)
     with pytest.raises(ValueError, match="mode must be"):
-        fdask.dropout(x, 0.5, mode="other", rng=stream)
+        fdask.dropout(x, keep_prob=0.5, mode="other", rng=stream)
     with pytest.raises(TypeError, match="x must have dtype float32"):
-        fdask.dropout(x.astype(int), 0.5, rng=stream)
+        fdask.dropout(x.astype(int), keep_prob=0.5, rng=stream)
     with pytest.raises(TypeError, match=r"x must be a dask.array.Array, got ndarray"):
-        fdask.dropout(np.ones(3), 0.5, rng=stream)
+        fdask.dropout(np.ones(3), keep_prob=0.5, rng=stream)
     with pytest.raises(ValueError, match="known sizes"):
-        fdask.dropout(x[x > 0], 0.5, rng=stream)
+        fdask.dropout(x[x > 0], keep_prob=0.5, rng=stream)
     with pytest.raises(TypeError, match="bias must have the input's dtype float64, got float32"):
-        fdask.dropout(x, 0.5, bias=np.ones(10, np.float32), rng=stream)
+        fdask.dropout(x, keep_prob=0.5, bias=np.ones(10, np.float32), rng=stream)
     with pytest.raises(ValueError, match="bias must have the length of the input's last axis"):
-        fdask.dropout(x, 0.5, bias=da.ones(9, chunks=5), rng=stream)
+        fdask.dropout(x, keep_prob=0.5, bias=da.ones(9, chunks=5), rng=stream)
     with pytest.raises(ValueError, match="broadcast_dims: axis 1 is out of bounds for array of dimension 1"):
-        fdask.dropout(x, 0.5, broadcast_dims=1, rng=stream)
+        fdask.dropout(x, keep_prob=0.5, broadcast_dims=1, rng=stream)
     assert stream.offset == 0
-    _, draws = fdask.dropout(x, 0.5, rng=stream)
+    _, draws = fdask.dropout(x, keep_prob=0.5, rng=stream)
     with pytest.raises(ValueError, match="dy must have the forward call's shape"):
         fdask.dropout_backward(da.ones(11, chunks=5), draws)
 
@@ -121,13 +121,17 @@ def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
 def test_prediction(form, mode):
     x = values((20, 30))
     for bias in (None, values(30)):
-        y = getattr(fdask, f"{form}_predict")(da.from_array(x, chunks=(7, 8)), 0.6, bias=bias, mode=mode)
-        assert np.array_equal(y.compute(), getattr(fd, f"{form}_predict")(x, 0.6, bias=bias, mode=mode))
+        y = getattr(fdask, f"{form}_predict")(
+            da.from_array(x, chunks=(7, 8)), keep_prob=0.6, bias=bias, mode=mode
+        )
+        assert np.array_equal(
+            y.compute(), getattr(fd, f"{form}_predict")(x, keep_prob=0.6, bias=bias, mode=mode)
+        )
 
 
 def test_a_gradient_of_another_dtype_is_refused_when_the_graph_is_made():
     x = da.ones((6, 6), chunks=4, dtype=np.float32)
-    y, draws = fdask.relu_dropout(x, 0.5)
+    y, draws = fdask.relu_dropout(x, keep_prob=0.5)
     with pytest.raises(TypeError, match="dy must have y's dtype float32, got float64"):
         fdask.relu_dropout_backward(x.astype(float), y, draws)
     with pytest.raises(TypeError, match=r"dy must have dtype .*, got int64"):
@@ -136,18 +140,23 @@ def test_a_gradient_of_another_dtype_is_refused_when_the_graph_is_made():
 
 def test_equal_seeds_give_equal_names_and_others_do_not():
     x = da.ones((6, 6), chunks=4)
-    names = [fdask.dropout(x, 0.5, rng=fd.Stream(*place))[0].name for place in [(1,), (1,), (2,), (1, 36)]]
+    names = [
+        fdask.dropout(x, keep_prob=0.5, rng=fd.Stream(*place))[0].name
+        for place in [(1,), (1,), (2,), (1, 36)]
+    ]
     assert names[0] == names[1]
     assert len(set(names)) == 3
-    assert tokenize(fdask.dropout(x, 0.5, rng=1)[1]) == tokenize(fdask.dropout(x, 0.5, rng=1)[1])
+    assert tokenize(fdask.dropout(x, keep_prob=0.5, rng=1)[1]) == tokenize(
+        fdask.dropout(x, keep_prob=0.5, rng=1)[1]
+    )
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_what_is_persisted_is_what_is_computed_later(scheduler):
     x = values((40, 70))
-    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), 0.6, rng=2)
+    y, draws = fdask.relu_dropout(da.from_array(x, chunks=(9, 33)), keep_prob=0.6, rng=2)
     kept = y.persist(scheduler=scheduler)
-    expected, mask = fd.relu_dropout(x, 0.6, rng=2)
+    expected, mask = fd.relu_dropout(x, keep_prob=0.6, rng=2)
     assert np.array_equal(kept.compute(), expected)
     assert np.array_equal(y.compute(scheduler=scheduler), expected)
     dx = fdask.relu_dropout_backward(da.ones_like(kept), kept, draws)
@@ -170,11 +179,11 @@ def test_a_task_that_fails_is_run_again_to_the_same_bits(tmp_path):
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster) as client:
-        y, _ = fdask.relu_dropout(da.from_array(x, chunks=(32, 250)), 0.8, rng=11)
+        y, _ = fdask.relu_dropout(da.from_array(x, chunks=(32, 250)), keep_prob=0.8, rng=11)
         flaky = y.map_blocks(at_second_sight, folder=tmp_path, dtype=y.dtype, meta=y._meta)
         again = client.compute(flaky, retries=1).result(timeout=HANGING)
     assert len(list(tmp_path.iterdir())) == y.npartitions, "every block has failed once"
-    assert np.array_equal(again, fd.relu_dropout(x, 0.8, rng=11)[0])
+    assert np.array_equal(again, fd.relu_dropout(x, keep_prob=0.8, rng=11)[0])
 
 
 def held(block, folder):
@@ -189,13 +198,13 @@ def test_processes_one_of_which_is_killed(tmp_path):
     """A worker is killed in the middle of its work, and another repeats the work."""
     distributed = pytest.importorskip("distributed", reason="distributed is an optional dependency")
     x = values((64, 500))
-    expected = fd.relu_dropout(x, 0.8, rng=11)[0]
+    expected = fd.relu_dropout(x, keep_prob=0.8, rng=11)[0]
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     )
     with cluster, distributed.Client(cluster) as client:
         blocks = da.from_array(x, chunks=(16, 250)).map_blocks(held, folder=tmp_path, meta=x[:0])
-        y, _ = fdask.relu_dropout(blocks, 0.8, rng=11)
+        y, _ = fdask.relu_dropout(blocks, keep_prob=0.8, rng=11)
         future = client.compute(y)
         while not (holding := list(tmp_path.iterdir())):
             time.sleep(0.01)

@@ -50,7 +50,7 @@ def formulas(decided: torch.Tensor):
 def test_the_same_as_pytorch_forward_and_backward(call, shared, dtype):
     x, residual, bias = numbers(0, dtype), numbers(1, dtype), numbers(2, dtype, SHAPE[-1:])
     dy = numbers(3, dtype)
-    decisions = fd.keep_mask(SHAPE, KEEP_PROB, broadcast_dims=shared, rng=5).to_array()
+    decisions = fd.keep_mask(SHAPE, keep_prob=KEEP_PROB, broadcast_dims=shared, rng=5).to_array()
     theirs = {name: torch.tensor(value, requires_grad=True) for name, value in
               {"x": x, "bias": bias, "residual": residual}.items()}  # fmt: skip
     expected = formulas(torch.tensor(decisions.astype(dtype)))[call](*theirs.values())
@@ -58,7 +58,7 @@ def test_the_same_as_pytorch_forward_and_backward(call, shared, dtype):
 
     options = {} if call == "alpha_dropout" else {"bias": bias}
     arrays = (x, residual) if call == "dropout_add" else (x,)
-    y, mask = getattr(fd, call)(*arrays, KEEP_PROB, broadcast_dims=shared, rng=5, **options)
+    y, mask = getattr(fd, call)(*arrays, keep_prob=KEEP_PROB, broadcast_dims=shared, rng=5, **options)
     close(y, expected, dtype, "y")
     if call == "alpha_dropout":
         close(fd.alpha_dropout_backward(dy, mask), theirs["x"].grad, dtype, "dx")
@@ -75,7 +75,7 @@ def test_alpha_is_pytorchs():
     torch.manual_seed(0)
     x = torch.full((1000,), 3.0)
     theirs = np.unique(torch.nn.functional.alpha_dropout(x, 1 - KEEP_PROB, True).numpy())
-    ours = np.unique(fd.alpha_dropout(np.full(1000, 3.0, np.float32), KEEP_PROB, rng=0)[0])
+    ours = np.unique(fd.alpha_dropout(np.full(1000, 3.0, np.float32), keep_prob=KEEP_PROB, rng=0)[0])
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_alpha_is_pytorchs():
 def test_gaussian_noise_multiplies(dtype):
     """Keras computes inputs * N(1, sqrt(rate / (1 - rate)))."""
     x, dy = numbers(0, dtype), numbers(1, dtype)
-    y, noise = fd.gaussian_dropout(x, KEEP_PROB, rng=5)
+    y, noise = fd.gaussian_dropout(x, keep_prob=KEEP_PROB, rng=5)
     factor = torch.tensor(noise.to_array().astype(dtype))
     theirs = torch.tensor(x, requires_grad=True)
     expected = theirs * factor

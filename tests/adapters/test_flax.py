@@ -28,7 +28,7 @@ def example():
 
 def expected(form, key):
     seed = sum(int(word) << 32 * i for i, word in enumerate(jax.random.bits(key, (4,), "uint32")))
-    return getattr(reference, form)(np.asarray(X), 1.0 - 0.25, rng=seed)[0]
+    return getattr(reference, form)(np.asarray(X), keep_prob=1.0 - 0.25, rng=seed)[0]
 
 
 @pytest.mark.parametrize(("name", "form"), [("Dropout", "dropout"), ("ReLUDropout", "relu_dropout")])

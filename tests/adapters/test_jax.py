@@ -50,7 +50,7 @@ def seed(key):
 
 def expected(form, x, key, keep_prob=KEEP_PROB):
     """The result and the mask of the reference."""
-    return getattr(reference, form)(np.asarray(x), keep_prob, rng=seed(key))
+    return getattr(reference, form)(np.asarray(x), keep_prob=keep_prob, rng=seed(key))
 
 
 def call(form, keep_prob=KEEP_PROB):

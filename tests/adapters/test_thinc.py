@@ -37,7 +37,7 @@ FORMS = {"dropout": ft.Dropout, "relu_dropout": ft.ReluDropout}
 @pytest.mark.parametrize("form", FORMS)
 def test_results_and_gradients_are_those_of_the_calls(form):
     x, dy = values(9, 31), values(9, 31) + 1
-    expected, mask = getattr(fd, form)(x, 0.75, rng=seed())
+    expected, mask = getattr(fd, form)(x, keep_prob=0.75, rng=seed())
     fix_random_seed(0)
     y, back = FORMS[form](0.25)(x, is_train=True)
     assert np.array_equal(y, expected)
@@ -92,7 +92,7 @@ def test_set_dropout_rate_reaches_the_layer():
 
 
 def test_the_mask_of_the_ops():
-    expected, _ = fd.dropout(np.ones((4, 50), np.float32), 0.8, rng=seed())
+    expected, _ = fd.dropout(np.ones((4, 50), np.float32), keep_prob=0.8, rng=seed())
     fix_random_seed(0)
     ops = thinc.get_ops("fastdrop")
     assert isinstance(ops, ft.FastdropOps)

@@ -44,7 +44,7 @@ def test_results_and_gradients_are_those_of_the_calls(form, dtype):
     dy = values(5, 301, dtype=dtype) + 1
     y = getattr(ft, form)(x, 0.25, True, generator=generator())
     y.backward(dy)
-    expected, mask = getattr(fd, form)(view(x), 0.75, rng=seed())
+    expected, mask = getattr(fd, form)(view(x), keep_prob=0.75, rng=seed())
     assert np.array_equal(view(y), expected)
     assert np.array_equal(view(x.grad), getattr(fd, f"{form}_backward")(view(dy), mask))
 
@@ -53,7 +53,7 @@ def test_dropout_add():
     x, residual = values(4, 9).requires_grad_(), (values(4, 9) * 2).requires_grad_()
     y = ft.dropout_add(x, residual, 0.5, generator=generator())
     y.sum().backward()
-    expected, mask = fd.dropout_add(view(x), view(residual), 0.5, rng=seed())
+    expected, mask = fd.dropout_add(view(x), view(residual), keep_prob=0.5, rng=seed())
     assert np.array_equal(view(y), expected)
     assert np.array_equal(x.grad, fd.dropout_backward(np.ones((4, 9), np.float32), mask))
     assert residual.grad.eq(1).all()
@@ -65,7 +65,7 @@ def test_whole_channels(spatial):
     y = getattr(ft, f"dropout{spatial}d")(x, 0.5, generator=generator())
     y.sum().backward()
     axes = tuple(range(2, x.dim()))
-    assert np.array_equal(y.detach(), fd.dropout(view(x), 0.5, broadcast_dims=axes, rng=seed())[0])
+    assert np.array_equal(y.detach(), fd.dropout(view(x), keep_prob=0.5, broadcast_dims=axes, rng=seed())[0])
     assert (x.grad.flatten(2) == x.grad.flatten(2)[..., :1]).all()
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
@@ -75,7 +75,7 @@ def test_whole_channels_in_the_alpha_form(shape):
     x, dy = values(*shape).requires_grad_(), values(*shape) + 1
     y = ft.feature_alpha_dropout(x, 0.25, True, generator=generator())
     y.backward(dy)
-    decisions = fd.keep_mask(shape, 0.75, broadcast_dims=tuple(range(2, len(shape))), rng=seed())
+    decisions = fd.keep_mask(shape, keep_prob=0.75, broadcast_dims=tuple(range(2, len(shape))), rng=seed())
     kept = torch.from_numpy(decisions.to_array())
     a, dropped, b = (torch.tensor(value) for value in alpha_affine(0.75))
     assert torch.equal(y, torch.where(kept, x * a, dropped) + b)
@@ -107,7 +107,7 @@ def test_channels_without_elements():
 
 def test_strides_and_in_place():
     x = values(6, 8)
-    expected = fd.dropout(view(x).T, 0.5, rng=seed())[0]
+    expected = fd.dropout(view(x).T, keep_prob=0.5, rng=seed())[0]
     assert np.array_equal(ft.dropout(x.T, 0.5, generator=generator()), expected)
     y = x.T
     assert ft.dropout(y, 0.5, inplace=True, generator=generator()) is y

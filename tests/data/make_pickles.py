@@ -32,16 +32,16 @@ def parent() -> fd.Stream:
 
 
 VALUES = {
-    "mask": fd.Mask(np.uint8([0xB6, 0x05]), (11,), 0.3),
-    "alpha mask": fd.Mask(np.uint8([0x2D]), (2, 3), 0.5, "alpha"),
-    "empty mask": fd.Mask(np.empty(0, np.uint8), (3, 0), 1.0, "vanilla"),
+    "mask": fd.Mask(np.uint8([0xB6, 0x05]), (11,), keep_prob=0.3),
+    "alpha mask": fd.Mask(np.uint8([0x2D]), (2, 3), keep_prob=0.5, mode="alpha"),
+    "empty mask": fd.Mask(np.empty(0, np.uint8), (3, 0), keep_prob=1.0, mode="vanilla"),
     "stream": fd.Stream(7),
     "stream with children": parent(),
     "sample of a stream": sample_stream(SEED, 2**40 + 5, ()),
     "rows of a stream": StreamRows(parent(), 4, 3, 10),
     "tile": fd.Tile((2**32, 2**32), (5, 6), SEED),
-    "noise": fd.GaussianNoise(SEED, 2**63, (3, 4), 0.25),
-    "noise of a tile": fd.GaussianNoise(5, 17, (3, 4), 2.0**-126, (2**60, 1)),
+    "noise": fd.GaussianNoise(SEED, 2**63, (3, 4), keep_prob=0.25),
+    "noise of a tile": fd.GaussianNoise(5, 17, (3, 4), keep_prob=2.0**-126, strides=(2**60, 1)),
 }
 
 

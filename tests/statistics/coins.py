@@ -18,7 +18,7 @@ BLOCK, GROUP = 128, 512  # the bits of one call of the generator, and of four: w
 
 
 def drawn(keep_prob: float, seed: Any, size: int, offset: int = 0) -> np.ndarray:
-    return fd.keep_mask(size, keep_prob, rng=fd.Stream(seed, offset)).to_array()
+    return fd.keep_mask(size, keep_prob=keep_prob, rng=fd.Stream(seed, offset)).to_array()
 
 
 def signs(bits: np.ndarray, columns: int) -> np.ndarray:

@@ -90,7 +90,7 @@ def heading(seed: int) -> list[str]:
     return [
         f"python tests/statistics/dieharder.py --seed {seed}",
         f"each test: dieharder -g 200 -d TEST [-n NTUPLE], version {version[1]}, from one pipe of "
-        f"fastdrop.keep_mask({CHUNK}, 0.5, rng=stream).bits with stream = fastdrop.Stream({seed})",
+        f"fastdrop.keep_mask({CHUNK}, keep_prob=0.5, rng=stream).bits with stream = fastdrop.Stream({seed})",
         f"fastdrop {fd.__version__}, {fd.cpu.active()}, {platform.system()} {platform.machine()}\n",
         "        test_name   |ntup| tsamples |psamples|  p-value |Assessment",
     ]
@@ -122,7 +122,7 @@ def write_bits(seed: int) -> int:
     stream = fd.Stream(seed)
     try:
         while True:
-            sys.stdout.buffer.write(fd.keep_mask(CHUNK, 0.5, rng=stream).bits)
+            sys.stdout.buffer.write(fd.keep_mask(CHUNK, keep_prob=0.5, rng=stream).bits)
     except BrokenPipeError:
         sys.stderr.close()  # the interpreter would complain of what is left unwritten
         return 0

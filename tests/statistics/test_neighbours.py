@@ -47,7 +47,7 @@ def test_offsets_a_power_of_two_apart(seed: int, size: int) -> None:
 def test_successive_calls(seed: int, size: int) -> None:
     """A stream gives neighbouring offsets to successive calls."""
     stream = fd.Stream(seed)
-    sequences = [fd.keep_mask(size // 16 + 1, 0.5, rng=stream).to_array() for _ in range(16)]
+    sequences = [fd.keep_mask(size // 16 + 1, keep_prob=0.5, rng=stream).to_array() for _ in range(16)]
     for first, second in itertools.combinations(sequences, 2):
         assert_independent(first, second)
 
@@ -56,6 +56,6 @@ def test_spawned_streams(seed: int, size: int) -> None:
     parent = fd.Stream(seed)
     children = parent.spawn(8)
     family = [parent, *children, *children[0].spawn(4), *children[1].spawn(4)]
-    sequences = [fd.keep_mask(size, 0.5, rng=stream).to_array() for stream in family]
+    sequences = [fd.keep_mask(size, keep_prob=0.5, rng=stream).to_array() for stream in family]
     for first, second in itertools.combinations(sequences, 2):
         assert_independent(first, second)

@@ -105,19 +105,19 @@ class Fastdrop(Competitor):
 
     def forward(self, task: Task) -> Callable[[], Any]:
         return partial(
-            fd.relu_dropout, task.x, task.keep_prob,
+            fd.relu_dropout, task.x, keep_prob=task.keep_prob,
             rng=fd.Stream(SEED), out=self._out(task), return_mask=self.mask_too,
         )  # fmt: skip
 
     def backward(self, task: Task) -> Callable[[], Any]:
-        _, mask = fd.relu_dropout(task.x, task.keep_prob, rng=SEED, out=task.out)
+        _, mask = fd.relu_dropout(task.x, keep_prob=task.keep_prob, rng=SEED, out=task.out)
         return partial(fd.relu_dropout_backward, task.x, mask, out=self._out(task))
 
     def predict(self, task: Task) -> Callable[[], Any]:
-        return partial(fd.relu_dropout_predict, task.x, task.keep_prob, out=self._out(task))
+        return partial(fd.relu_dropout_predict, task.x, keep_prob=task.keep_prob, out=self._out(task))
 
     def mask(self, task: Task) -> Callable[[], Any]:
-        return partial(fd.keep_mask, task.x.shape, task.keep_prob, rng=fd.Stream(SEED))
+        return partial(fd.keep_mask, task.x.shape, keep_prob=task.keep_prob, rng=fd.Stream(SEED))
 
 
 class Copy(Competitor):
