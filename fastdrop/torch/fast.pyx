@@ -149,6 +149,8 @@ cdef inline bint find(Place* place, x) except -1:
 cdef inline int measure(Place* place, tensor, int dtype) except -1:
     place.address = address_of(tensor)
     place.dtype, place.contiguous, place.size = dtype, tensor.is_contiguous(), tensor.numel()
+    if place.address == 0 and place.size:
+        raise RuntimeError("dropout needs a tensor whose elements are in memory, and the storage of this one is empty")
     return 0
 
 

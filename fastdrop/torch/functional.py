@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from fastdrop.torch import fast
-from fastdrop.torch.internals import has_function, has_operators, only_own_modes, tracing_state
+from fastdrop.torch.internals import TRACED, count_modes, has_function, has_operators, only_own_modes, tracing_state
 from fastdrop.torch.operators import DTYPES, EVERY, apply_forward, apply_forward_add, new_seed
 
 SDPA = "scaled_dot_product_attention"
@@ -59,10 +59,15 @@ def belongs_to_others(x: Any, p: Any, training: Any) -> bool:
     kind = type(x)
     return (
         not (isinstance(x, Tensor) and isinstance(p, float) and isinstance(training, bool))
-        or (kind is not Tensor and kind is not torch.nn.Parameter and has_operators(kind))
+        or (kind is not Tensor and kind is not torch.nn.Parameter and (has_operators(kind) or untraced(kind)))
         or tracing_state() is not None
         or torch.onnx.is_in_onnx_export()
     )
+
+
+def untraced(kind: type) -> bool:
+    """Whether a tensor that stands for another in a trace is used outside of it."""
+    return issubclass(kind, TRACED) and not count_modes()
 
 
 def checked(p: float) -> float:
@@ -93,6 +98,8 @@ def drop(
 ) -> Tensor:  # fmt: skip
     """What the functions below do where fast.pyx did not. `name` is that of PyTorch's own function."""
     theirs = TORCH[name]
+    if is_dynamo_compiling() and not isinstance(p, (int, float)):  # a NumPy number, which a compiler sees as a tensor
+        return drop_eagerly(x, p, training, inplace, generator, form, name, features)
     if generator is None and looked_for(x):
         if theirs is relu_and_dropout:
             return theirs(x, p, training, inplace)
@@ -111,6 +118,9 @@ def drop(
         return theirs(x, p, training, inplace)
     y: Tensor = apply_forward(x, 1.0 - p, fast.FORMS[form], features, new_seed(generator))[0]
     return x.copy_(y) if inplace else y
+
+
+drop_eagerly: Any = torch.compiler.disable(drop)  # type: ignore[no-untyped-call]
 
 
 def drop_channels(
@@ -484,6 +494,8 @@ def dropout_add(
     >>> dropout_add(torch.ones(5), torch.ones(5), 0.5, generator=generator).tolist()
     [1.0, 3.0, 1.0, 3.0, 3.0]
     """
+    if isinstance(p, (int, np.number, np.bool_)):  # PyTorch takes these as a float, too
+        p = float(p)
     if not is_dynamo_compiling():
         y = fast_drop_add(input, residual, p, training, generator)
         if y is not None:

@@ -1,15 +1,19 @@
-"""JAX on several devices, run by test_jax.py in a process that has four. Prints the names that pass."""
+"""JAX on several devices, run by test_jax.py in a process that has four. Prints what passes, way by way.
+
+What is wanted comes from the calls for NumPy, so that nothing but the adapter is compiled.
+"""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import fastdrop as fd
 import fastdrop.jax as fjax
 from fastdrop.jax import paths
 
@@ -17,9 +21,17 @@ KEEP_PROB = 0.7
 DEVICES = 4
 MESH = Mesh(np.array(jax.devices()), ("d",))
 GRID = Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
-X = jax.random.normal(jax.random.key(5), (8, 24))
+X = np.random.default_rng(5).standard_normal((8, 24), np.float32)
+PARTS = np.split(X, DEVICES)
+WEIGHTS = np.arange(X.size, dtype=np.float32).reshape(X.shape)
 KEYS = jax.random.split(jax.random.key(1), DEVICES)
-WEIGHTS = jnp.arange(X.size, dtype="float32").reshape(X.shape)
+SEEDS = {  # by the data of a key, which can be hashed
+    tuple(data): sum(int(word) << 32 * i for i, word in enumerate(words))
+    for data, words in zip(
+        np.asarray(jax.random.key_data(KEYS)).tolist(),
+        np.asarray(jax.vmap(lambda key: jax.random.bits(key, (4,)))(KEYS)),
+    )
+}
 replicated, sharded = P(), P("d")
 
 
@@ -30,6 +42,21 @@ def relu_dropout(x, key):
 def loss(x, key):
     """With a gradient that depends on x and differs between elements."""
     return (relu_dropout(x, key) ** 2 * WEIGHTS[: len(x)]).sum()
+
+
+def called(x, key):
+    return fd.relu_dropout(x, keep_prob=KEEP_PROB, rng=SEEDS[tuple(np.asarray(jax.random.key_data(key)).tolist())])
+
+
+def result(x, key):
+    """The same as `relu_dropout`, by NumPy."""
+    return called(x, key)[0]
+
+
+def gradient(x, key):
+    """The gradient of `loss`, rounded as JAX rounds it."""
+    y, mask = called(x, key)
+    return fd.relu_dropout_backward(WEIGHTS[: len(x)] * (2 * y), mask)
 
 
 def on_shards(function, in_specs, out_specs, mesh=MESH, **options):
@@ -49,51 +76,57 @@ def close(array, other):
     return np.allclose(array, other, rtol=1e-5, atol=1e-5) and np.any(array)
 
 
-def of_its_gradient(function):
-    """The gradient of the square of a gradient."""
-    return jax.grad(lambda x: (jax.grad(function)(x) ** 2).sum())(X)
-
-
-def check_shard_map(x_spec, key_spec, **options):
-    """The result and the gradient of a sum over devices, against the same without shard_map."""
+def check_shard_map(x_spec, key_spec, eagerly=False, **options):
+    """The result, and the first and second gradient of a sum over devices, in one program."""
 
     def pick(key):
         return key[0] if key_spec == sharded else key
 
-    def parts(x):
-        return jnp.split(x, DEVICES) if x_spec == sharded else [x] * DEVICES
-
-    keys = list(KEYS) if key_spec == sharded else [KEYS[0]] * DEVICES
-    key = KEYS if key_spec == sharded else KEYS[0]
-    varies = sharded in (x_spec, key_spec)
     total = on_shards(
         lambda x, key: jax.lax.psum(loss(x, pick(key)), "d"), (x_spec, key_spec), P(), **options
     )
-    each = on_shards(lambda x, key: relu_dropout(x, pick(key)), (x_spec, key_spec), sharded, **options)
-    if varies:
-        assert equal(each(X, key), jnp.concatenate(list(map(relu_dropout, parts(X), keys))))
+    varies = sharded in (x_spec, key_spec)
+    each = on_shards(
+        lambda x, key: relu_dropout(x, pick(key)),
+        (x_spec, key_spec), sharded if varies else replicated, **options,
+    )  # fmt: skip
+    slope = jax.grad(total)
+
+    def program(x, key):
+        second = jax.grad(lambda x: (slope(x, key) ** 2).sum()) if knows_second_gradients else slope_of_none
+        return each(x, key), slope(x, key), second(x)
+
+    key = KEYS if key_spec == sharded else KEYS[0]
+    of_each = list(zip(PARTS if x_spec == sharded else [X] * DEVICES,
+                       KEYS if key_spec == sharded else [KEYS[0]] * DEVICES))  # fmt: skip
+    join = np.concatenate if x_spec == sharded else partial(np.sum, axis=0)
+    wanted = join([gradient(*one) for one in of_each])
+    y, first, second = jax.jit(program)(X, key)
+    assert equal(y, np.concatenate([result(*one) for one in of_each]) if varies else result(X, key))
+    assert close(first, wanted)
+    assert not eagerly or close(slope(X, key), wanted)
+    if knows_second_gradients:  # the gradient is linear in x wherever it is not zero
+        assert close(second, 2 * wanted * (wanted / X))
 
 
-    def summed(x):
-        return sum(map(loss, parts(x), keys))
+# Older ones add the gradients of the bits, which there are none of.
+knows_second_gradients = jax.__version_info__ >= (0, 8)
 
-    wanted = jax.grad(summed)(X)
-    for wrap in (lambda function: function, jax.jit):
-        assert close(wrap(jax.grad(total))(X, key), wanted)
-    if jax.__version_info__ >= (0, 8):  # older ones add the gradients of the bits, which there are none of
-        assert close(of_its_gradient(lambda x: total(x, key)), of_its_gradient(summed))
+
+def slope_of_none(x):
+    return x
 
 
 def test_shard_map_of_a_replicated_x_and_sharded_keys():
-    check_shard_map(replicated, sharded)
+    check_shard_map(replicated, sharded, eagerly=True)
 
 
 def test_shard_map_of_a_sharded_x_and_sharded_keys():
-    check_shard_map(sharded, sharded)
+    check_shard_map(sharded, sharded, eagerly=True)
 
 
 def test_shard_map_of_a_sharded_x_and_one_key():
-    check_shard_map(sharded, replicated)
+    check_shard_map(sharded, replicated, eagerly=True)
 
 
 def test_shard_map_of_a_replicated_x_and_one_key():
@@ -108,49 +141,50 @@ def test_shard_map_without_its_check():
 
 def test_gradients_inside_of_shard_map():
     inside = on_shards(lambda x, key: jax.grad(loss)(x, key[0]), (sharded, sharded), sharded)
-    wanted = [jax.grad(loss)(x, key) for x, key in zip(jnp.split(X, DEVICES), KEYS)]
-    assert equal(inside(X, KEYS), jnp.concatenate(wanted))
+    wanted = np.concatenate(list(map(gradient, PARTS, KEYS)))
+    assert equal(inside(X, KEYS), wanted)
 
 
 def test_shard_map_with_vmap_scan_and_checkpoint():
-    def steps(x, keys):
+    def square(x, keys):
         rows = jax.vmap(relu_dropout, in_axes=(0, None))
         step = jax.checkpoint(lambda x, _: (rows(x * 1.5, keys[0]), None))
-        return jax.lax.scan(step, x, length=2)[0]
+        return (jax.lax.scan(step, x, length=2)[0] ** 2).sum()
 
-    def square(x, keys):
-        return (steps(x, keys) ** 2).sum()
+    def wanted(x, key):
+        rows = np.stack([result(row, key) for row in x])
+        return 2 * x * (1.5 * rows / x) ** 4
 
     total = on_shards(lambda x, keys: jax.lax.psum(square(x, keys), "d"), (sharded, sharded), P())
-    wanted = jax.grad(lambda x: sum(map(square, jnp.split(x, DEVICES), KEYS[:, None])))
-    assert close(jax.jit(jax.grad(total))(X, KEYS), wanted(X))
+    assert close(jax.jit(jax.grad(total))(X, KEYS), np.concatenate(list(map(wanted, PARTS, KEYS))))
 
 
 def test_shard_map_over_two_axes():
-    keys = jax.random.split(jax.random.key(2), 2)
+    keys = KEYS[:2]
     total = on_shards(
         lambda x, key: jax.lax.psum(loss(x, key[0]), ("a", "b")), (P("a"), P("b")), P(), mesh=GRID
     )
-    wanted = jax.grad(lambda x: sum(loss(part, key) for part in jnp.split(x, 2) for key in keys))
-    assert close(jax.jit(jax.grad(total))(X, keys), wanted(X))
+    wanted = [sum(gradient(half, key) for key in keys) for half in np.split(X, 2)]
+    assert close(jax.jit(jax.grad(total))(X, keys), np.concatenate(wanted))
 
 
 def test_pmap():
-    x = X.reshape(DEVICES, 2, -1)
-    assert equal(jax.pmap(relu_dropout)(x, KEYS), jnp.stack(list(map(relu_dropout, x, KEYS))))
-    slopes = jax.pmap(jax.grad(loss))(x, KEYS)
-    assert equal(slopes, jnp.stack(list(map(jax.grad(loss), x, KEYS))))
+    x = np.stack(PARTS)
+    assert equal(jax.pmap(relu_dropout)(x, KEYS), np.stack(list(map(result, x, KEYS))))
+    assert equal(jax.pmap(jax.grad(loss))(x, KEYS), np.stack(list(map(gradient, x, KEYS))))
 
 
 def test_automatic_sharding():
+    key = KEYS[0]
+    (y, mask), dx = called(X, key), gradient(X, key)
     for mesh, spec in ((MESH, P("d")), (MESH, P(None, "d")), (GRID, P("a", "b")), (GRID, P(("a", "b")))):
         x = jax.device_put(X, NamedSharding(mesh, spec))
-        assert equal(relu_dropout(x, KEYS[0]), relu_dropout(X, KEYS[0]))
-        y = jax.jit(relu_dropout)(x, KEYS[0])
-        assert equal(y, relu_dropout(X, KEYS[0]))
-        assert equal(y * 2 + x, relu_dropout(X, KEYS[0]) * 2 + X)
-        for wrap in (lambda function: function, jax.jit):
-            assert equal(wrap(jax.grad(loss))(x, KEYS[0]), wrap(jax.grad(loss))(X, KEYS[0]))
+        given, pull = jax.vjp(lambda x: relu_dropout(x, key), x)
+        assert equal(given, y)
+        assert equal(given + x, y + X)
+        assert equal(pull(given)[0], fd.relu_dropout_backward(y, mask))
+        both = jax.jit(lambda x, key: (relu_dropout(x, key), jax.grad(loss)(x, key)))
+        assert all(map(equal, both(x, key), (y, dx)))
 
 
 def test_explicit_sharding():
@@ -161,20 +195,21 @@ def test_explicit_sharding():
     with jax.set_mesh(mesh):
         x = jax.device_put(X, NamedSharding(mesh, P("d")))
         for wrap in (lambda function: function, jax.jit):
-            assert equal(wrap(relu_dropout)(x, KEYS[0]), relu_dropout(X, KEYS[0]))
+            assert equal(wrap(relu_dropout)(x, KEYS[0]), result(X, KEYS[0]))
 
 
 def test_a_sharded_batch_of_keys():
-    x = jax.device_put(X.reshape(DEVICES, 2, -1), NamedSharding(MESH, P("d")))
+    x = jax.device_put(np.stack(PARTS), NamedSharding(MESH, P("d")))
     keys = jax.device_put(KEYS, NamedSharding(MESH, P("d")))
-    assert equal(jax.jit(jax.vmap(relu_dropout))(x, keys), jnp.stack(list(map(relu_dropout, x, KEYS))))
+    assert equal(jax.jit(jax.vmap(relu_dropout))(x, keys), np.stack(list(map(result, PARTS, KEYS))))
 
 
 if __name__ == "__main__":
     paths.in_use()
-    paths.chosen = sys.argv[1]
     assert jax.device_count() == DEVICES
-    for name, test in list(globals().items()):
-        if name.startswith("test_"):
-            test()
-            print(name)
+    for paths.chosen in sys.argv[1:]:
+        jax.clear_caches()  # the way is compiled into a call
+        for name, test in list(globals().items()):
+            if name.startswith("test_"):
+                test()
+                print(paths.chosen, name)

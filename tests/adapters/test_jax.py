@@ -22,16 +22,14 @@ from fastdrop import reference  # noqa: E402
 from fastdrop.jax import functional, paths  # noqa: E402
 from support import printed_by  # noqa: E402
 
-HERE = Path(__file__).parent
+DEVICES = Path(__file__).parent / "jax_devices.py"
 FORMS = ["dropout", "relu_dropout"]
 DTYPES = ["float32", "float16", "bfloat16"]
 KEEP_PROB = 0.7
-WAYS = ["ffi", pytest.param("callback", marks=pytest.mark.skipif(
-    jax.__version_info__ < (0, 6), reason="JAX has had buffer_callback since 0.6"
-))]  # fmt: skip
+EVERY_WAY = ["ffi", "callback"][: 2 if jax.__version_info__ >= (0, 6) else 1]  # buffer_callback is as old
 
 
-@pytest.fixture(params=WAYS, autouse=True)
+@pytest.fixture(params=EVERY_WAY, autouse=True)
 def path(request, monkeypatch):
     """The way from JAX to the kernels. It is compiled into a call, so no call goes another way than this."""
     if request.param == "ffi":
@@ -41,7 +39,8 @@ def path(request, monkeypatch):
 
 
 def values(*shape, dtype="float32"):
-    return jax.random.normal(jax.random.key(5), shape).astype(dtype)
+    """From NumPy, because JAX would compile a program for each shape and dtype."""
+    return jnp.asarray(np.random.default_rng(5).standard_normal(shape).astype(jnp.dtype(dtype)))
 
 
 def seed(key):
@@ -104,7 +103,7 @@ def test_work_in_parts_on_the_threads_of_xla(shape):
     y, pull = jax.vjp(lambda x: jax.vmap(call("relu_dropout"))(x, keys), x)
     dx = pull(x)[0]
     for row in sorted({0, rows // 2, rows - 1}):
-        result, mask = fd.relu_dropout(np.asarray(x[row]), KEEP_PROB, rng=seed(keys[row]))
+        result, mask = fd.relu_dropout(np.asarray(x[row]), keep_prob=KEEP_PROB, rng=seed(keys[row]))
         assert same(y[row], result)
         assert same(dx[row], fd.relu_dropout_backward(np.asarray(x[row]), mask))
 
@@ -154,7 +153,7 @@ def test_equal_keys_give_equal_masks_and_others_do_not():
 def test_a_dropped_element_is_zero_whatever_it_was():
     x, key = jnp.full(64, jnp.nan), jax.random.key(1)
     y = np.asarray(call("dropout")(x, key))
-    kept = fd.keep_mask(64, KEEP_PROB, rng=seed(key)).to_array()
+    kept = fd.keep_mask(64, keep_prob=KEEP_PROB, rng=seed(key)).to_array()
     assert np.isnan(y[kept]).all()
     assert (y[~kept] == 0).all()
 
@@ -179,10 +178,10 @@ def test_keep_prob_is_a_static_argument():
 @pytest.mark.parametrize("form", FORMS)
 def test_vmap_over_keys_and_examples(form):
     x, keys = values(4, 201), jax.random.split(jax.random.key(2), 4)
-    one_by_one = jnp.stack([call(form)(row, key) for row, key in zip(x, keys)])
+    one_by_one = np.stack([call(form)(row, key) for row, key in zip(x, keys)])
     assert same(jax.vmap(call(form))(x, keys), one_by_one)
     slope = jax.grad(lambda x, key: call(form)(x, key).sum())
-    assert same(jax.vmap(slope)(x, keys), jnp.stack([slope(row, key) for row, key in zip(x, keys)]))
+    assert same(jax.vmap(slope)(x, keys), np.stack([slope(row, key) for row, key in zip(x, keys)]))
     second = jax.grad(lambda x, keys: (jax.vmap(call(form))(x, keys) ** 2).sum())
     assert same(second(x, keys), 2 * one_by_one * (jax.vmap(slope)(x, keys)))
 
@@ -190,13 +189,13 @@ def test_vmap_over_keys_and_examples(form):
 def test_vmap_over_examples_alone_draws_one_mask_for_all():
     x, key = values(4, 201), jax.random.key(2)
     batch = jax.vmap(call("dropout"), in_axes=(0, None))(x, key)
-    assert same(batch, jnp.stack([call("dropout")(row, key) for row in x]))
+    assert same(batch, np.stack([call("dropout")(row, key) for row in x]))
 
 
 def test_vmap_over_keys_alone_draws_a_mask_for_each():
     x, keys = values(201), jax.random.split(jax.random.key(2), 4)
     batch = jax.vmap(call("dropout"), in_axes=(None, 0))(x, keys)
-    assert same(batch, jnp.stack([call("dropout")(x, key) for key in keys]))
+    assert same(batch, np.stack([call("dropout")(x, key) for key in keys]))
 
 
 def test_vmap_of_vmap_along_other_axes():
@@ -265,7 +264,7 @@ def test_an_input_that_lives_on_is_not_overwritten():
 
 def test_nans_are_looked_for_where_they_pass():
     key = jax.random.key(1)
-    kept = fd.keep_mask(64, KEEP_PROB, rng=seed(key)).to_array()
+    kept = fd.keep_mask(64, keep_prob=KEEP_PROB, rng=seed(key)).to_array()
     with jax.debug_nans(True):
         assert np.isfinite(call("dropout")(jnp.ones(64), key)).all()
         assert np.isfinite(jax.grad(lambda x: call("dropout")(x, key).sum())(jnp.ones(64))).all()
@@ -337,29 +336,42 @@ def test_a_traced_probability_is_refused():
 # --- in processes of their own ----------------------------------------------------------------
 
 
-def test_on_several_devices(path):
-    program, devices = HERE / "jax_devices.py", "--xla_force_host_platform_device_count=4"
-    names = re.findall(r"^def (test_\w+)", program.read_text("utf-8"), re.MULTILINE)
-    assert printed_by(program, path, JAX_PLATFORMS="cpu", XLA_FLAGS=devices).split() == names
-
-
 ON_ONE_CPU = """
 import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax
 from fastdrop.jax import dropout, paths
-paths.chosen = None if sys.argv[1] == "ffi" else sys.argv[1]
 x, key = jax.numpy.ones((1000, 1000)), jax.random.key(0)
-for i in range(10):
-    x = dropout(x, keep_prob=0.9, key=jax.random.fold_in(key, i)) @ x / 1000
-print(x.block_until_ready().shape, paths.in_use())
+assert paths.in_use() == "ffi"
+for paths.chosen in sys.argv[1:]:
+    y = x
+    for i in range(10):
+        y = dropout(y, keep_prob=0.9, key=jax.random.fold_in(key, i)) @ y / 1000
+    print(paths.chosen, y.block_until_ready().shape)
 """
 
 
+@pytest.fixture(scope="module")
+def said_by_devices():
+    """What the program says that runs on several devices, the ways one after the other."""
+    devices = "--xla_force_host_platform_device_count=4"
+    return printed_by(DEVICES, *EVERY_WAY, JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
+
+
+@pytest.mark.parametrize("name", re.findall(r"^def (test_\w+)", DEVICES.read_text("utf-8"), re.MULTILINE))
+def test_on_several_devices(path, name, said_by_devices):
+    assert f"{path} {name}" in said_by_devices.splitlines()
+
+
+@pytest.fixture(scope="module")
+def said_by_one_cpu():
+    return printed_by(ON_ONE_CPU, *EVERY_WAY)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system sets no affinity")
-def test_it_ends_on_one_cpu(path):
+def test_it_ends_on_one_cpu(path, said_by_one_cpu):
     """`pure_callback` does not: it waits for a value, on the thread that would compute it."""
-    assert printed_by(ON_ONE_CPU, path) == f"(1000, 1000) {path}"
+    assert f"{path} (1000, 1000)" in said_by_one_cpu.splitlines()
 
 
 REFUSED = """

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.autograd.forward_ad import dual_level, make_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch_support import generator, values  # noqa: E402
@@ -138,6 +139,37 @@ def test_p_is_a_number(name, p):
 def test_p_may_be_a_number_of_numpy(p):
     plain = ft.dropout(values(50), 0.5, generator=generator())
     assert torch.equal(ft.dropout(values(50), p, generator=generator()), plain)
+
+
+@pytest.mark.parametrize("p", [np.float64(0.25), np.float32(0.25)], ids=repr)
+@pytest.mark.parametrize("name", ["dropout", "relu_dropout", "alpha_dropout"])
+def test_a_number_of_numpy_gives_the_same_bits_in_compiled_code(name, p):
+    def call(x):
+        return getattr(ft, name)(x, p, True)
+
+    results = []
+    for each in (call, torch.compile(call, backend="eager")):
+        torch.manual_seed(0)
+        results.append(each(values(50)))
+    assert torch.equal(*results)
+
+
+def test_a_residual_and_a_number_of_numpy():
+    x, residual, p = values(1000, dtype=torch.float16), values(1000, dtype=torch.float16) * 2, np.float32(0.1)
+    calls = [ft.dropout_add(x, residual, each, generator=generator()) for each in (p, float(p))]
+    assert torch.equal(*calls)
+
+
+def test_a_tensor_without_its_memory_is_refused():
+    x = torch.ones(8)
+    x.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="storage of this one is empty"):
+        ft.dropout(x)
+
+
+def test_a_fake_tensor_outside_of_its_mode_is_pytorchs():
+    x = FakeTensorMode().from_tensor(torch.ones(8))
+    assert ft.dropout(x).shape == (8,)
 
 
 @pytest.mark.parametrize("p", [True, 1, 1.0])
