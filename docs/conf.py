@@ -31,7 +31,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(mlp_digits|dropconnect|numba_loop|plot_uncertainty|setup)\.py$",
+    "ignore_pattern": r"(mlp_digits|dropconnect|numba_loop|larger_than_memory|plot_uncertainty|setup)\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),

@@ -3,6 +3,9 @@
 The calls are lazy. The result equals that of the NumPy call on the whole array, for any chunks and any
 number and order of workers, because each block draws at its own place in the whole array. No mask is
 stored or sent: backward reads the decisions from the output, or draws them again.
+
+Results are NumPy arrays of native byte order, whatever kind of ndarray the chunks are. A chunk that is
+not what the array declares raises an error when it is computed, because it would draw at wrong places.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from fastdrop import checks, functional
+from fastdrop import checks, formulas, functional
 from fastdrop.checks import Axes
+from fastdrop.foreign import base_array
 from fastdrop.formulas import Mode
-from fastdrop.stream import RNG, Stream, Tile, as_stream, reserved
+from fastdrop.stream import RNG, Stream, Tile, as_stream
 from fastdrop.usage import explained
 
 __all__ = [
@@ -68,8 +72,9 @@ class Draws:
     ) -> Draws:
         keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
         shared = checks.shared_axes(broadcast_dims, len(shape))
-        seed, offset, _ = reserved(as_stream(rng), shape, shared)
-        return cls(shape, keep_prob, mode, seed, offset, shared)
+        stream = as_stream(rng)
+        offset = stream.reserve(math.prod(formulas.decided_shape(shape, shared)))
+        return cls(shape, keep_prob, mode, stream.seed, offset, shared)
 
     def tile(self, block_info: Any) -> Tile:
         """Return the randomness of a block."""
@@ -89,7 +94,7 @@ def relu_dropout(
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
-        The input. The sizes of its chunks must be known.
+        The input, in any byte order. The sizes of its chunks must be known. Masked chunks are refused.
     keep_prob : float
         The probability that an element is kept, in [0, 1], exact to ``2**-64``.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
@@ -105,14 +110,15 @@ def relu_dropout(
     Returns
     -------
     y : dask.array.Array, shape, dtype and chunks of `x`
-        The result.
+        The result, in native byte order.
     draws : Draws
         A few numbers that stand for the mask.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not accepted; when the graph is made, not when it is computed.
+        If an argument is not accepted; when the graph is made, not when it is computed. A chunk whose
+        shape or dtype differs from what `x` declares raises when it is computed.
 
     See Also
     --------
@@ -150,7 +156,7 @@ def dropout(
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
-        The input. The sizes of its chunks must be known.
+        The input, in any byte order. The sizes of its chunks must be known. Masked chunks are refused.
     keep_prob : float
         The probability that an element is kept, in [0, 1], exact to ``2**-64``.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
@@ -166,14 +172,15 @@ def dropout(
     Returns
     -------
     y : dask.array.Array, shape, dtype and chunks of `x`
-        The result.
+        The result, in native byte order.
     draws : Draws
         A few numbers that stand for the mask.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not accepted; when the graph is made, not when it is computed.
+        If an argument is not accepted; when the graph is made, not when it is computed. A chunk whose
+        shape or dtype differs from what `x` declares raises when it is computed.
 
     See Also
     --------
@@ -224,12 +231,9 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
         If a shape is not that of the forward call.
     """
     y, dy = fitting("y", y, draws), fitting("dy", dy, draws)
-    if dy.dtype != y.dtype:
+    if dy.dtype.type is not y.dtype.type:
         raise TypeError(f"dy must have y's dtype {y.dtype.name}, got {dy.dtype.name}")
-    return da.map_blocks(
-        functional.relu_dropout_backward, dy.rechunk(y.chunks), y,
-        keep_prob=draws.keep_prob, mode=draws.mode, dtype=dy.dtype, meta=dy._meta,
-    )  # fmt: skip
+    return mapped(gradient, y, dy.rechunk(y.chunks), draws=draws)
 
 
 @explained
@@ -254,7 +258,7 @@ def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     ValueError
         If its shape is not that of the forward call.
     """
-    return mapped("dropout", fitting("dy", dy, draws), None, draws)
+    return mapped(dropped, fitting("dy", dy, draws), form="dropout", draws=draws)
 
 
 @explained
@@ -268,7 +272,7 @@ def relu_dropout_predict(
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
-        The input. The sizes of its chunks must be known.
+        The input, in any byte order. The sizes of its chunks must be known. Masked chunks are refused.
     keep_prob : float, optional
         The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
@@ -279,12 +283,13 @@ def relu_dropout_predict(
     Returns
     -------
     y : dask.array.Array, shape, dtype and chunks of `x`
-        The result.
+        The result, in native byte order.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not accepted; when the graph is made, not when it is computed.
+        If an argument is not accepted; when the graph is made, not when it is computed. A chunk whose
+        shape or dtype differs from what `x` declares raises when it is computed.
     """
     return predicted("relu_dropout_predict", x, keep_prob, bias, mode)
 
@@ -300,7 +305,7 @@ def dropout_predict(
     Parameters
     ----------
     x : dask.array.Array of float32, float64, float16 or bfloat16, any shape and chunks
-        The input. The sizes of its chunks must be known.
+        The input, in any byte order. The sizes of its chunks must be known. Masked chunks are refused.
     keep_prob : float, optional
         The keep probability of training, in [0, 1]. Mode ``"vanilla"`` needs it.
     bias : dask.array.Array or array_like, shape (x.shape[-1],), dtype of `x`, optional
@@ -311,12 +316,13 @@ def dropout_predict(
     Returns
     -------
     y : dask.array.Array, shape, dtype and chunks of `x`
-        The result.
+        The result, in native byte order.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not accepted; when the graph is made, not when it is computed.
+        If an argument is not accepted; when the graph is made, not when it is computed. A chunk whose
+        shape or dtype differs from what `x` declares raises when it is computed.
     """
     return predicted("dropout_predict", x, keep_prob, bias, mode)
 
@@ -357,20 +363,42 @@ def keep_mask(
 
 
 def kept(block: Any, draws: Draws, block_info: Any = None) -> Any:
-    return functional.keep_mask(
-        block.shape, keep_prob=draws.keep_prob, rng=draws.tile(block_info[0])
-    ).to_array()
+    return functional.keep_mask(block.shape, keep_prob=draws.keep_prob, rng=draws.tile(block_info[0])).to_array()
 
 
 def dropped(block: Any, bias: Any = None, *, form: str, draws: Draws, block_info: Any = None) -> Any:
-    return getattr(functional, form)(
+    y = result_for(block, block_info)
+    getattr(functional, form)(
         block, keep_prob=draws.keep_prob, bias=bias, mode=draws.mode, broadcast_dims=draws.shared,
-        rng=draws.tile(block_info[0]), return_mask=False,
+        rng=draws.tile(block_info[0]), out=y, return_mask=False,
     )  # fmt: skip
+    return y
 
 
-def at_prediction(block: Any, bias: Any = None, *, form: str, keep_prob: float | None, mode: Mode) -> Any:
-    return getattr(functional, form)(block, keep_prob=keep_prob, bias=bias, mode=mode)
+def gradient(y: Any, dy: Any, *, draws: Draws, block_info: Any = None) -> Any:
+    dx = result_for(y, block_info)
+    return functional.relu_dropout_backward(dy, y, keep_prob=draws.keep_prob, mode=draws.mode, out=dx)
+
+
+def at_prediction(
+    block: Any, bias: Any = None, *, form: str, keep_prob: float | None, mode: Mode, block_info: Any = None
+) -> Any:
+    y = result_for(block, block_info)
+    return getattr(functional, form)(block, keep_prob=keep_prob, bias=bias, mode=mode, out=y)
+
+
+def result_for(block: Any, block_info: Any) -> Any:
+    """Return an empty array for the result of a block, which must be what its array declares."""
+    array = base_array("a chunk", block)
+    declared = tuple(stop - start for start, stop in block_info[0]["array-location"])
+    dtype = block_info[None]["dtype"]
+    if array.shape != declared or array.dtype.type is not dtype.type:
+        raise ValueError(
+            f"a chunk must have the shape {declared} and the dtype {dtype.name} that its Dask array "
+            f"declares, got {array.shape} and {array.dtype.name}: correct the function that made it, or "
+            "what map_blocks was told of its result"
+        )
+    return np.empty(declared, dtype)
 
 
 # --- an array ---------------------------------------------------------------------------------
@@ -382,28 +410,30 @@ def forward(
     x = of_floats("x", x)
     bias = chunked_like(x, bias)
     draws = Draws.reserve(x.shape, keep_prob, mode, rng, broadcast_dims)
-    return mapped(form, x, bias, draws), draws
+    return mapped(dropped, x, bias, form=form, draws=draws), draws
 
 
 def predicted(form: str, x: da.Array, keep_prob: float | None, bias: Any, mode: Mode) -> da.Array:
     x = of_floats("x", x)
     mode = checks.dropout_mode(mode)
     keep_prob = checks.prediction_probability(keep_prob, mode)
-    return da.map_blocks(
-        at_prediction, x, chunked_like(x, bias), form=form, keep_prob=keep_prob, mode=mode,
-        dtype=x.dtype, meta=x._meta,
-    )  # fmt: skip
+    return mapped(at_prediction, x, chunked_like(x, bias), form=form, keep_prob=keep_prob, mode=mode)
 
 
-def mapped(form: str, x: da.Array, bias: da.Array | None, draws: Draws) -> da.Array:
-    return da.map_blocks(dropped, x, bias, form=form, draws=draws, dtype=x.dtype, meta=x._meta)
+def mapped(function: Any, x: da.Array, *others: da.Array | None, **options: Any) -> da.Array:
+    """Return the array whose blocks `function` computes, declared as it computes them."""
+    dtype = checks.native(x.dtype)
+    meta = np.empty((0,) * x.ndim, dtype)
+    return da.map_blocks(function, x, *others, dtype=dtype, meta=meta, **options)
 
 
 def chunked_like(x: da.Array, bias: Any) -> da.Array | None:
     """Return a bias in the chunks of the last axis of `x`, along which it is added."""
     if bias is None:
         return None
-    bias = known("bias", da.asarray(bias))
+    if not isinstance(bias, da.Array):
+        bias = da.asarray(checks.elements("bias", bias))
+    bias = known("bias", bias)
     checks.bias_for(stand_in(bias), stand_in(x))
     return bias.rechunk(x.chunks[-1:])
 
@@ -414,7 +444,7 @@ def stand_in(array: da.Array) -> Any:
 
 
 def known(name: str, array: Any) -> da.Array:
-    """Return `array` if it is a Dask array whose blocks have known places."""
+    """Return `array` if it is a Dask array whose blocks are ndarrays in known places."""
     if not isinstance(array, da.Array):
         raise TypeError(f"{name} must be a dask.array.Array, got {type(array).__name__}")
     if any(math.isnan(length) for length in array.shape):
@@ -422,6 +452,7 @@ def known(name: str, array: Any) -> da.Array:
             f"{name} must have chunks of known sizes, got shape {array.shape}: "
             "call compute_chunk_sizes() first"
         )
+    base_array(name, array._meta)
     return array
 
 

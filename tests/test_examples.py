@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -86,3 +87,11 @@ def test_what_an_example_of_the_gallery_asserts_holds(path, tmp_path):
 def test_numba_calls_the_kernels():
     pytest.importorskip("numba", reason="Numba is an optional dependency")
     assert "100 rows, each equal to that of the Python call" in "\n".join(printed("numba_loop.py"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the example asks Linux to limit its memory")
+def test_dask_computes_what_does_not_fit_into_memory():
+    pytest.importorskip("dask.array", reason="Dask is an optional dependency")
+    lines = printed("larger_than_memory.py", "256")
+    assert lines[0] == "256 MiB do not fit into the 128 MiB that this process may get"
+    assert lines[1].endswith("each equal to its part of one call on the whole array")
