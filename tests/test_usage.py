@@ -101,10 +101,15 @@ def test_an_error_leaks_nothing():
             with pytest.raises(TypeError):
                 fd.dropout(X, p=0.1)
 
+    def counts():
+        gc.collect()
+        return sys.getrefcount(X), sys.getrefcount(TypeError), len(gc.get_objects())
+
+    def growth():
+        before = counts()
+        wrong()
+        return [a - b for a, b in zip(counts(), before)]
+
     wrong()
-    gc.collect()
-    before = sys.getrefcount(X), sys.getrefcount(TypeError), len(gc.get_objects())
-    wrong()
-    gc.collect()
-    after = sys.getrefcount(X), sys.getrefcount(TypeError), len(gc.get_objects())
-    assert all(abs(a - b) < 50 for a, b in zip(after, before))
+    # A leak shows in every round. What other threads and caches keep does not.
+    assert all(min(grown) < 50 for grown in zip(*[growth() for _ in range(5)]))
