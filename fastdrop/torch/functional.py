@@ -70,6 +70,11 @@ def untraced(kind: type) -> bool:
     return issubclass(kind, TRACED) and not count_modes()
 
 
+def is_hidden(p: Any) -> bool:
+    """Whether a compiler sees `p` as a tensor, as it does a NumPy number. Such a call is not compiled."""
+    return is_dynamo_compiling() and not isinstance(p, (int, float))
+
+
 def checked(p: float) -> float:
     """`p`, with PyTorch's own words where it is no probability."""
     if not 0.0 <= p <= 1.0:
@@ -98,7 +103,7 @@ def drop(
 ) -> Tensor:  # fmt: skip
     """What the functions below do where fast.pyx did not. `name` is that of PyTorch's own function."""
     theirs = TORCH[name]
-    if is_dynamo_compiling() and not isinstance(p, (int, float)):  # a NumPy number, which a compiler sees as a tensor
+    if is_hidden(p):
         return drop_eagerly(x, p, training, inplace, generator, form, name, features)
     if generator is None and looked_for(x):
         if theirs is relu_and_dropout:
@@ -494,16 +499,25 @@ def dropout_add(
     >>> dropout_add(torch.ones(5), torch.ones(5), 0.5, generator=generator).tolist()
     [1.0, 3.0, 1.0, 3.0, 3.0]
     """
+    return drop_add(input, residual, p, training, generator)
+
+
+def drop_add(x: Any, residual: Any, p: Any, training: Any, generator: torch.Generator | None) -> Tensor:
+    if is_hidden(p):
+        return drop_add_eagerly(x, residual, p, training, generator)
     if isinstance(p, (int, np.number, np.bool_)):  # PyTorch takes these as a float, too
         p = float(p)
     if not is_dynamo_compiling():
-        y = fast_drop_add(input, residual, p, training, generator)
+        y = fast_drop_add(x, residual, p, training, generator)
         if y is not None:
             return y
-    if adds_in_one_pass(input, residual, p, training, generator):
-        result: Tensor = apply_forward_add(input, residual, 1.0 - checked(p), new_seed(generator))[0]
+    if adds_in_one_pass(x, residual, p, training, generator):
+        result: Tensor = apply_forward_add(x, residual, 1.0 - checked(p), new_seed(generator))[0]
         return result
-    return residual + dropout(input, p, training, generator=generator)
+    return residual + dropout(x, p, training, generator=generator)
+
+
+drop_add_eagerly: Any = torch.compiler.disable(drop_add)  # type: ignore[no-untyped-call]
 
 
 def adds_in_one_pass(

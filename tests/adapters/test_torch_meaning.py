@@ -154,10 +154,19 @@ def test_a_number_of_numpy_gives_the_same_bits_in_compiled_code(name, p):
     assert torch.equal(*results)
 
 
-def test_a_residual_and_a_number_of_numpy():
-    x, residual, p = values(1000, dtype=torch.float16), values(1000, dtype=torch.float16) * 2, np.float32(0.1)
-    calls = [ft.dropout_add(x, residual, each, generator=generator()) for each in (p, float(p))]
-    assert torch.equal(*calls)
+@pytest.mark.parametrize("dtype", operators.DTYPES, ids=str)
+def test_a_residual_and_a_number_of_numpy(dtype):
+    x, residual, p = values(1000, dtype=dtype), values(1000, dtype=dtype) * 2, np.float32(0.1)
+
+    def call():
+        return ft.dropout_add(x, residual, p)
+
+    results = [ft.dropout_add(x, residual, each, generator=generator()) for each in (p, float(p))]
+    for each in (call, torch.compile(call, backend="eager")):
+        torch.manual_seed(0)
+        results.append(each())
+    assert torch.equal(*results[:2])
+    assert torch.equal(*results[2:])
 
 
 def test_a_tensor_without_its_memory_is_refused():
