@@ -367,12 +367,10 @@ def kept(block: Any, draws: Draws, block_info: Any = None) -> Any:
 
 
 def dropped(block: Any, bias: Any = None, *, form: str, draws: Draws, block_info: Any = None) -> Any:
-    y = result_for(block, block_info)
-    getattr(functional, form)(
+    return getattr(functional, form)(
         block, keep_prob=draws.keep_prob, bias=bias, mode=draws.mode, broadcast_dims=draws.shared,
-        rng=draws.tile(block_info[0]), out=y, return_mask=False,
+        rng=draws.tile(block_info[0]), out=result_for(block, block_info), return_mask=False,
     )  # fmt: skip
-    return y
 
 
 def gradient(y: Any, dy: Any, *, draws: Draws, block_info: Any = None) -> Any:
