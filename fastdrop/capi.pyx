@@ -164,14 +164,11 @@ cdef int apply(dropout_sweep* sweep, const void* x, void* y, ptrdiff_t size) noe
 cdef void run(dropout_sweep* sweep, ptrdiff_t size) noexcept nogil:
     """Run the whole sweep, which no signal interrupts."""
     cdef Plan plan
-    cdef ptrdiff_t done = 0
     cdef float_mode mode = enter_default_mode()
     memset(&plan, 0, sizeof(plan))
     plan.sweep = sweep
     plan.size = size
     plan.threads = dispatch.threads_for(size)
     if not dispatch.run_whole(&plan):
-        dispatch.choose_stores(&plan)
-        while done < size:
-            done = dispatch.run_slice(&plan, done)
+        dispatch.run_slices(&plan)
     leave_default_mode(mode)

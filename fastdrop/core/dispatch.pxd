@@ -47,5 +47,8 @@ cdef void choose_stores(Plan* plan) noexcept nogil
 # Run the slice that begins with element `first`, on threads. Returns the first element of the next slice.
 cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil
 
+# Run a plan that is too long for run_whole, and has no strips, to its end. No signal is looked at.
+cdef void run_slices(Plan* plan) noexcept nogil
+
 # Add up the sums of all strips, and round them to elements.
 cdef void sum_strips(const Plan* plan) noexcept nogil

@@ -110,6 +110,13 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     return last
 
 
+cdef void run_slices(Plan* plan) noexcept nogil:
+    cdef ptrdiff_t first = 0
+    choose_stores(plan)
+    while first < plan.size:
+        first = run_slice(plan, first)
+
+
 cdef void run_part_in_default_mode(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Run the part of one of several threads, each of which has a floating-point mode of its own."""
     cdef float_mode mode = enter_default_mode()

@@ -3,6 +3,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 FORMS: tuple[str, ...]
+NUMBERS: Any
 
 def drop(
     x: Any, p: Any, training: Any, inplace: Any, generator: Generator | None, form: int, features: int

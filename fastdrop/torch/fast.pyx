@@ -24,15 +24,17 @@ from fastdrop.core.dispatch cimport Plan
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
 from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
+from fastdrop.formulas cimport training_scale
 from fastdrop.kernels.sweep cimport (
     BFLOAT16, BUILD_TAG, FLOAT16, FLOAT32, FLOAT64, SAVED_BITS, decision_for, dropout_sweep, itemsize,
 )
 
+import numpy as np
 import torch
 from torch.overrides import has_torch_function_unary
 
 from fastdrop.core.dispatch import same_build
-from fastdrop.formulas import alpha_affine
+from fastdrop.formulas import alpha_affine, c_strides
 from fastdrop.torch import internals
 
 same_build(BUILD_TAG, __name__)
@@ -46,6 +48,7 @@ cdef enum:
     ALPHA = 2
 
 FORMS = ("dropout", "relu_dropout", "alpha_dropout")
+NUMBERS = (float, int, np.number, np.bool_)     # what PyTorch takes as a float
 
 cdef object Tensor = torch.Tensor, Parameter = torch.nn.Parameter
 cdef object empty_like = torch.empty_like, mul = torch.mul, addcmul = torch.addcmul, relu = torch.relu
@@ -56,7 +59,7 @@ cdef object tracing_state = internals.tracing_state, only_own_modes = internals.
 cdef object loses_tangent = internals.loses_tangent
 cdef object is_lazy_copy = internals.is_lazy_copy, storage_address = internals.storage_address
 cdef dict forward_mode = internals.forward_mode
-cdef dict NUMBERS = {
+cdef dict DTYPES = {
     torch.float32: FLOAT32, torch.float64: FLOAT64, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16,
 }
 
@@ -136,7 +139,7 @@ cdef inline bint find(Place* place, x) except -1:
     if dtype is float32:
         number = FLOAT32
     else:
-        number = NUMBERS.get(dtype, -1)
+        number = DTYPES.get(dtype, -1)
     if number < 0 or not x.is_cpu or x.layout is not strided or x.is_nested or x.is_neg():
         return False
     try:
@@ -162,6 +165,10 @@ cdef inline int place_result(Place* place, y, const Place* x) except -1:
     return 0
 
 
+cdef inline bint all_contiguous(const Place* at_x, const Place* at_residual, const Place* at_y) noexcept:
+    return at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous)
+
+
 cdef inline bint is_eager() except -1:
     """Whether nobody else has to see what is called: no transform, mode, tracer or forward-mode derivative."""
     return (
@@ -175,6 +182,10 @@ cdef inline bint is_eager() except -1:
 cdef inline bint is_overridden(x) except -1:
     """Whether a function mode has to see the call."""
     return has_torch_function_unary(x) and not only_own_modes()
+
+
+cdef inline bint is_number(p) except -1:
+    return type(p) is float or isinstance(p, NUMBERS)
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -223,7 +234,7 @@ cdef int set_rule(Rule* rule, int form, int features, double keep_prob) except -
     if form == ALPHA:
         rule.scale, rule.dropped, rule.shift = alpha_affine(keep_prob)
     else:
-        rule.scale = 1 / keep_prob if keep_prob else 0
+        rule.scale = training_scale(keep_prob, "inverted")
     return 0
 
 
@@ -267,21 +278,16 @@ cdef int lay_decisions(Work* work, shape, strides, tuple order) except -1:
     return 0
 
 
-cdef list decision_strides(shape, int features):
+cdef tuple decision_strides(shape, int features):
     """How many decisions lie between one index and the next, on each axis."""
-    cdef int axis, axes = len(shape)
-    cdef list strides = [0] * axes
-    cdef ptrdiff_t stride = 1
-    for axis in range(axes - 1 if features < 0 else features - 1, -1, -1):
-        strides[axis] = stride
-        stride *= <ptrdiff_t> shape[axis]
-    return strides
+    cdef tuple lengths = tuple(shape) if features < 0 else tuple(shape[:features])
+    return c_strides(lengths) + (0,) * (len(shape) - len(lengths))
 
 
 cdef inline tuple order_of_all(x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y):
     """The axes in the order in which the elements of all these tensors fill memory, or None: for the order of their
     indices, or where there is none."""
-    if at_y.size < REORDERED or at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
+    if at_y.size < REORDERED or all_contiguous(at_x, at_residual, at_y):
         return None
     strides = y.stride()
     if (x is not None and x.stride() != strides) or (residual is not None and residual.stride() != strides):
@@ -313,9 +319,7 @@ cdef inline object aim(
     work.sweep.y = <char*> at_y.address
     if at_residual != NULL:
         work.sweep.residual = <const char*> at_residual.address
-    if order is not None:
-        return None
-    if at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous):
+    if order is not None or all_contiguous(at_x, at_residual, at_y):
         return None
     return aim_strided(work, x, at_x, residual, at_residual, y, at_y)
 
@@ -360,15 +364,8 @@ cdef void run(Work* work) noexcept:
     cdef float_mode mode = enter_default_mode()
     if not dispatch.run_whole(&work.plan):
         with nogil:
-            run_slices(&work.plan)
+            dispatch.run_slices(&work.plan)
     leave_default_mode(mode)
-
-
-cdef void run_slices(Plan* plan) noexcept nogil:
-    cdef ptrdiff_t first = 0
-    dispatch.choose_stores(plan)
-    while first < plan.size:
-        first = dispatch.run_slice(plan, first)
 
 
 cdef int draw_seed(uint64_t* seed, generator) except -1:
@@ -521,11 +518,7 @@ cdef void clear_dropped(const Place* at_y, const unsigned char* bits, ptrdiff_t 
 
 cdef list noise_shape(x, int features):
     """One factor for each decision, to be broadcast."""
-    cdef list shape = list(x.shape)
-    cdef int axis
-    for axis in range(features, len(shape)):
-        shape[axis] = 1
-    return shape
+    return list(x.shape[:features]) + [1] * (x.dim() - features)
 
 
 @cython.final
@@ -605,7 +598,7 @@ def drop(x, p, training, inplace, generator, int form, int features):
     cdef Rule rule
     cdef Place at_x
     cdef double rate
-    if type(p) is not float or (training is not True and training is not False):
+    if not is_number(p) or (training is not True and training is not False):
         return None
     rate = p
     if not 0 <= rate <= 1 or not is_eager() or not find(&at_x, x) or is_overridden(x):   # a tracer counts in tensors
@@ -623,7 +616,7 @@ def drop_add(x, residual, p, training, generator):
     cdef Rule rule
     cdef Place at_x, at_residual
     cdef double rate
-    if type(p) is not float or training is not True:
+    if not is_number(p) or training is not True:
         return None
     rate = p
     if not 0 < rate <= 1 or not is_eager() or not find(&at_x, x) or not find(&at_residual, residual):
@@ -692,7 +685,7 @@ def operator_forward(x, residual, double keep_prob, form, int features, words):
         raise ValueError(f"features must be -1 for relu_dropout, which decides for each element, got {features}")
     refuse_tangent(x, residual)
     set_rule(&rule, FORMS.index(form), features, keep_prob)
-    measure(&at_x, x, NUMBERS[x.dtype])
+    measure(&at_x, x, DTYPES[x.dtype])
     if residual is not None:
         measure(&at_residual, residual, at_x.dtype)
     decisions = decisions_of(x, at_x.size, features)
@@ -714,12 +707,9 @@ def operator_backward(dy, bits, double keep_prob, form, int features):
     cdef Place at_dy, at_dx
     refuse_tangent(dy, None)
     set_rule(&rule, FORMS.index(form), features, keep_prob)
-    measure(&at_dy, dy, NUMBERS[dy.dtype])
+    measure(&at_dy, dy, DTYPES[dy.dtype])
     dx, bits = empty_like(dy), bits.contiguous()
     place_result(&at_dx, dx, &at_dy)
     if at_dy.size:
-        apply_bits(
-            dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0,
-            bits_in(bits), features,
-        )
+        apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), features)
     return dx
