@@ -52,6 +52,7 @@ NUMBERS = (float, int, np.number, np.bool_)     # what PyTorch takes as a float
 
 cdef object Tensor = torch.Tensor, Parameter = torch.nn.Parameter
 cdef object empty_like = torch.empty_like, mul = torch.mul, addcmul = torch.addcmul, relu = torch.relu
+cdef object add = torch.add, torch_softmax = torch.softmax
 cdef object is_grad_enabled = torch.is_grad_enabled, increment_version = torch.autograd.graph.increment_version
 cdef object strided = torch.strided, float32 = torch.float32
 cdef object transforms_active = internals.transforms_active, count_modes = internals.count_modes
@@ -157,16 +158,20 @@ cdef inline int measure(Place* place, tensor, int dtype) except -1:
     return 0
 
 
-cdef inline int place_result(Place* place, y, const Place* x) except -1:
-    """Measure a tensor that PyTorch has made of `x` alone, which is contiguous where `x` is."""
+cdef inline int place_result(Place* place, y, const Place* x, const Place* residual) except -1:
+    """Measure a tensor that PyTorch has made of `x` and the residual, which is contiguous where both are."""
     place.address = PyLong_AsUnsignedLongLongMask(y.data_ptr())
     place.dtype, place.size = x.dtype, x.size
-    place.contiguous = x.contiguous or y.is_contiguous()
+    place.contiguous = both_contiguous(x, residual) or y.is_contiguous()
     return 0
 
 
+cdef inline bint both_contiguous(const Place* at_x, const Place* at_residual) noexcept:
+    return at_x.contiguous and (at_residual == NULL or at_residual.contiguous)
+
+
 cdef inline bint all_contiguous(const Place* at_x, const Place* at_residual, const Place* at_y) noexcept:
-    return at_x.contiguous and at_y.contiguous and (at_residual == NULL or at_residual.contiguous)
+    return at_y.contiguous and both_contiguous(at_x, at_residual)
 
 
 cdef inline bint is_eager() except -1:
@@ -185,7 +190,7 @@ cdef inline bint is_overridden(x) except -1:
 
 
 cdef inline bint is_number(p) except -1:
-    return type(p) is float or isinstance(p, NUMBERS)
+    return type(p) is float or (isinstance(p, NUMBERS) and 0 <= p <= 1)     # an integer may be too large for a double
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -449,6 +454,13 @@ cdef int apply_bits(
 # --- results ----------------------------------------------------------------------------------
 
 
+cdef inline object new_result(x, const Place* at_x, residual, const Place* at_residual):
+    """Room for the result, with the strides of `dropout(x)`, or else of `residual + dropout(x)`."""
+    if residual is None or both_contiguous(at_x, at_residual):
+        return empty_like(x)
+    return add(residual, empty_like(x))
+
+
 cdef object detached(
     x, const Place* at_x, residual, const Place* at_residual, const Rule* rule, generator, bint inplace
 ):
@@ -462,9 +474,9 @@ cdef object detached(
         at_y.address = PyLong_AsUnsignedLongLongMask(x.data_ptr())      # of its own memory, if the copy was lazy
         at_x = &at_y
     else:
-        y = empty_like(x)
+        y = new_result(x, at_x, residual, at_residual)
         draw_seed(seed, generator)
-        place_result(&at_y, y, at_x)
+        place_result(&at_y, y, at_x, at_residual)
     forward(
         x, at_x, residual, at_residual, y, &at_y, rule, decisions_of(x, at_x.size, rule.features), seed, NULL
     )
@@ -482,22 +494,22 @@ cdef object carried(
     cdef uint64_t seed[2]
     cdef unsigned char bits[CARRIED_BYTES + 2]
     cdef ptrdiff_t decisions = decisions_of(x, at_x.size, rule.features)
-    noise = empty_like(x) if decisions == at_x.size else x.new_empty(noise_shape(x, rule.features))
+    cdef bint every = at_x.size <= CARRIED      # a product of two shapes would take longer
+    noise = empty_like(x) if every else x.new_empty(noise_shape(x, rule.features))
     draw_seed(seed, generator)
-    place_result(&at_noise, noise, at_x)
+    place_result(&at_noise, noise, at_x, NULL)
     if rule.form == RELU:
         forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, bits)
     else:
         draw_bits(bits, decisions, rule, seed)
     # The noise is the scale where kept, else 0.
-    at_noise.size = decisions
+    at_noise.size = at_x.size if every else decisions
     at_ones = at_noise
     at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
-    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, -1)
+    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, rule.features if every else -1)
     y = x.mul_(noise) if inplace else mul(x, noise) if residual is None else addcmul(residual, x, noise)
-    place_result(&at_y, y, at_x)
-    at_y.contiguous = at_y.contiguous if residual is None else y.is_contiguous()
-    if rule.form == DROPOUT and decisions < at_y.size and residual is None and at_y.contiguous:
+    place_result(&at_y, y, at_x, at_residual)
+    if rule.form == DROPOUT and decisions < at_y.size and at_y.contiguous:
         clear_dropped(&at_y, bits, decisions)
     elif inplace:     # x has been multiplied
         apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, rule.features)
@@ -537,14 +549,13 @@ def function_forward(ctx, x, residual, Call call):
     cdef Place at_y
     cdef uint64_t seed[2]
     cdef ptrdiff_t decisions = decisions_of(x, call.at_x.size, call.rule.features)
-    y, bits = empty_like(x), new_bits(packed(decisions))
+    cdef Place* at_residual = NULL if residual is None else &call.at_residual
+    y = new_result(x, &call.at_x, residual, at_residual)
+    bits = new_bits(packed(decisions))
     draw_seed(seed, call.generator)
     call.generator = None
-    place_result(&at_y, y, &call.at_x)
-    forward(
-        x, &call.at_x, residual, NULL if residual is None else &call.at_residual, y, &at_y,
-        &call.rule, decisions, seed, bits_in(bits),
-    )
+    place_result(&at_y, y, &call.at_x, at_residual)
+    forward(x, &call.at_x, residual, at_residual, y, &at_y, &call.rule, decisions, seed, bits_in(bits))
     ctx.save_for_backward(bits)
     ctx.call = call
     ctx.rule = call.rule.keep_prob, FORMS[call.rule.form], call.rule.features   # for a compiler, which cannot see a Call
@@ -574,7 +585,7 @@ cdef object gradient(Call call, dy, bits):
     if not at_dy.contiguous and 0 in dy.stride():     # one value for all, such as the gradient of a sum
         dy = dy.contiguous()
         measure(&at_dy, dy, at_dy.dtype)
-    place_result(&at_dx, dx, &at_dy)
+    place_result(&at_dx, dx, &at_dy, NULL)
     apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), rule.features)
     return dx
 
@@ -588,6 +599,42 @@ def bind(function, backward):
     apply_backward = backward
     # A Function's own `apply` looks again, in Python, for the transforms that is_eager has ruled out.
     apply = super(torch.autograd.Function, function).apply
+
+
+def are_plain(tensors):
+    """Whether all are plain CPU tensors with elements in memory, and nobody else has to see what is called."""
+    cdef Place place
+    if not is_eager():
+        return False
+    for x in tensors:
+        if not find(&place, x) or is_overridden(x):
+            return False
+    return True
+
+
+def softmax(x):
+    """The softmax of each row of a plain tensor, or None if one might be NaN or if others have to see what is called."""
+    cdef Place place
+    if not is_eager():
+        return None
+    y = torch_softmax(x, -1)
+    if not find(&place, y) or place.dtype > FLOAT64 or not place.contiguous:
+        return None
+    return y if begin_finite(&place, <ptrdiff_t> y.shape[-1]) else None
+
+
+cdef bint begin_finite(const Place* place, ptrdiff_t length) noexcept:
+    """Whether the first element of each row is a number. In a softmax, NaN fills a row."""
+    cdef ptrdiff_t n
+    cdef double first
+    for n in range(0, place.size, length):
+        if place.dtype == FLOAT32:
+            first = (<const float*> place.address)[n]
+        else:
+            first = (<const double*> place.address)[n]
+        if first != first:
+            return False
+    return True
 
 
 def drop(x, p, training, inplace, generator, int form, int features):
@@ -679,6 +726,7 @@ def operator_forward(x, residual, double keep_prob, form, int features, words):
     """The body of the operators fastdrop::forward and fastdrop::forward_add: the result, and the packed bits."""
     cdef Rule rule
     cdef Place at_x, at_residual, at_y
+    cdef Place* added = NULL if residual is None else &at_residual
     cdef uint64_t seed[2]
     cdef ptrdiff_t decisions
     if form == "relu_dropout" and features >= 0:
@@ -689,15 +737,13 @@ def operator_forward(x, residual, double keep_prob, form, int features, words):
     if residual is not None:
         measure(&at_residual, residual, at_x.dtype)
     decisions = decisions_of(x, at_x.size, features)
-    y, bits = empty_like(x), new_bits(packed(decisions))
-    place_result(&at_y, y, &at_x)
+    y = new_result(x, &at_x, residual, added)
+    bits = new_bits(packed(decisions))
+    place_result(&at_y, y, &at_x, added)
     clear_rest(bits_in(bits), decisions)
     read_seed(seed, words)
     if at_x.size:
-        forward(
-            x, &at_x, residual, NULL if residual is None else &at_residual, y, &at_y,
-            &rule, decisions, seed, bits_in(bits),
-        )
+        forward(x, &at_x, residual, added, y, &at_y, &rule, decisions, seed, bits_in(bits))
     return y, bits
 
 
@@ -709,7 +755,7 @@ def operator_backward(dy, bits, double keep_prob, form, int features):
     set_rule(&rule, FORMS.index(form), features, keep_prob)
     measure(&at_dy, dy, DTYPES[dy.dtype])
     dx, bits = empty_like(dy), bits.contiguous()
-    place_result(&at_dx, dx, &at_dy)
+    place_result(&at_dx, dx, &at_dy, NULL)
     if at_dy.size:
         apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), features)
     return dx

@@ -110,11 +110,10 @@ def drop(
             return theirs(x, p, training, inplace)
         return handle_torch_function(theirs, (x,), x, p=p, training=training, inplace=inplace)
     if isinstance(p, NUMBERS):
-        p = float(p)
+        p = float(checked(p))
     if belongs_to_others(x, p, training) or not supported(x):
         refuse_generator(generator, x)
         return theirs(x, p, training, inplace)
-    checked(p)
     if not training or p == 0.0:
         return theirs(x, p, training, inplace)
     y: Tensor = apply_forward(x, 1.0 - p, fast.FORMS[form], features, new_seed(generator))[0]
@@ -124,21 +123,19 @@ def drop(
 drop_eagerly: Any = torch.compiler.disable(drop)  # type: ignore[no-untyped-call]
 
 
-def drop_channels(
-    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None, spatial: int
-) -> Tensor:
-    """Dropout of whole channels of an input (N, C, ...) or, without a batch, (C, ...)."""
-    name = f"dropout{spatial}d"
+def channel_axes(x: Any, spatial: int) -> int:
+    """How many leading axes have decisions of their own: those of (N, C, ...) or (C, ...), and 0 for other inputs."""
     axes = x.dim() if isinstance(x, Tensor) else 0
-    batched = axes == spatial + 2
-    if not batched and (axes != spatial + 1 or spatial == 2):
+    return 2 if axes == spatial + 2 else 1 if axes == spatial + 1 and spatial != 2 else 0
+
+
+def drop_channels(
+    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None, name: str, features: int
+) -> Tensor:
+    """What the functions below do where fast.pyx did not, for dropout of whole channels."""
+    if not features:
         refuse_generator(generator, x)
         return TORCH[name](x, p, training, inplace)  # with its own warnings and errors
-    features = 2 if batched else 1
-    if not is_dynamo_compiling():
-        y = fast_drop(x, p, training, inplace, generator, DROPOUT, features)
-        if y is not None:
-            return y
     return drop(x, p, training, inplace, generator, DROPOUT, name, features)
 
 
@@ -369,7 +366,12 @@ def dropout1d(
     >>> dropout1d(torch.ones(1, 3, 2), 0.5, generator=generator).flatten().tolist()
     [0.0, 0.0, 2.0, 2.0, 0.0, 0.0]
     """
-    return drop_channels(input, p, training, inplace, generator, 1)
+    features = channel_axes(input, 1)
+    if features and not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+        if y is not None:
+            return y
+    return drop_channels(input, p, training, inplace, generator, "dropout1d", features)
 
 
 def dropout2d(
@@ -411,7 +413,12 @@ def dropout2d(
     >>> dropout2d(torch.ones(1, 3, 2, 2), 0.5, generator=generator).flatten().tolist()
     [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]
     """
-    return drop_channels(input, p, training, inplace, generator, 2)
+    features = channel_axes(input, 2)
+    if features and not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+        if y is not None:
+            return y
+    return drop_channels(input, p, training, inplace, generator, "dropout2d", features)
 
 
 def dropout3d(
@@ -453,7 +460,12 @@ def dropout3d(
     >>> dropout3d(torch.ones(1, 3, 2, 2, 2), 0.5, generator=generator)[..., 0, 0, 0].tolist()
     [[0.0, 2.0, 0.0]]
     """
-    return drop_channels(input, p, training, inplace, generator, 3)
+    features = channel_axes(input, 3)
+    if features and not is_dynamo_compiling():
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+        if y is not None:
+            return y
+    return drop_channels(input, p, training, inplace, generator, "dropout3d", features)
 
 
 def dropout_add(
@@ -502,13 +514,13 @@ def drop_add(x: Any, residual: Any, p: Any, training: Any, generator: torch.Gene
     if is_hidden(p):
         return drop_add_eagerly(x, residual, p, training, generator)
     if isinstance(p, NUMBERS):
-        p = float(p)
+        p = float(checked(p))
     if not is_dynamo_compiling():
         y = fast_drop_add(x, residual, p, training, generator)
         if y is not None:
             return y
     if adds_in_one_pass(x, residual, p, training, generator):
-        result: Tensor = apply_forward_add(x, residual, 1.0 - checked(p), new_seed(generator))[0]
+        result: Tensor = apply_forward_add(x, residual, 1.0 - p, new_seed(generator))[0]
         return result
     return residual + dropout(x, p, training, generator=generator)
 

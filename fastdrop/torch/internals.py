@@ -32,6 +32,8 @@ def imported(module: str, name: str) -> tuple[type, ...]:
 
 # Whether a transform of torch.func is active: then a plain tensor may be a wrapper.
 transforms_active = of_torch(torch._C, "_are_functorch_transforms_active", lambda: True)
+# The innermost of them, if there is one.
+innermost_transform = of_torch(of_torch(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
 # How many dispatch modes want to see each operator: tracing, fake tensors, a user's own.
 count_modes = of_torch(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 # None, unless torch.jit.trace or the ONNX exporter built on it records what is called.
@@ -76,6 +78,12 @@ def only_own_modes() -> bool:
     A `torch.device` context places new tensors, and `make_fx` notes where a node comes from.
     """
     return all(type(mode).__module__.startswith("torch.") for mode in function_modes())
+
+
+def is_functionalized() -> bool:
+    """Whether the innermost transform is `functionalize`, which takes operators only."""
+    transform = innermost_transform()
+    return transform is not None and transform.key().name == "Functionalize"
 
 
 def open_forward_level() -> bool:

@@ -15,7 +15,7 @@ from torch.compiler import is_dynamo_compiling
 
 from fastdrop.formulas import SEED_WORDS
 from fastdrop.torch import fast
-from fastdrop.torch.internals import open_forward_level, transforms_active
+from fastdrop.torch.internals import is_functionalized, open_forward_level, transforms_active
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 EVERY = -1  # for `features`: each element has a decision of its own
@@ -29,7 +29,8 @@ def new_seed(generator: torch.Generator | None) -> Tensor:
 
 # --- operators --------------------------------------------------------------------------------
 
-# Results have the strides that `empty_like` gives, so compiled code may not lay out the inputs anew.
+# Results have the strides that `empty_like` gives, or its sum with the residual, so compiled code may not lay
+# out the inputs anew.
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 # `form` is "dropout", "relu_dropout" or "alpha_dropout". `features` is the number of leading axes with
 # decisions of their own; the elements behind share one. The second result is the packed bits of what passed.
@@ -67,7 +68,7 @@ def _(x: Tensor, keep_prob: float, form: str, features: int, seed: Tensor) -> tu
 
 @torch.library.register_fake("fastdrop::forward_add")  # type: ignore[misc, untyped-decorator]
 def _(x: Tensor, residual: Tensor, keep_prob: float, seed: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), bits_like(x, EVERY)
+    return residual + torch.empty_like(x), bits_like(x, EVERY)
 
 
 @torch.library.register_fake("fastdrop::backward")  # type: ignore[misc, untyped-decorator]
@@ -127,7 +128,7 @@ def transformed() -> bool:
         if forward_mode:  # the operator would silently ignore it
             raise NotImplementedError("dropout has no forward-mode derivative inside of compiled code")
         return False
-    return forward_mode or transforms_active()
+    return forward_mode or (transforms_active() and not is_functionalized())
 
 
 def each_example(call: Any) -> Any:

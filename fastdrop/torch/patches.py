@@ -9,7 +9,6 @@ not enter it.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import threading
 from collections.abc import Iterator
@@ -22,120 +21,19 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 from torch.utils import checkpoint as checkpointing
 
+from fastdrop.torch.attention import attention, torch_attention
 from fastdrop.torch.functional import (
     SDPA,
     TORCH,
     alpha_dropout,
-    belongs_to_others,
     dropout,
     dropout1d,
     dropout2d,
     dropout3d,
     feature_alpha_dropout,
-    looked_for,
     script_as,
-    supported,
 )
-from fastdrop.torch.internals import RECOMPUTERS, backward_pass, count_modes, safe_softmax, transforms_active
-
-# --- attention --------------------------------------------------------------------------------
-
-HALVES = (torch.float16, torch.bfloat16)
-torch_attention = TORCH[SDPA]
-
-
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
-    """Compute `scaled_dot_product_attention` with weights that the kernels drop.
-
-    With dropout PyTorch computes attention on the CPU step by step. These are the same steps in the same
-    precision.
-    """
-    if not drops_here(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa):
-        only_if_asked = {"enable_gqa": True} if enable_gqa else {}  # PyTorch 2.4 has no such argument
-        return torch_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **only_if_asked
-        )
-    if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-        query, key, value, attn_mask = (in_autocast(x, kind) for x in (query, key, value, attn_mask))
-        with torch.autocast("cpu", enabled=False):
-            return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
-    return attend(query, key, value, attn_mask, dropout_p, is_causal, scale)
-
-
-def drops_here(
-    query: Any, key: Any, value: Any, mask: Any, dropout_p: Any, is_causal: Any, scale: Any, enable_gqa: Any
-) -> bool:
-    """Whether the kernels drop for these arguments; PyTorch takes all others, or refuses them."""
-    tensors = (query, key, value) if mask is None else (query, key, value, mask)
-    return (
-        type(dropout_p) is float
-        and 0.0 < dropout_p <= 1.0
-        and (scale is None or type(scale) is float)
-        and type(is_causal) is bool
-        and not enable_gqa
-        and not (is_causal and mask is not None)
-        and not any(belongs_to_others(tensor, dropout_p, True) or looked_for(tensor) for tensor in tensors)
-        and all(supported(tensor) and tensor.dim() >= 2 for tensor in (query, key, value))
-        and query.dtype == key.dtype == value.dtype
-        and (mask is None or fits(mask, query))
-    )
-
-
-def fits(mask: Tensor, query: Tensor) -> bool:
-    """Whether a mask is of a kind that PyTorch takes for such queries."""
-    strided = mask.layout == torch.strided and not mask.is_nested
-    return strided and mask.device == query.device and mask.dtype in (torch.bool, query.dtype)
-
-
-def in_autocast(tensor: Any, kind: torch.dtype) -> Any:
-    """What autocasting makes of an argument of attention."""
-    if tensor is None or not tensor.is_floating_point() or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(kind)
-
-
-def attend(
-    query: Any, key: Any, value: Any, mask: Tensor | None, dropout_p: float, is_causal: bool,
-    scale: float | None,
-) -> Tensor:  # fmt: skip
-    """The steps of attention, for arguments that are good."""
-    kind = query.dtype
-    if kind in HALVES:
-        query, key, value = query.float(), key.float(), value.float()
-        mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
-    if scale is None:
-        scale = 1.0 / math.sqrt(query.size(-1)) if query.size(-1) else math.inf
-    root = math.sqrt(abs(scale))  # half of the scale on either side, so that no product overflows for it
-    scores = query * (-root if scale < 0 else root) @ (key.transpose(-2, -1) * root)
-    if is_causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
-        scores = scores + mask if transforms_active() else scores.add_(mask)
-    return (dropout(softmax_or_zero(scores), dropout_p) @ value).to(kind)
-
-
-def softmax_or_zero(scores: Tensor) -> Tensor:
-    """The softmax of each row, and 0 in rows of -inf alone, as of a query that may see nothing."""
-    if may_be_looked_at(scores):
-        weights = torch.softmax(scores, -1)
-        if not weights[..., :1].isnan().any():
-            return weights
-    if safe_softmax is not None:
-        return safe_softmax(scores, -1)
-    blind = scores.isneginf().all(-1, keepdim=True)  # let see everything, which is finite, and then replaced
-    return torch.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
-
-
-def may_be_looked_at(scores: Tensor) -> bool:
-    """Whether the tensor has values already, that Python may branch on."""
-    return type(scores) is Tensor and not (is_dynamo_compiling() or transforms_active() or count_modes())
-
+from fastdrop.torch.internals import RECOMPUTERS, backward_pass
 
 # --- what is in effect ------------------------------------------------------------------------
 

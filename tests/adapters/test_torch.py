@@ -122,7 +122,7 @@ def test_edge_probabilities_are_pytorchs(form, p):
     assert torch.equal(getattr(ft, form)(x, p, True), theirs(x, p, True, False))
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), 2, 10**400], ids=["-0.1", "1.1", "nan", "2", "large"])
 @pytest.mark.parametrize("name", [*FORMS, "feature_alpha_dropout", "dropout1d"])
 def test_bad_probabilities_raise_pytorchs_error(name, p):
     with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got"):

@@ -14,9 +14,8 @@ from typing import NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-from torch_support import generator, seed, view  # noqa: E402
+from torch_support import Onlooker, generator, seed, view  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
@@ -137,13 +136,6 @@ def expected(case: Case, x: torch.Tensor, residual: torch.Tensor) -> Expected:
 
 
 # --- what comes out ---------------------------------------------------------------------------
-
-
-class Onlooker(TorchDispatchMode):
-    """A mode that sees each operator, and changes nothing."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
 
 
 def call(case: Case, x: torch.Tensor, residual: torch.Tensor, own_generator: bool) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import nullcontext
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
@@ -11,7 +14,7 @@ from torch import nn  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.autograd.forward_ad import dual_level, make_dual  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-from torch_support import generator, values  # noqa: E402
+from torch_support import Onlooker, generator, values  # noqa: E402
 
 import fastdrop.torch as ft  # noqa: E402
 from fastdrop.torch import operators  # noqa: E402
@@ -248,10 +251,38 @@ def test_strides_are_pytorchs_and_values_lie_by_index(name, dtype, layout):
         assert all(torch.equal(*pair) for pair in zip(*results))
 
 
-def test_a_residual_may_have_other_strides():
-    x, residual = values(4, 5).requires_grad_(), values(5, 4).T
-    y = ft.dropout_add(x, residual, 0.5, generator=generator())
-    assert torch.equal(y, ft.dropout_add(x, residual.contiguous(), 0.5, generator=generator()))
+RESIDUALS = {
+    "plain": lambda channels: values(2, channels, 4, 3),
+    "channels_last": lambda channels: values(2, channels, 4, 3).contiguous(memory_format=torch.channels_last),
+    "permuted": lambda channels: values(3, 4, channels, 2).permute(3, 2, 1, 0),
+    "sliced": lambda channels: values(4, channels, 4, 6)[::2, :, :, ::2],
+    "expanded": lambda channels: values(2, channels, 1, 3).expand(2, channels, 4, 3),
+}
+
+
+@pytest.mark.parametrize("channels", [5, 1000])
+@pytest.mark.parametrize("wants_gradient", [False, True])
+@pytest.mark.parametrize("seen", [False, True], ids=["eager", "by an operator"])
+@pytest.mark.parametrize("pair", list(itertools.product(RESIDUALS, RESIDUALS)), ids=" + ".join)
+def test_a_residual_may_have_other_strides(pair, seen, wants_gradient, channels):
+    x, residual = (RESIDUALS[name](channels) for name in pair)
+    x.requires_grad_(wants_gradient)
+    with Onlooker() if seen else nullcontext():
+        y = ft.dropout_add(x, residual, 0.5, generator=generator())
+    assert y.stride() == (residual + F.dropout(x, 0.5)).stride()
+    assert torch.equal(y, ft.dropout_add(x.contiguous(), residual.contiguous(), 0.5, generator=generator()))
+
+
+# --- transforms that see operators ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SHAPES, "dropout_add"])
+def test_functionalize_changes_nothing(name):
+    x = values(*SHAPES.get(name, (2, 3, 4)))
+    call = getattr(ft, name)
+    more = (x,) if name == "dropout_add" else ()
+    y = torch.func.functionalize(lambda x: call(x, *more, 0.5, True, generator=generator()))(x)
+    assert torch.equal(y, call(x, *more, 0.5, True, generator=generator()))
 
 
 # --- the two ways of a gradient ---------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E4
 from torch_support import generator, values  # noqa: E402
 
 import fastdrop.torch as ft  # noqa: E402
-from fastdrop.torch import functional, models, patches  # noqa: E402
+from fastdrop.torch import attention, functional, models, patches  # noqa: E402
 from support import printed_by  # noqa: E402
 
 # PyTorch itself calls what it has deprecated, under categories that differ between versions.
@@ -654,9 +654,9 @@ def outcome(function, tensors, options):
 def test_attention_is_pytorchs_but_for_the_draw(case, dtype):
     tensors, options = arguments(*GOOD[case], dtype)
     mask, is_causal = options.get("attn_mask"), options.get("is_causal", False)
-    assert patches.drops_here(*tensors, mask, 0.5, is_causal, None, False)
-    ours = outcome(patches.attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
-    if dtype not in patches.HALVES:
+    assert attention.drops_here(*tensors, mask, 0.5, is_causal, None, False)
+    ours = outcome(attention.attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
+    if dtype not in attention.HALVES:
         theirs = outcome(F.scaled_dot_product_attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
         return torch.testing.assert_close(ours, theirs)
     # In halves before 2.5 PyTorch itself is far from the exact results.
@@ -675,17 +675,17 @@ def test_attention_in_half_precision_is_at_least_as_exact_as_pytorchs(dtype):
     exact = F.scaled_dot_product_attention(*(tensor.double() for tensor in tensors))
     errors = [
         (function(*tensors, dropout_p=ALMOST_NOTHING).double() - exact).abs().mean()
-        for function in (patches.attention, F.scaled_dot_product_attention)
+        for function in (attention.attention, F.scaled_dot_product_attention)
     ]
     assert errors[0] <= errors[1] * 1.001
     large = [torch.full((1, 1, 4, 64), 350.0, dtype=dtype)] * 3
-    assert patches.attention(*large, dropout_p=ALMOST_NOTHING).eq(350).all()
+    assert attention.attention(*large, dropout_p=ALMOST_NOTHING).eq(350).all()
 
 
 def test_attention_under_autocasting_is_pytorchs():
     tensors, options = arguments(*GOOD["float mask"])
     with torch.autocast("cpu", torch.bfloat16):
-        ours = outcome(patches.attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
+        ours = outcome(attention.attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
         theirs = outcome(F.scaled_dot_product_attention, tensors, options | {"dropout_p": ALMOST_NOTHING})
     assert ours[0].dtype == theirs[0].dtype == torch.bfloat16
     torch.testing.assert_close(ours[0], theirs[0], rtol=0.1, atol=0.1)  # before 2.5 PyTorch's is in bfloat16
@@ -696,9 +696,9 @@ def test_the_weights_of_attention_are_dropped_at_its_rate(case):
     tensors, options = arguments(*GOOD[case])
     expected = F.scaled_dot_product_attention(*tensors, **options)
     torch.manual_seed(1)
-    dropped = [patches.attention(*tensors, dropout_p=0.5, **options).detach() for _ in range(1000)]
+    dropped = [attention.attention(*tensors, dropout_p=0.5, **options).detach() for _ in range(1000)]
     assert (torch.stack(dropped).mean(0) - expected).abs().max() < 0.1 * expected.abs().max() + 0.2
-    assert patches.attention(*tensors, dropout_p=1.0, **options).eq(0).all()
+    assert attention.attention(*tensors, dropout_p=1.0, **options).eq(0).all()
 
 
 # Arguments that PyTorch refuses, or takes for what we do not look at; each has to end as it ends there.
@@ -724,7 +724,7 @@ OTHERS = {
 def test_all_other_arguments_of_attention_end_as_in_pytorch(case):
     tensors, _ = arguments(*GOOD["plain"])
     options = {"dropout_p": ALMOST_NOTHING} | OTHERS[case]
-    ours, theirs = (outcome(f, tensors, options) for f in (patches.attention, F.scaled_dot_product_attention))
+    ours, theirs = (outcome(f, tensors, options) for f in (attention.attention, F.scaled_dot_product_attention))
     assert isinstance(ours, list) == isinstance(theirs, list), (ours, theirs)
     if isinstance(ours, list):
         torch.testing.assert_close(ours, theirs)
@@ -744,17 +744,17 @@ def test_all_other_arguments_of_attention_end_as_in_pytorch(case):
 )
 def test_shapes_that_do_not_fit_are_refused_as_in_pytorch(shapes):
     tensors, options = arguments(shapes, {"dropout_p": ALMOST_NOTHING})
-    assert outcome(patches.attention, tensors, options) is RuntimeError
+    assert outcome(attention.attention, tensors, options) is RuntimeError
     assert outcome(F.scaled_dot_product_attention, tensors, options) is RuntimeError
 
 
 def test_other_tensors_and_heads_in_groups_are_pytorchs():
     half, whole = values(2, 3, 5, 8, dtype=torch.float16), values(2, 3, 5, 8)
-    assert outcome(patches.attention, [half, whole, whole], {"dropout_p": 0.5}) is RuntimeError
+    assert outcome(attention.attention, [half, whole, whole], {"dropout_p": 0.5}) is RuntimeError
     if "enable_gqa" in F.scaled_dot_product_attention.__doc__:
         groups = [values(2, 4, 5, 8), values(2, 2, 5, 8), values(2, 2, 5, 8)]
         options = {"dropout_p": ALMOST_NOTHING, "enable_gqa": True}
-        ours = outcome(patches.attention, groups, options)
+        ours = outcome(attention.attention, groups, options)
         theirs = outcome(F.scaled_dot_product_attention, groups, options)
         torch.testing.assert_close(ours, theirs)
 
@@ -764,7 +764,7 @@ def test_attention_inside_of_vmap():
     mask = values(4, 5, 5) > -0.5
 
     def each(query, key, value, mask):
-        return patches.attention(query, key, value, mask, ALMOST_NOTHING)
+        return attention.attention(query, key, value, mask, ALMOST_NOTHING)
 
     y = torch.vmap(each, randomness="different")(*tensors, mask)
     torch.testing.assert_close(y, torch.stack([each(*row) for row in zip(*tensors, mask)]))
@@ -777,7 +777,7 @@ def test_attention_that_may_see_nothing_is_zero(kind):
     mask[1] = False
     if kind is float:
         mask = torch.zeros(4, 4).masked_fill(~mask, -torch.inf)
-    y = patches.attention(q, k, v, mask, dropout_p=1e-12)
+    y = attention.attention(q, k, v, mask, dropout_p=1e-12)
     # Before 2.5 PyTorch's has NaN there.
     torch.testing.assert_close(y, F.scaled_dot_product_attention(q, k, v, mask).nan_to_num(0.0))
     y.sum().backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastdrop.stream import seed_of_words
 from fastdrop.torch import operators
@@ -30,3 +31,10 @@ def view(tensor):
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+class Onlooker(TorchDispatchMode):
+    """A mode that sees each operator, and changes nothing."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
