@@ -11,6 +11,7 @@ on both sides.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 import fastdrop as fd
 import fastdrop.torch as ft
 from benchmarks import sizes
+from fastdrop.torch.attention import attention, torch_attention
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
 
@@ -40,6 +42,7 @@ class Form(NamedTuple):
     spatial: int = 0  # axes of 4 elements behind (1, C)
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
+    attends: bool = False  # to itself: the size is the number of weights
 
 
 def dropout(dtype: torch.dtype = torch.float32) -> Form:
@@ -63,10 +66,16 @@ FORMS = {
     "feature_alpha_dropout": Form(
         lambda x: ft.feature_alpha_dropout(x, P, True), lambda x: F.feature_alpha_dropout(x, P, True), 2
     ),
+    "attention": Form(
+        lambda x: attention(x, x, x, None, P), lambda x: torch_attention(x, x, x, None, P), attends=True
+    ),
 }
 
 
 def values(form: Form, size: int) -> Tensor:
+    if form.attends:
+        tokens = min(64, math.isqrt(size))
+        return torch.randn(1, size // tokens**2, tokens, 16)
     shape = [1, size // 4**form.spatial, *[4] * form.spatial] if form.spatial else [size]
     return torch.randn(shape).to(form.dtype).contiguous(memory_format=form.memory_format)
 
