@@ -120,8 +120,7 @@ def instead(ours: Any, theirs: Any, scripted: Any = None) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         return (ours if in_effect() else theirs)(*args, **kwargs)
 
-    call.__name__ = call.__qualname__ = theirs.__name__
-    call.__doc__ = theirs.__doc__
+    functools.update_wrapper(call, theirs)  # so that inspect.signature gives PyTorch's
     script_as(call, scripted or theirs)
     return call
 

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 
 import contextlib  # noqa: E402
 import copy  # noqa: E402
+import inspect  # noqa: E402
 import os  # noqa: E402
 import pickle  # noqa: E402
 import threading  # noqa: E402
@@ -481,6 +482,18 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert printed_by(code) == "0"
+
+
+@pytest.mark.parametrize(
+    "name", ["dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d"]
+)
+def test_what_is_patched_has_the_signature_of_pytorchs_own(name):
+    theirs = getattr(F, name)
+    with ft.patched():
+        ours = getattr(F, name)
+        assert ours is not theirs
+        assert inspect.signature(ours) == inspect.signature(theirs)
+        assert (ours.__module__, ours.__qualname__) == (theirs.__module__, theirs.__qualname__)
 
 
 @pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
