@@ -23,9 +23,9 @@ from torch.nn import functional as F
 import fastdrop as fd
 import fastdrop.torch as ft
 from benchmarks import sizes
-from fastdrop.torch.attention import attention, torch_attention
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
+from fastdrop.torch.attention import attention, torch_attention
 
 P = 0.1
 SIZES = (2**6, 2**10, 2**12, 2**14, 2**16, 2**18)

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 import os  # noqa: E402
 import shutil  # noqa: E402
 import threading  # noqa: E402
+from contextlib import nullcontext  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
@@ -22,6 +23,7 @@ import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
 from fastdrop.formulas import alpha_affine  # noqa: E402
 from fastdrop.torch import functional, operators  # noqa: E402
+from support import printed_by  # noqa: E402
 
 # PyTorch itself calls what it has deprecated, to compile, to check operators and to differentiate forward.
 # The first version that we take does so more often.
@@ -341,6 +343,66 @@ def test_a_checkpointed_model_has_the_same_gradients():
         run(values(16, 32).requires_grad_()).pow(2).sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+@pytest.mark.parametrize("size", [100, 40_000])
+@pytest.mark.parametrize("name", ["dropout", "relu_dropout", "alpha_dropout"])
+def test_what_is_saved_may_go_elsewhere_and_come_back(name, size):
+    x = values(size).requires_grad_()
+    gradients = []
+    for context in (nullcontext(), torch.autograd.graph.save_on_cpu()):
+        with context:
+            y = getattr(ft, name)(x, 0.5, True, generator=generator())
+        gradients.append(torch.autograd.grad(y.exp().sum(), x)[0])
+    assert torch.equal(*gradients)
+
+
+def test_a_process_group_changes_nothing():
+    """A model in DistributedDataParallel has the gradients it has alone, and a DTensor gets PyTorch's own dropout."""
+    code = """
+import copy, os
+import torch
+import torch.distributed as dist
+from torch import nn
+import fastdrop.torch as ft
+
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+try:
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+except ImportError:  # PyTorch 2.4
+    from torch.distributed._tensor import Shard, distribute_tensor, init_device_mesh
+
+def grown(model):
+    torch.manual_seed(1)
+    model(x).sum().backward()
+    return [parameter.grad for parameter in model.parameters()]
+
+x = torch.randn(100, 8)
+alone = nn.Sequential(nn.Linear(8, 300), nn.ReLU(), nn.Dropout(), nn.Linear(300, 2), nn.Dropout())
+ft.accelerate(alone)
+together = nn.parallel.DistributedDataParallel(copy.deepcopy(alone))
+print(all(torch.equal(*pair) for pair in zip(grown(alone), grown(together))))
+
+def dropped(function, x):
+    torch.manual_seed(1)
+    return function(x, 0.5, True)
+
+x = distribute_tensor(x, init_device_mesh("cpu", (1,)), [Shard(0)])
+for name in ("dropout", "alpha_dropout"):
+    ours, theirs = (dropped(getattr(module, name), x) for module in (ft, nn.functional))
+    print(type(ours) is type(theirs), torch.equal(ours.to_local(), theirs.to_local()))
+dist.destroy_process_group()
+"""
+    assert printed_by(code).split() == ["True"] * 5
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+@pytest.mark.parametrize("name", [*FORMS, "dropout2d"])
+def test_a_batch_may_have_no_example(name, randomness):
+    x = torch.ones(0, 2, 3, 4, 4)
+    y = torch.vmap(lambda x: getattr(ft, name)(x, 0.5, True), randomness=randomness)(x)
+    assert y.shape == x.shape
 
 
 def test_threads_each_with_a_generator():
