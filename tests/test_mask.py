@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
+from fastdrop import reference
+from support import assert_identical
 
 SHAPES = [(), (0,), (3, 0), (1,), (7,), (8,), (9,), (2, 3, 5), (1001,)]
 
@@ -157,3 +159,12 @@ def test_the_number_of_kept_elements():
 def test_flags_have_to_be_bool():
     with pytest.raises(TypeError, match="array must have dtype bool, got int64"):
         fd.Mask.from_array(np.ones(3, np.int64), keep_prob=0.5)
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 16, 31, 63, 64, 65, 129, 511])
+def test_a_decision_on_a_stretch_is_on_each_of_its_elements(length):
+    x = np.ones((300, length), np.float32)
+    y, mask = fd.dropout(x, keep_prob=0.5, rng=1, broadcast_dims=1)
+    assert_identical(y, np.broadcast_to(y[:, :1], x.shape).copy())
+    assert_identical(fd.dropout_backward(x, mask), y)
+    assert_identical(y, reference.dropout(x, keep_prob=0.5, rng=1, broadcast_dims=1)[0])

@@ -146,10 +146,12 @@ cdef void lay_side_by_side(
     memset(bits, 0, UNIT // 8)
     if layout.length == 1 and layout.axes:
         lay_transposed(bits, sweep, layout, first, last)
-    elif layout.uniform and layout.axes == 1 and layout.stride[0] == 1:
-        lay_repeated(bits, sweep, layout, first, last)
-    else:
+    elif not (layout.uniform and layout.axes == 1 and layout.stride[0] == 1):
         lay_stretches(bits, sweep, layout, first, last)
+    elif layout.length <= 64:
+        lay_repeated_in_words(bits, sweep, layout, first, last)
+    else:
+        lay_repeated(bits, sweep, layout, first, last)
 
 
 cdef inline void lay_stretches(
@@ -173,6 +175,25 @@ cdef inline void lay_repeated(
         add_bits(bits, element - first, end - element, sweep.saved, bit, True)
         element, end = end, min(end + layout.length, last)
         bit += 1
+
+
+cdef inline void lay_repeated_in_words(
+    uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
+) noexcept nogil:
+    """`lay_repeated` for stretches of at most 64 elements, which writes each word once."""
+    cdef uint64_t bit = sweep.saved_bit + first // layout.length, word = 0, run
+    cdef ptrdiff_t element = first, end = min(end_of_stretch(layout, first), last), place
+    while element < last:
+        place = (element - first) & 63
+        run = -<uint64_t> is_set(sweep.saved, bit) >> (64 - (end - element))
+        word |= run << place
+        if place + end - element >= 64:
+            bits[(element - first) >> 6] = word
+            word = run >> (63 - place) >> 1
+        element, end = end, min(end + layout.length, last)
+        bit += 1
+    if (last - first) & 63:
+        bits[(last - first) >> 6] = word
 
 
 cdef inline void lay_transposed(
