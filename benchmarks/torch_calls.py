@@ -39,7 +39,7 @@ class Form(NamedTuple):
 
     ours: Call
     theirs: Call
-    spatial: int = 0  # axes of 4 elements behind (1, C)
+    spatial: int = 0  # axes of 4 elements behind (N, C), with at most 64 channels
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
     attends: bool = False  # to itself: the size is the number of weights
@@ -76,8 +76,9 @@ def values(form: Form, size: int) -> Tensor:
     if form.attends:
         tokens = min(64, math.isqrt(size))
         return torch.randn(1, size // tokens**2, tokens, 16)
-    shape = [1, size // 4**form.spatial, *[4] * form.spatial] if form.spatial else [size]
-    return torch.randn(shape).to(form.dtype).contiguous(memory_format=form.memory_format)
+    channels = min(64, size // 4**form.spatial)
+    shape = [-1, channels, *[4] * form.spatial] if form.spatial else [size]
+    return torch.randn(size).view(shape).to(form.dtype).contiguous(memory_format=form.memory_format)
 
 
 def forward(call: Call, x: Tensor) -> timing.Trial:
