@@ -352,7 +352,8 @@ def exercise(value):
             refused = str(error)
         else:
             continue
-        assert any(text in refused for text in ("positions left", "count must be in", "tile that", "chunk must", "whole batch"))
+        reasons = ("positions left", "count must be in", "tile that", "chunk must", "whole batch")
+        assert any(text in refused for text in reasons)
 
 
 @pytest.mark.parametrize("kind", ["Masks", "", 3, None, int, object, np.ndarray, fd.Mask.bits])

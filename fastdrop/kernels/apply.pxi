@@ -16,11 +16,11 @@ cdef enum:
     RELU = 1
     MASKED = 2          # The bits of what passed the ReLU are wanted.
     STREAMING = 4
-    GENERAL = 8         # There is a bias or a residual, or what is dropped does not become zero.
-
-
-cdef inline bint is_general(const dropout_sweep* sweep) noexcept nogil:
-    return sweep.bias != NULL or sweep.residual != NULL or sweep.dropped != 0 or sweep.shift != 0
+    BIAS = 8
+    RESIDUAL = 16
+    SHIFTED = 32        # What is dropped does not become zero, or a number is added to all.
+    RARE = 64           # The loop looks for the last three as it runs.
+    GENERAL = BIAS | RESIDUAL | SHIFTED | RARE
 
 
 cdef inline int arithmetic(int dtype) noexcept nogil:
@@ -30,7 +30,7 @@ cdef inline int arithmetic(int dtype) noexcept nogil:
 
 # --- a step -----------------------------------------------------------------------------------
 
-# What a loop needs besides x, y and bits. All but the scale is for the form GENERAL.
+# What a loop needs besides x, y and bits. All but the scale is for the forms of GENERAL.
 cdef struct Loop:
     lanes scale
     lanes dropped
@@ -39,50 +39,48 @@ cdef struct Loop:
     bint shifted
     # The next element of the residual.
     const char* residual
-    # The first number of the bias, the index of the next one, and the bias's length.
+    # The next number of the bias, the end of the bias, and its bytes.
     const char* bias
-    ptrdiff_t column
+    const char* bias_end
     ptrdiff_t period
 
 
-cdef inline Loop loop_from(int dtype, bint general, const dropout_sweep* sweep, ptrdiff_t first) noexcept nogil:
+cdef inline Loop loop_from(int dtype, int form, const dropout_sweep* sweep, ptrdiff_t first) noexcept nogil:
     """Return the loop that begins with element `first`."""
     cdef Loop loop
+    cdef int size = itemsize(arithmetic(dtype))
     loop.scale = lanes_fill(dtype, sweep.scale)
-    if general:
+    if form & GENERAL:
         loop.dropped = lanes_fill(dtype, sweep.dropped)
         loop.shift = lanes_fill(dtype, sweep.shift)
         loop.shifted = sweep.dropped != 0 or sweep.shift != 0
         loop.residual = sweep.residual
         if loop.residual != NULL:
             loop.residual += first * itemsize(dtype)
-        loop.bias = sweep.bias
-        loop.period = sweep.period
-        loop.column = first % sweep.period if sweep.bias != NULL else 0
+        loop.bias = loop.bias_end = sweep.bias
+        loop.period = sweep.period * size
+        if loop.bias != NULL:
+            loop.bias += first % sweep.period * size
+            loop.bias_end += loop.period
     return loop
 
 
 cdef inline lanes add_bias(int dtype, Loop* loop, lanes value) noexcept nogil:
-    if loop.bias != NULL:
-        value = lanes_add(dtype, value, lanes_load(
-            arithmetic(dtype), loop.bias + loop.column * itemsize(arithmetic(dtype))))
-        loop.column += 8 if dtype == FLOAT64 else 16
-        if loop.column >= loop.period:
-            loop.column -= loop.period
+    value = lanes_add(dtype, value, lanes_load(arithmetic(dtype), loop.bias))
+    loop.bias += LANES_BYTES
+    if loop.bias >= loop.bias_end:
+        loop.bias -= loop.period
     return value
 
 
 cdef inline lanes add_shift(int dtype, Loop* loop, lanes_mask mask, lanes value) noexcept nogil:
     """Replace what is not in the mask by what dropped elements become, and add the shift."""
-    if loop.shifted:
-        value = lanes_add(dtype, lanes_choose(dtype, mask, value, loop.dropped), loop.shift)
-    return value
+    return lanes_add(dtype, lanes_choose(dtype, mask, value, loop.dropped), loop.shift)
 
 
 cdef inline lanes add_residual(int dtype, Loop* loop, lanes value) noexcept nogil:
-    if loop.residual != NULL:
-        value = lanes_add(dtype, lanes_load(dtype, loop.residual), value)
-        loop.residual += LANES_BYTES if dtype == FLOAT64 else STEP * itemsize(dtype)
+    value = lanes_add(dtype, lanes_load(dtype, loop.residual), value)
+    loop.residual += LANES_BYTES if dtype == FLOAT64 else STEP * itemsize(dtype)
     return value
 
 
@@ -98,7 +96,7 @@ cdef inline void apply_step(
         if form & STREAMING:
             prefetch(x + LANES_BYTES * i + AHEAD)
         value = lanes_load(dtype, x + LANES_BYTES * i)
-        if form & GENERAL:
+        if form & BIAS and (not form & RARE or loop.bias != NULL):
             value = add_bias(dtype, loop, value)
         mask = mask_load(dtype, keep + i)
         if form & RELU:
@@ -106,8 +104,10 @@ cdef inline void apply_step(
             if form & MASKED:
                 mask_store(dtype, passed + i, mask)
         value = lanes_scale(dtype, mask, value, loop.scale)
-        if form & GENERAL:
-            value = add_residual(dtype, loop, add_shift(dtype, loop, mask, value))
+        if form & SHIFTED and (not form & RARE or loop.shifted):
+            value = add_shift(dtype, loop, mask, value)
+        if form & RESIDUAL and (not form & RARE or loop.residual != NULL):
+            value = add_residual(dtype, loop, value)
         if form & STREAMING:
             lanes_stream(dtype, y + LANES_BYTES * i, value)
         else:
@@ -216,11 +216,11 @@ cdef inline void apply_padded(
     cdef Loop loop
     if count == 0:
         return
-    loop = loop_from(dtype, form & GENERAL, sweep, first)
+    loop = loop_from(dtype, form, sweep, first)
     bits = load_part(keep, bit, count)
     memset(padded, 0, STEP * size)
     memcpy(padded, sweep.x + first * size, count * size)
-    if form & GENERAL and sweep.residual != NULL:
+    if form & RESIDUAL and sweep.residual != NULL:
         memset(padded_residual, 0, STEP * size)
         memcpy(padded_residual, loop.residual, count * size)
         loop.residual = padded_residual
@@ -249,7 +249,7 @@ cdef inline void apply_body(
         keep += bit >> 3
     if form & MASKED and not shares_byte:
         passed = sweep.mask + (first >> 3)
-    loop = loop_from(dtype, form & GENERAL, sweep, first)   # no earlier, as no call keeps what is in vector registers
+    loop = loop_from(dtype, form, sweep, first)   # no earlier, as no call keeps what is in vector registers
     apply_while_drawing(
         dtype, form, &loop, sweep.x + first * size, sweep.y + first * size, keep, passed,
         (last - first) // STEP, draw, ahead,
@@ -266,18 +266,20 @@ cdef inline void apply_by_form(
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """Apply decisions by the loop of their form. All general forms share a loop, which looks at the form as it runs."""
-    cdef int form = (RELU if sweep.relu else 0) | (STREAMING if sweep.streaming else 0)
-    if sweep.relu and sweep.mask != NULL:
-        form |= MASKED
-    if is_general(sweep):
-        form |= GENERAL
+    """Apply decisions by the loop of their form. Rare forms share a loop, which looks at the form as it runs."""
+    cdef int form = form_of(sweep)
     if form == 0:
         apply_range(dtype, 0, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU:
         apply_range(dtype, RELU, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | MASKED:
         apply_range(dtype, RELU | MASKED, sweep, first, last, keep, bit, draw, ahead)
+    elif form == RELU | MASKED | BIAS:
+        apply_range(dtype, RELU | MASKED | BIAS, sweep, first, last, keep, bit, draw, ahead)
+    elif form == RESIDUAL:
+        apply_range(dtype, RESIDUAL, sweep, first, last, keep, bit, draw, ahead)
+    elif form == SHIFTED:
+        apply_range(dtype, SHIFTED, sweep, first, last, keep, bit, draw, ahead)
     elif form == STREAMING:
         apply_range(dtype, STREAMING, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | STREAMING:
@@ -286,6 +288,21 @@ cdef inline void apply_by_form(
         apply_range(dtype, RELU | MASKED | STREAMING, sweep, first, last, keep, bit, draw, ahead)
     else:
         apply_range(dtype, form | GENERAL, sweep, first, last, keep, bit, draw, ahead)
+
+
+cdef inline int form_of(const dropout_sweep* sweep) noexcept nogil:
+    cdef int form = RELU if sweep.relu else 0
+    if sweep.relu and sweep.mask != NULL:
+        form |= MASKED
+    if sweep.streaming:
+        form |= STREAMING
+    if sweep.bias != NULL:
+        form |= BIAS
+    if sweep.residual != NULL:
+        form |= RESIDUAL
+    if sweep.dropped != 0 or sweep.shift != 0:
+        form |= SHIFTED
+    return form
 
 
 # These are four functions because a compiler gives up optimising one that holds all of these loops.
