@@ -85,6 +85,13 @@ def test_rates_are_taken_as_thinc_takes_them(rate, kept):
     assert (thinc.Dropout(rate)(x, is_train=True)[0] == kept).all()
 
 
+@pytest.mark.parametrize("make", FORMS.values())
+@pytest.mark.parametrize("word", ["keep_prob", "p", "drop"])
+def test_a_wrong_word_is_told_the_right_one(make, word):
+    with pytest.raises(TypeError, match=f"no argument '{word}': pass rate, the probability that an element is dropped"):
+        make(**{word: 0.2})
+
+
 def test_set_dropout_rate_reaches_the_layer():
     model = thinc.chain(thinc.Linear(4, 4), ft.ReluDropout(0.1), ft.Dropout(0.1))
     thinc.set_dropout_rate(model, 0.7)
