@@ -110,10 +110,10 @@ def test_the_mask_of_the_ops():
 
 
 def test_a_config_can_name_the_layers():
-    config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.3')
+    config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.25')
     model = thinc.registry.resolve(config)["model"]
     assert model.name == "relu_dropout"
-    assert model.attrs["dropout_rate"] == 0.3
+    assert model.attrs["dropout_rate"] == 0.25
 
 
 def test_thincs_own_tests_pass_with_our_dropout():
