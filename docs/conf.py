@@ -6,6 +6,7 @@ The build runs the examples. Formulas become MathML, which browsers draw themsel
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from docutils import nodes
@@ -19,7 +20,10 @@ copyright = author
 version = release = fastdrop.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["_build"]
+# The pages of the functions of an adapter show its docstrings, so they need its framework, which may be missing.
+without = [name for name in ("dask", "jax", "thinc", "torch") if not find_spec(name)]
+exclude_patterns = ["_build", *(f"reference/{name}.md" for name in without)]
+suppress_warnings = ["toc.excluded"]
 nitpicky = False  # links to the types of NumPy would need an inventory from the network
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -75,4 +79,6 @@ def mathml(writer: Any, node: nodes.Element) -> None:
 
 
 def setup(app: Any) -> None:
+    for name in without:
+        print(f"{name} is not installed, so these pages will not have the reference of fastdrop.{name}")
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))

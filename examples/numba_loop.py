@@ -15,6 +15,7 @@ import fastdrop as fd
 from fastdrop import capi
 
 FLOAT32 = 0  # FASTDROP_FLOAT32 in fastdrop.h
+STATUS = b"fastdrop_status_v1"  # what the functions return; its name has the version of the interface
 POINTER, SIZE, DOUBLE = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double
 
 
@@ -25,7 +26,10 @@ def function(name: str, *arguments: type) -> ctypes._CFuncPtr:
     api.PyCapsule_GetPointer.restype = POINTER
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     capsule = capi.__pyx_capi__[name]
-    address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    signature = api.PyCapsule_GetName(capsule)
+    if not signature.startswith(STATUS + b" ("):
+        raise ImportError(f"{name} is not as fastdrop.h version 1 declares it: {signature.decode()}")
+    address = api.PyCapsule_GetPointer(capsule, signature)
     return ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(address)
 
 

@@ -24,6 +24,7 @@ cdef extern from "fastdrop.h" nogil:
         BAD_KEEP_PROB "FASTDROP_BAD_KEEP_PROB"
         BAD_OFFSET "FASTDROP_BAD_OFFSET"
         BAD_POINTER "FASTDROP_BAD_POINTER"
+    ctypedef int fastdrop_status "fastdrop_status_v1"
     ctypedef struct fastdrop_stream:
         uint64_t seed[2]
         uint64_t offset
@@ -32,27 +33,27 @@ cdef extern from "fastdrop.h" nogil:
 cdef int api_version() noexcept nogil
 
 # Returns the meaning of a status, in English.
-cdef const char* status_text(int status) noexcept nogil
+cdef const char* status_text(fastdrop_status status) noexcept nogil
 
 # Writes the bits that `keep_mask` draws at stream.offset.
-cdef int fill_bits(
+cdef fastdrop_status fill_bits(
     unsigned char* bits, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil
 
 # Computes y = scale * x for a kept element and +0 for a dropped one. With `relu`, elements x <= 0 are
 # dropped too. `scale` is 1 / keep_prob or 1 (mode "vanilla"), and is rounded to the dtype. `bits` gets
 # one bit per element, set where it passed, unless `bits` is NULL.
-cdef int forward(
+cdef fastdrop_status forward(
     int dtype, bint relu, const void* x, void* y, unsigned char* bits, ptrdiff_t size,
     double keep_prob, double scale, const fastdrop_stream* stream,
 ) noexcept nogil
 
 # Computes dx = scale * dy where the bit of the forward call is set, else +0.
-cdef int backward(
+cdef fastdrop_status backward(
     int dtype, const void* dy, const unsigned char* bits, void* dx, ptrdiff_t size, double scale
 ) noexcept nogil
 
 # Computes dx = scale * dy where y, the output of a forward call with `relu`, is not 0, else +0.
-cdef int backward_from_output(
+cdef fastdrop_status backward_from_output(
     int dtype, const void* dy, const void* y, void* dx, ptrdiff_t size, double scale
 ) noexcept nogil

@@ -42,7 +42,7 @@ cdef int api_version() noexcept nogil:
     return API_VERSION
 
 
-cdef const char* status_text(int status) noexcept nogil:
+cdef const char* status_text(fastdrop_status status) noexcept nogil:
     if status == OK:
         return "ok"
     if status == BAD_DTYPE:
@@ -58,7 +58,7 @@ cdef const char* status_text(int status) noexcept nogil:
     return "no status of fastdrop"
 
 
-cdef int fill_bits(
+cdef fastdrop_status fill_bits(
     unsigned char* bits, ptrdiff_t size, double keep_prob, const fastdrop_stream* stream
 ) noexcept nogil:
     cdef dropout_sweep sweep
@@ -73,7 +73,7 @@ cdef int fill_bits(
     return status
 
 
-cdef int forward(
+cdef fastdrop_status forward(
     int dtype, bint relu, const void* x, void* y, unsigned char* bits, ptrdiff_t size,
     double keep_prob, double scale, const fastdrop_stream* stream,
 ) noexcept nogil:
@@ -88,13 +88,13 @@ cdef int forward(
     return apply(&sweep, x, y, size)
 
 
-cdef int backward(
+cdef fastdrop_status backward(
     int dtype, const void* dy, const unsigned char* bits, void* dx, ptrdiff_t size, double scale
 ) noexcept nogil:
     return backward_from(kernel.SAVED_BITS, dtype, dy, bits, dx, size, scale)
 
 
-cdef int backward_from_output(
+cdef fastdrop_status backward_from_output(
     int dtype, const void* dy, const void* y, void* dx, ptrdiff_t size, double scale
 ) noexcept nogil:
     return backward_from(kernel.SAVED_OUTPUT, dtype, dy, y, dx, size, scale)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -31,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Draws:
     """A few numbers that stand for the mask of an array: the decisions can be drawn from them again.
 
@@ -64,7 +65,7 @@ class Draws:
         Stream(self.seed, self.offset)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Draws, (self.shape, self.keep_prob, self.mode, self.seed, self.offset, self.shared)
+        return partial(Draws, **vars(self)), ()
 
     @classmethod
     def reserve(
@@ -74,7 +75,9 @@ class Draws:
         shared = checks.shared_axes(broadcast_dims, len(shape))
         stream = as_stream(rng)
         offset = stream.reserve(math.prod(formulas.decided_shape(shape, shared)))
-        return cls(shape, keep_prob, mode, stream.seed, offset, shared)
+        return cls(
+            shape=shape, keep_prob=keep_prob, mode=mode, seed=stream.seed, offset=offset, shared=shared
+        )
 
     def tile(self, block_info: Any) -> Tile:
         """Return the randomness of a block."""

@@ -29,7 +29,8 @@ def base_array(name: str, value: Any) -> NDArray[Any]:
     if type(value) is np.ndarray:
         return value
     array = value if isinstance(value, np.ndarray) else converted(name, value)
-    refuse_other_arithmetic(name, array)
+    if type(array) is not np.ndarray:
+        refuse_other_arithmetic(name, array)
     return np.asarray(array)
 
 
@@ -89,14 +90,25 @@ def asked(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def refuse_device(name: str, value: Any) -> None:
-    """Refuse an array that DLPack says is not on the CPU, even if its library would copy it silently."""
+    """Refuse an array that is not on the CPU, even if its library would copy it silently."""
+    device = device_of(value)
+    if device:
+        raise TypeError(
+            f"{name} must be on the CPU, got {type(value).__name__} on {device}: copy it to a NumPy array first, "
+            "for example by cupy.asnumpy"
+        )
+
+
+def device_of(value: Any) -> str:
+    """Return the device on which an array says that it lies; empty for the CPU, and where it says nothing."""
     try:
         kind, number = value.__dlpack_device__()
     except Exception:  # no such method, or no single device: the conversion has a better error
-        return
-    if kind != CPU:
-        device = DEVICES.get(int(kind), f"DLPack's device type {int(kind)},")
-        raise TypeError(f"{name} must be on the CPU, got {type(value).__name__} on {device} device {number}")
+        return "a CUDA device" if hasattr(value, "__cuda_array_interface__") else ""
+    if kind == CPU:
+        return ""
+    name = DEVICES.get(int(kind), f"DLPack's device type {int(kind)},")
+    return f"{name} device {number}"
 
 
 # --- PyTorch ----------------------------------------------------------------------------------
@@ -131,7 +143,7 @@ def not_in_memory(torch: Any, tensor: Any) -> str:
         return "a transformation such as vmap has wrapped"
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return f"is a {type(tensor).__name__}, a subclass with operators of its own"
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         return f"is on {tensor.device}: pass its cpu()"
     if tensor.is_nested:
         return "is nested"
@@ -154,5 +166,8 @@ def reach(tensor: Any) -> int:
     """Return the bytes from the beginning of the storage to the end of the last element."""
     if not tensor.numel():
         return 0
-    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride()))
+    if tensor.is_contiguous():
+        last = tensor.numel() - 1
+    else:
+        last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride()))
     return int((tensor.storage_offset() + last + 1) * tensor.element_size())

@@ -15,6 +15,7 @@ from thinc.types import Padded, Ragged
 
 from fastdrop import functional
 from fastdrop.formulas import SEED_BITS
+from fastdrop.usage import explained
 
 __all__ = ["Dropout", "FastdropOps", "ReluDropout"]
 
@@ -46,6 +47,7 @@ class FastdropOps(NumpyOps):
         return functional.dropout(ones, keep_prob=1 - rate, rng=new_seed(), out=ones, return_mask=False)
 
 
+@explained
 def Dropout(rate: float = 0.0) -> Model[Any, Any]:
     """Return Thinc's `Dropout` layer, which runs on fastdrop's kernels.
 
@@ -80,6 +82,7 @@ def Dropout(rate: float = 0.0) -> Model[Any, Any]:
     return layer("dropout", forward, rate)
 
 
+@explained
 def ReluDropout(rate: float = 0.0) -> Model[Any, Any]:
     """Return a layer that applies ReLU and then dropout in one pass, and only ReLU at prediction.
 

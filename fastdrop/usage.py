@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,19 +16,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KEEP_PROB = "keep_prob, the probability that an element is kept (a dropout rate r is keep_prob = 1 - r)"
+RATE = "rate, the probability that an element is dropped (a keep probability k is rate = 1 - k)"
 RNG = "rng, an int, a numpy.random.Generator or a fastdrop.Stream"
 DIMS = "broadcast_dims, the axes along which elements share one decision (where noise_shape has length 1)"
 RIGHT_WORDS = {
     "keep_prob": (KEEP_PROB, "p q rate drop drop_prob drop_rate dropout_rate prob probability keep"),
+    "rate": (RATE, "keep_prob p q drop drop_prob drop_rate dropout dropout_rate prob probability keep"),
     "rng": (RNG, "seed random_state generator key stream random_seed"),
+    "key": ("key, a key of jax.random", "rng rngs seed random_state generator prng_key stream random_seed"),
     "broadcast_dims": (DIMS, "noise_shape axis axes dims dim"),
     "out": ("out, the array to write the result to (out=x works in place)", "inplace"),
     "return_mask": ("return_mask, which is False where y alone is wanted", "mask saved"),
-    "x": ("x, by position", "input inputs a X data"),
+    "x": ("x, by position", "input inputs a X data array"),
     "dy": ("dy, by position", "grad grad_output gradient dout"),
 }
 MODES = ("training", "train", "is_training", "deterministic", "inference")
-EXAMPLE = {"keep_prob": "keep_prob=0.9", "rng": "rng=0"}
+EXAMPLE = {"keep_prob": "keep_prob=0.9", "rng": "rng=0", "key": "key=jax.random.key(0)"}
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
@@ -62,7 +66,7 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     for word in kwargs:
         if word not in words:
-            return f"{name}() has no argument {word!r}: {advice(name, word, words)}"
+            return f"{name}() has no argument {word!r}: {advice(function, word, words)}"
     if len(args) > len(positional):
         taken = f"{len(positional)} positional argument{'s' * (len(positional) != 1)}"
         return (
@@ -76,18 +80,25 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return f"{name}() needs {' and '.join(missing)}" if missing else f"{name}() has {pythons_own}"
 
 
-def advice(name: str, word: str, words: list[str]) -> str:
+def advice(function: Any, word: str, words: list[str]) -> str:
     """Return the sentence that tells the right word for a wrong one."""
     for right, (what, wrong_words) in RIGHT_WORDS.items():
         if word in wrong_words.split() and right in words:
             return f"pass {what}"
-    if word in MODES and name[0].isupper():
+    return (word in MODES and instead_of_a_mode(function, words)) or f"it accepts {', '.join(words)}"
+
+
+def instead_of_a_mode(function: Any, words: list[str]) -> str:
+    """Return what to do at prediction, or "" for a function that means the same in training."""
+    name = function.__name__
+    if name == "__init__":
         return "call the layer's train() or eval()"
-    if word in MODES and name in ("dropout", "relu_dropout", "dropout_add"):
+    if not {"rng", "key"}.intersection(words) or name.endswith("mask"):
+        return ""
+    if hasattr(sys.modules.get(function.__module__), f"{name}_predict"):
         return f"call {name} in training and {name}_predict at prediction"
-    if word in MODES and not name.endswith(("_predict", "_backward", "mask")):
-        return f"call {name} in training, and use x itself at prediction"
-    return f"it accepts {', '.join(words)}"
+    alone = "relu(x)" if name.startswith("relu") else "x itself"
+    return f"call {name} in training, and use {alone} at prediction"
 
 
 def example(name: str, positional: list[str], words: list[str]) -> str:

@@ -47,3 +47,10 @@ def test_the_reference_page_has_everything_public():
            if isinstance(value, type) and value.__module__ == fd.layers.__name__}  # fmt: skip
     classes = {name for name in own if not name.startswith("_")}
     assert {*fd.__all__, *classes} - {"layers", "reference"} <= described
+
+
+@pytest.mark.parametrize("adapter", fd._ADAPTERS)
+def test_the_reference_page_of_an_adapter_has_everything_public(adapter):
+    module = pytest.importorskip(f"fastdrop.{adapter}", exc_type=ModuleNotFoundError)
+    page = (ROOT / "docs" / "reference" / f"{adapter}.md").read_text("utf-8")
+    assert sorted(re.findall(r"auto(?:function|class):: (\S+)", page)) == sorted(module.__all__)

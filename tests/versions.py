@@ -27,6 +27,8 @@ class Version(NamedTuple):
 VERSIONS = {
     "torch-oldest": Version(("torch==2.4.1",), "test_torch*.py"),
     "torch-newest": Version(("torch==2.14.1",), "test_torch*.py"),
+    "thinc-oldest": Version(("thinc==8.3.0",), "test_thinc.py"),
+    "thinc-newest": Version(("thinc==9.1.1",), "test_thinc.py"),
 }
 
 

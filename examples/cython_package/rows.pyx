@@ -7,7 +7,7 @@ def relu_dropout_rows(const float[:, ::1] x, float[:, ::1] y, double keep_prob, 
     """Write ReLU and dropout of each row of `x` to `y`. A row starts in the stream where the last ended."""
     cdef fastdrop.fastdrop_stream stream
     cdef Py_ssize_t row
-    cdef int status = fastdrop.OK
+    cdef fastdrop.fastdrop_status status = fastdrop.OK
     if x.shape[0] != y.shape[0] or x.shape[1] != y.shape[1]:
         raise ValueError("y must have the shape of x")
     stream.seed[0] = seed & 0xFFFFFFFFFFFFFFFF

@@ -7,6 +7,10 @@
 /* Grows with every change that compiled callers would notice; new names alone do not count. */
 #define FASTDROP_API_VERSION 1
 
+/* What a function returns, and the version once more. A capsule of __pyx_capi__ has the signature of its function as its
+ * name, so this name is in it: Cython code that was compiled for another version is refused when it is imported. */
+typedef int fastdrop_status_v1;
+
 enum {
     FASTDROP_FLOAT32 = 0,
     FASTDROP_FLOAT64 = 1,

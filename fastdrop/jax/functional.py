@@ -14,8 +14,10 @@ from fastdrop import checks
 from fastdrop.formulas import SEED_WORDS
 from fastdrop.jax import paths
 from fastdrop.jax.paths import Call
+from fastdrop.usage import explained
 
 
+@explained
 def relu_dropout(x: Array, *, keep_prob: float, key: Array) -> Array:
     """Apply ReLU and then inverted dropout, in one pass over `x`; differentiable in `x`.
 
@@ -61,6 +63,7 @@ def relu_dropout(x: Array, *, keep_prob: float, key: Array) -> Array:
     return drop("relu_dropout", x, keep_prob, key)
 
 
+@explained
 def dropout(x: Array, *, keep_prob: float, key: Array) -> Array:
     """Apply inverted dropout, in one pass over `x`; differentiable in `x`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import warnings
 from collections import UserList, deque
+from tempfile import TemporaryFile
 
 import ml_dtypes
 import numpy as np
@@ -42,6 +43,26 @@ class OnADevice(ConvertedAndShared):
 
     def __dlpack_device__(self):
         return 2, 1
+
+
+class LikeCuPys(OnlyDLPack):
+    """CuPy's arrays refuse NumPy's conversion, and say where they are in two ways."""
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"version": 3, "shape": (5, 7), "typestr": "<f4", "data": (0, False)}
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+
+class LikeNumbas:
+    """Device arrays of some libraries offer CUDA's interface alone, and NumPy would make an object of them."""
+
+    __cuda_array_interface__ = LikeCuPys.__cuda_array_interface__
 
 
 def of_torch(values=X):
@@ -83,6 +104,76 @@ def test_the_result_is_that_for_numpys_own(library, source):
     assert_identical(y, expected)
     assert mask == expected_mask
     assert_identical(library.relu_dropout_backward(value, mask), fd.reference.relu_dropout_backward(X, mask))
+
+
+def test_bfloat16_is_not_copied_either():
+    x = X.astype(ml_dtypes.bfloat16)
+    assert np.shares_memory(checks.elements("x", bfloat16_of_torch(x)), x)
+    of_jax = bfloat16_of_jax(x)
+    assert checks.elements("x", of_jax).ctypes.data == of_jax.unsafe_buffer_pointer()
+
+
+class OfASubclass(np.ndarray):
+    """A subclass that only has more attributes."""
+
+
+def memory_map():
+    with TemporaryFile() as file:
+        file.write(X.tobytes())
+        return np.memmap(file, X.dtype, "r+", shape=X.shape)
+
+
+KINDS = {
+    "a matrix": lambda: X.view(np.matrix),
+    "a subclass": lambda: X.view(OfASubclass),
+    "a record array's field": lambda: np.rec.fromarrays([X], names="value").value,
+    "a memory map": memory_map,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_subclass_of_ndarray_gives_an_ndarray(library, kind):
+    value = KINDS[kind]()
+    y, mask = library.dropout(value, keep_prob=0.7, rng=1)
+    assert type(y) is np.ndarray
+    assert_identical(y, fd.reference.dropout(X, keep_prob=0.7, rng=1)[0])
+    assert type(library.dropout_backward(value, mask)) is np.ndarray
+
+
+@pytest.mark.parametrize("kind", ["a matrix", "a subclass", "a memory map"])
+def test_out_comes_back_as_it_was_given(library, kind):
+    out = KINDS[kind]() if kind == "a memory map" else KINDS[kind]().copy()
+    y, _ = library.dropout(X, keep_prob=0.7, rng=1, out=out)
+    assert y is out
+    assert_identical(np.asarray(out), fd.reference.dropout(X, keep_prob=0.7, rng=1)[0])
+
+
+def of_pandas():
+    return pytest.importorskip("pandas", reason="pandas is an optional dependency").DataFrame(X)
+
+
+def of_xarray():
+    xarray = pytest.importorskip("xarray", reason="xarray is an optional dependency")
+    return xarray.DataArray(X, dims=("time", "place"), coords={"time": range(5)})
+
+
+@pytest.mark.parametrize("of_library", [of_pandas, of_xarray])
+def test_labels_are_not_kept(library, of_library):
+    value = of_library()
+    y, mask = library.relu_dropout(value, keep_prob=0.7, rng=1)
+    assert type(y) is np.ndarray
+    assert_identical(y, fd.reference.relu_dropout(X, keep_prob=0.7, rng=1)[0])
+    assert type(library.relu_dropout_backward(value, mask)) is np.ndarray
+    assert_identical(np.asarray(value), X)
+
+
+def test_columns_of_pandas(library):
+    pandas = pytest.importorskip("pandas", reason="pandas is an optional dependency")
+    column = pandas.Series(X[:, 0], index=range(5, 10))
+    y, _ = library.dropout(column, keep_prob=0.7, rng=1)
+    assert_identical(y, fd.reference.dropout(X[:, 0], keep_prob=0.7, rng=1)[0])
+    with pytest.raises(TypeError, match="x must have dtype float32"):
+        library.dropout(pandas.Series([1, 2]), keep_prob=0.7, rng=1)
 
 
 @pytest.mark.parametrize("source", ["a class with DLPack alone", "a memoryview", "a matrix", "PyTorch"])
@@ -146,6 +237,8 @@ NOT_NUMBERS = {
     "converts to masked": (ReturnsMasked, "{} must not be a masked array"),
     "with units": (lambda: X.view(WithUnits), "{} must be an array with NumPy's own arithmetic, got W"),
     "on a device": (lambda: OnADevice(X), "{} must be on the CPU, got OnADevice on CUDA device 1"),
+    "like CuPy's": (lambda: LikeCuPys(X), "{} must be on the CPU, got LikeCuPys on CUDA device 0: copy it to a Num"),
+    "with CUDA's interface": (LikeNumbas, "{} must be on the CPU, got LikeNumbas on a CUDA device: copy it to a NumPy"),
     "on a device, in a list": (lambda: [OnADevice(X)], "{} must be on the CPU, got OnADevice on CUDA"),
     "long double": (lambda: X.astype(np.longdouble), "{} must have dtype float32"),
     "a record": (lambda: np.zeros((5, 7), [("value", np.float32)]), "{} must have dtype float32"),

@@ -126,6 +126,24 @@ def test_errors_come_when_the_graph_is_made_and_leave_the_stream():
         fdask.dropout_backward(da.ones(11, chunks=5), draws)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rate": 0.1}, "no argument 'rate': pass keep_prob, the probability that an element is kept"),
+        ({"keep_prob": 0.9, "seed": 1}, "no argument 'seed': pass rng"),
+        ({"keep_prob": 0.9, "training": False}, "call {0} in training and {0}_predict at prediction"),
+        ({"keep_prob": 0.9, "noise_shape": 1}, "pass broadcast_dims"),
+        ({}, "needs keep_prob"),
+    ],
+)
+@pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
+def test_a_wrong_word_is_told_the_right_one(form, arguments, says):
+    with pytest.raises(TypeError, match=says.format(form)):
+        getattr(fdask, form)(da.ones(3), **arguments)
+    with pytest.raises(TypeError, match=rf"such as {form}\(x, keep_prob=0.9, rng=0\)"):
+        getattr(fdask, form)(da.ones(3), 0.9)
+
+
 @pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
 @pytest.mark.parametrize("mode", ["inverted", "vanilla"])
 def test_prediction(form, mode):

@@ -318,13 +318,26 @@ def test_an_exported_program_runs(path):
         ({"key": jnp.ones(2)}, TypeError, "key must be a key of jax.random"),
         ({"key": jax.random.split(jax.random.key(0), 3)}, ValueError, "key must be one key"),
         ({"key": jax.random.split(jax.random.PRNGKey(0), 3)}, ValueError, "key must be one key"),
-        ({"rate": 0.5}, TypeError, "rate"),
+        ({"rate": 0.5}, TypeError, "no argument 'rate': pass keep_prob, the probability that an element is kept"),
+        ({"rng": 0}, TypeError, "no argument 'rng': pass key, a key of jax.random"),
+        ({"training": False}, TypeError, "call dropout in training, and use x itself at prediction"),
     ],
 )
 def test_errors(changed, error, says):
     given = {"x": jnp.ones(3), "keep_prob": 0.5, "key": jax.random.key(0)} | changed
     with pytest.raises(error, match=says):
         fjax.dropout(given.pop("x"), **given)
+
+
+@pytest.mark.parametrize("form", ["dropout", "relu_dropout"])
+def test_keep_prob_and_key_are_passed_by_keyword(form):
+    x, key = jnp.ones(3), jax.random.key(0)
+    says = rf"such as {form}\(x, keep_prob=0.9, key=jax.random.key\(0\)\)"
+    for arguments in ((x, 0.9), (x, 0.9, key)):
+        with pytest.raises(TypeError, match=says):
+            getattr(fjax, form)(*arguments)
+    with pytest.raises(TypeError, match=rf"{form}\(\) needs keep_prob and key"):
+        jax.jit(getattr(fjax, form))(x)
 
 
 def test_a_traced_probability_is_refused():

@@ -85,6 +85,13 @@ def test_rates_are_taken_as_thinc_takes_them(rate, kept):
     assert (thinc.Dropout(rate)(x, is_train=True)[0] == kept).all()
 
 
+@pytest.mark.parametrize("make", FORMS.values())
+@pytest.mark.parametrize("word", ["keep_prob", "p", "drop"])
+def test_a_wrong_word_is_told_the_right_one(make, word):
+    with pytest.raises(TypeError, match=f"no argument '{word}': pass rate, the probability that an element is dropped"):
+        make(**{word: 0.2})
+
+
 def test_set_dropout_rate_reaches_the_layer():
     model = thinc.chain(thinc.Linear(4, 4), ft.ReluDropout(0.1), ft.Dropout(0.1))
     thinc.set_dropout_rate(model, 0.7)
@@ -103,10 +110,10 @@ def test_the_mask_of_the_ops():
 
 
 def test_a_config_can_name_the_layers():
-    config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.3')
+    config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.25')
     model = thinc.registry.resolve(config)["model"]
     assert model.name == "relu_dropout"
-    assert model.attrs["dropout_rate"] == 0.3
+    assert model.attrs["dropout_rate"] == 0.25
 
 
 def test_thincs_own_tests_pass_with_our_dropout():
