@@ -62,7 +62,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-_ADAPTERS = ("dask", "jax", "thinc", "torch")
+_ADAPTERS = ("dask", "jax", "keras", "thinc", "torch")
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import fastdrop as fd
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-NOT_EVERYWHERE = ("dask", "jax", "thinc", "torch")  # these need their frameworks, and have tests of their own
+NOT_EVERYWHERE = ("dask", "jax", "keras", "thinc", "torch")  # these need their frameworks, and have tests of their own
 MODULES = [
     module.name
     for package in (fd, fd.core, fd.reference)

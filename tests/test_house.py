@@ -11,6 +11,7 @@ from support import PACKAGE, ROOT
 # A module imports from the layers below its own, and inside a folder from its neighbours. Modules on one line
 # do not import each other. Nothing imports an adapter, because nothing is above them.
 LAYERS = [
+    "keras",  # it stands on the adapters for PyTorch and JAX
     "torch thinc jax dask",
     "__main__",
     "commands",

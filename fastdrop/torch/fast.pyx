@@ -374,7 +374,13 @@ cdef void run(Work* work) noexcept:
 
 
 cdef int draw_seed(uint64_t* seed, generator) except -1:
-    """Draw the four words that operators.new_seed would draw: the low 32 bits of 64 that are random."""
+    """Draw the four words that operators.new_seed would draw: the low 32 bits of 64 that are random.
+
+    The generator may be a tuple: the two halves of a seed, for an adapter that has a source of its own.
+    """
+    if type(generator) is tuple:
+        seed[0], seed[1] = generator
+        return 0
     cdef Words room = threads.words
     if generator is None:
         room.fill()
