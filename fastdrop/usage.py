@@ -20,6 +20,8 @@ DIMS = "broadcast_dims, the axes along which elements share one decision (where 
 RIGHT_WORDS = {
     "keep_prob": (KEEP_PROB, "p q rate drop drop_prob drop_rate dropout_rate prob probability keep"),
     "rng": (RNG, "seed random_state generator key stream random_seed"),
+    "samples": ("samples, the number of predictions", "n n_samples num_samples sample repeats T"),
+    "progress": ("progress=True to see a bar", "verbose"),
     "broadcast_dims": (DIMS, "noise_shape axis axes dims dim"),
     "out": ("out, the array to write the result to (out=x works in place)", "inplace"),
     "return_mask": ("return_mask, which is False where y alone is wanted", "mask saved"),
@@ -56,8 +58,8 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     else:
         return None
     name, parameters = function.__name__, [*signature.parameters.values()]
-    if name == "__init__":
-        name, parameters, args = type(args[0]).__name__, parameters[1:], args[1:]
+    if args and parameters and parameters[0].name == "self":
+        name, parameters, args = name_of_method(name, type(args[0])), parameters[1:], args[1:]
     words = [parameter.name for parameter in parameters]
     positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     for word in kwargs:
@@ -76,13 +78,18 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return f"{name}() needs {' and '.join(missing)}" if missing else f"{name}() has {pythons_own}"
 
 
+def name_of_method(name: str, kind: type) -> str:
+    """Return the name by which a method is called."""
+    return kind.__name__ if name in ("__init__", "__call__") else f"{kind.__name__}.{name}"
+
+
 def advice(name: str, word: str, words: list[str]) -> str:
     """Return the sentence that tells the right word for a wrong one."""
     for right, (what, wrong_words) in RIGHT_WORDS.items():
         if word in wrong_words.split() and right in words:
             return f"pass {what}"
     if word in MODES and name[0].isupper():
-        return "call the layer's train() or eval()"
+        return "a layer is in training until its eval() is called, and again after its train()"
     if word in MODES and name in ("dropout", "relu_dropout", "dropout_add"):
         return f"call {name} in training and {name}_predict at prediction"
     if word in MODES and not name.endswith(("_predict", "_backward", "mask")):
