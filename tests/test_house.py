@@ -11,7 +11,7 @@ from support import PACKAGE, ROOT
 # A module imports from the layers below its own, and inside a folder from its neighbours. Modules on one line
 # do not import each other. Nothing imports an adapter, because nothing is above them.
 LAYERS = [
-    "torch thinc jax dask",
+    "torch thinc jax dask _pyinstaller",
     "__main__",
     "commands",
     "__init__",  # what `import fastdrop` gives
@@ -22,7 +22,7 @@ LAYERS = [
     "mask noise",
     "stream",
     "checks values usage",
-    "formulas foreign progress",
+    "formulas foreign progress settings",
     "kernels",
     "sweep ensure",  # these say what a kernel is given, so everything that is compiled includes them
     "include",
