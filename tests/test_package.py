@@ -75,7 +75,7 @@ def test_a_checkout_without_compiled_modules_says_what_to_do(tmp_path):
     (package / "core").mkdir()
     (package / "core" / "__init__.py").write_text((PACKAGE / "core" / "__init__.py").read_text())
     said = refusal(tmp_path)
-    assert said.startswith(f"ImportError: fastdrop in {package} has no compiled modules.")
+    assert said.startswith(f"ImportError: fastdrop in {package} has no modules that were compiled for this Python (")
     assert "leave the folder" in said
     assert "make build, or pip install -e ." in said
 
