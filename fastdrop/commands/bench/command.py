@@ -125,7 +125,7 @@ def show(
 ) -> None:
     print(plain_table("This machine", *columns_of(environment)))
     print(f"\n{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread, with `out=` and a mask.")
-    print("Median nanoseconds per element, and how many times as long as a copy in the same round.\n")
+    print("Median nanoseconds per element, and the ratio to a copy in the same round.\n")
     for operation in OPERATIONS:
         show_table(operation, ["", *SIZES], rows_of(results, operation))
         print()
