@@ -4,8 +4,11 @@ import hashlib
 import os
 import platform
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from glob import glob
 from pathlib import Path
@@ -16,13 +19,43 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
-MACHINE = platform.machine().lower()
 CORE, KERNEL_DIR = "fastdrop/core", "fastdrop/kernels"
+WINDOWS = sysconfig.get_platform().startswith("win-")  # with MSVC; MinGW is gcc
+
+
+def target() -> str:
+    """Return the architecture that is compiled for, which need not be that of this machine."""
+    system = sysconfig.get_platform()
+    flags = os.environ.get("ARCHFLAGS", "") if system.startswith("macosx") else ""  # cibuildwheel sets them
+    chosen = set(re.findall(r"-arch\s+(\S+)", flags))
+    name = chosen.pop() if len(chosen) == 1 else system.rpartition("-")[2]
+    if name == "universal2":  # a file with wide instructions has one architecture: that of this machine
+        name = platform.machine()
+        os.environ["ARCHFLAGS"] = f"-arch {name}"
+        os.environ["_PYTHON_HOST_PLATFORM"] = system.replace("universal2", name)
+    return name.lower()
+
+
+def clang_cl() -> str | None:
+    """Return where clang-cl is: clang with MSVC's options, alone or as a component of Visual Studio."""
+    folder = r"VC\Tools\Llvm" + (r"\ARM64\bin" if MACHINE == "arm64" else r"\x64\bin")
+    installed = [os.environ.get(name, "") for name in ("ProgramFiles", "ProgramFiles(x86)")]
+    places = [
+        os.environ.get("PATH", os.defpath),
+        *(str(Path(root, "LLVM", "bin")) for root in installed),
+        *(found for root in installed for found in glob(rf"{root}\Microsoft Visual Studio\*\*\{folder}")),
+    ]
+    return shutil.which("clang-cl", path=os.pathsep.join(places))
+
+
+MACHINE = target()
+CLANG_CL = clang_cl() if WINDOWS else None
 
 # Only the kernels may have wide instructions. Everything else is compiled for the baseline.
 KERNELS = {"generic": []}
-if sys.platform == "win32":
+if WINDOWS and not CLANG_CL:
     pass  # the wide kernels need gcc or clang; MSVC builds only the generic kernel, with the same bits
 elif MACHINE in ("x86_64", "amd64"):
     KERNELS |= {
@@ -37,7 +70,7 @@ elif MACHINE in ("aarch64", "arm64"):
 # machine. Without errno a square root is one instruction, with the same value. build_checks.h refuses
 # any arithmetic or structure layout that is still not the platform's.
 CHECKS = str(Path(CORE, "build_checks.h").resolve())
-if sys.platform == "win32":
+if WINDOWS:
     ARITHMETIC, FAST, QUICK = ["/fp:precise", f"/FI{CHECKS}"], ["/O2"], ["/O2"]
 else:
     ARITHMETIC = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-include", CHECKS]
@@ -45,13 +78,18 @@ else:
 # gcc inlines functions that are called once into one huge function, and then stops optimising it. clang
 # has no such flag, so its warning is silenced.
 GCC_ONLY = ["-fno-inline-functions-called-once", "-Wno-ignored-optimization-argument"]
-APART = [] if sys.platform == "win32" else GCC_ONLY
-INLINE = "__forceinline" if sys.platform == "win32" else "inline __attribute__((always_inline, unused))"
+APART = [] if WINDOWS else GCC_ONLY
+INLINE = "__forceinline" if WINDOWS else "inline __attribute__((always_inline, unused))"
+# clang-cl takes clang's flags behind this word. It contracts products and sums unless the last flag forbids it.
+AS_CLANG = "/clang:"
+TRIPLES = {"amd64": "x86_64-pc-windows-msvc", "arm64": "aarch64-pc-windows-msvc"}
 
 
 # Flags in CFLAGS, LDFLAGS, CC and so on that would change results, or the whole process: a library that
-# is linked with -ffast-math turns off subnormals for the process. The flags of the last two rows change
-# the layout of Python's structures.
+# is linked with -ffast-math turns off subnormals for the process. The flags of the two rows after these
+# change the layout of Python's structures. Those of the last row let any module have the instructions of
+# the CPU that compiles it, so that a wheel that pip keeps ends the process on another one. Nothing is
+# slower without them, because the kernels are chosen at import.
 HOSTILE = re.compile(
     r"-Ofast|-fast|-ftz|-ffast-math|-funsafe-math-optimizations|-ffinite-math-only|-fassociative-math"
     r"|-freciprocal-math|-fno-signed-zeros|-fno-honor-(?:nans|infinities)|-fapprox-func|-mrecip(?:=.*)?"
@@ -61,6 +99,7 @@ HOSTILE = re.compile(
     r"|-menable-(?:unsafe-fp-math|no-nans|no-infs)"
     r"|-fshort-(?:enums|wchar|double)|-fpack-struct(?:=.*)?|-malign-double|-mabi=ms|-mms-bitfields"
     r"|-mlong-double-.*|-m(?:96|128)bit-long-double"
+    r"|-m(?:arch|cpu)=native|-xHost"
 )
 BEFORE_A_FLAG = ("-Xclang", "-mllvm", "-Xlinker")
 
@@ -114,8 +153,9 @@ class CheckedBuild(build_ext):
                 removed.update(hostile)
         if removed:
             flags = " ".join(sorted(removed))
-            print(f"setup.py removed flags that would change results: {flags}", file=sys.stderr)
-        super().build_extensions()
+            print(f"setup.py removed flags that change results, or fit this CPU alone: {flags}", file=sys.stderr)
+        self.built = 0
+        self.build_in_turn()
         paths = [os.path.abspath(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
         loaded = subprocess.run([sys.executable, "-c", LOADED, *paths], capture_output=True, text=True)
         if loaded.returncode == 3:
@@ -123,22 +163,89 @@ class CheckedBuild(build_ext):
                 f"{loaded.stdout.strip()} changes the arithmetic of every process that loads it: "
                 "build without -ffast-math in the compiler's and linker's flags and configuration"
             )
+        if not threads:
+            print("The compiler has no OpenMP, so large calls will run on one thread.", file=sys.stderr)
+
+    def build_in_turn(self) -> None:
+        """Build the kernels with clang-cl, where it is found, and everything else with the platform's compiler."""
+        if CLANG_CL is None:
+            super().build_extensions()
+            return
+        if not self.compiler.initialized:
+            self.compiler.initialize()
+        every, own = self.extensions, self.compiler.cc
+        kernels = [extension for extension in every if extension.name in BY_CLANG]
+        for self.compiler.cc, self.extensions in (
+            (CLANG_CL, kernels),
+            (own, [extension for extension in every if extension not in kernels]),
+        ):
+            super().build_extensions()
+        self.extensions = every
+
+    def build_extension(self, extension: Extension) -> None:
+        """Build a module, and say so, because all of them take a minute or more."""
+        path = Path(self.get_ext_fullpath(extension.name))
+        beside_source = Path(*extension.name.split(".")).with_name(path.name)
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        if self.editable_mode and not newer_group([*extension.sources, *extension.depends], str(beside_source)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(beside_source), str(path))  # an editable install compiles nothing twice
+        else:
+            super().build_extension(extension)
+        self.built += 1
+        if path.stat().st_mtime_ns != before:
+            print(f"compiled {extension.name} ({self.built} of {len(self.extensions)})", file=sys.stderr, flush=True)
+
+
+# --- what is on this machine ------------------------------------------------------------------
+
+COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+COMPILING = {"build", "build_ext", "install", "develop", "bdist_wheel", "editable_wheel"}
+
+
+def compiled(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Compile and link a program; raise an OSError if there is no compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "program.c")
+        source.write_text(program)
+        own = [word for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS") for word in shlex.split(os.environ.get(name, ""))]
+        command = [*COMPILER, *own, *flags, str(source), "-o", str(Path(folder, "program"))]
+        return subprocess.run(command, capture_output=True, text=True, errors="replace")
+
+
+def missing() -> str:
+    """Say what has to be installed before anything can be compiled; nothing if that is all there."""
+    if WINDOWS:
+        return ""  # setuptools looks for MSVC, and says so
+    try:
+        tried = compiled("#include <Python.h>\nint main(void) { return 0; }\n", f"-I{sysconfig.get_path('include')}")
+    except OSError:
+        return (
+            f"A C compiler was not found ({COMPILER[0]}): install one (Debian and Ubuntu: apt install gcc libc6-dev; "
+            "Fedora: dnf install gcc; macOS: xcode-select --install), or name yours in CC."
+        )
+    if re.search(r"Python\.h\W+(?:No such file|file not found)", tried.stderr):
+        return (
+            f"The headers of Python {sysconfig.get_python_version()} were not found: install them (Debian and Ubuntu: "
+            "apt install python3-dev; Fedora: dnf install python3-devel)."
+        )
+    if tried.returncode:
+        return (
+            f"The C compiler ({COMPILER[0]}) cannot build a program: install the C library's headers (Debian and "
+            f"Ubuntu: apt install libc6-dev). It says:\n{tried.stderr.strip()}"
+        )
+    return ""
 
 
 def openmp() -> list[str]:
     """Return the flag for OpenMP if the compiler has it. Without OpenMP everything runs on one thread."""
-    flag = "/openmp" if sys.platform == "win32" else "-fopenmp"
-    if sys.platform == "win32":
-        return [flag]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "openmp.c")
-        source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-        command = [*os.environ.get("CC", "cc").split(), flag, str(source), "-o", str(Path(folder, "openmp"))]
-        try:
-            found = subprocess.run(command, capture_output=True).returncode == 0
-        except OSError:
-            found = False
-    return [flag] if found else []
+    if WINDOWS:
+        return ["/openmp"]
+    try:
+        tried = compiled("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n", "-fopenmp")
+    except OSError:
+        return []
+    return [] if tried.returncode else ["-fopenmp"]
 
 
 def tag(files: list[str]) -> str:
@@ -205,6 +312,17 @@ def made_before_setup(extension: Extension) -> bool:
     return in_c.exists() and in_c.stat().st_mtime < Path("setup.py").stat().st_mtime
 
 
+if COMPILING.intersection(sys.argv) and (sentence := missing()):
+    sys.exit(sentence)
+def kernel(isa: str, flags: list[str]) -> Extension:
+    """Return the module of an instruction set."""
+    if CLANG_CL is None:
+        return extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)
+    own = [f"{AS_CLANG}{flag}" for flag in ("-O3", *flags, "-fno-math-errno", "-ffp-contract=off")]
+    return extension(f"kernels.{isa}", [f"--target={TRIPLES[MACHINE]}", *FAST, *own], CYTHON_INLINE=INLINE)
+
+
+BY_CLANG = {f"fastdrop.kernels.{isa}" for isa in KERNELS}
 threads = openmp()
 extensions = [
     # These are plain Python, compiled only to make a call on a small array quicker.
@@ -216,10 +334,7 @@ extensions = [
     extension("torch.fast"),    # it imports PyTorch when it is imported, and compiles without it
     extension("jax.handlers"),  # it compiles without JAX, and does not import it
     extension("core.dispatch", [*FAST, *threads], threads, FASTDROP_KERNELS=f'"{" ".join(KERNELS)}"'),
-    *(
-        extension(f"kernels.{isa}", [*FAST, *flags, *APART], CYTHON_INLINE=INLINE)
-        for isa, flags in KERNELS.items()
-    ),
+    *(kernel(isa, flags) for isa, flags in KERNELS.items()),
 ]
 
 setup(

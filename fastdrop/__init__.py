@@ -5,7 +5,21 @@ bit per element, and the result does not depend on the machine or the number of 
 """
 
 from importlib import import_module as _import_module
+from sys import implementation as _python
 from typing import TYPE_CHECKING, Any
+
+__distribution__ = "fastdrop-kernels"  # fastdrop.core makes sure that these files are ours
+
+try:
+    _import_module("fastdrop.core.dispatch")
+except ModuleNotFoundError as _error:
+    if _error.name != "fastdrop.core.dispatch":
+        raise
+    raise ImportError(
+        f"fastdrop in {__path__[0]} has no modules that were compiled for this Python ({_python.cache_tag}). If that "
+        "is a checkout and fastdrop is installed, leave the folder, so that Python finds what is installed. "
+        "Otherwise build it there: make build, or pip install -e ."
+    ) from None
 
 from fastdrop import cpu, layers, reference  # cpu chooses the kernel  # noqa: F401
 from fastdrop.capi import get_include

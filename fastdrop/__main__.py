@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
+import fastdrop.core  # noqa: F401  (it refuses to run among the files of another project)
 from fastdrop import __version__
 from fastdrop.commands import MISUSED
 
@@ -23,6 +25,7 @@ COMMANDS = {
 }
 EXTRAS = {"bench": "bench", "demo": "demo", "mask": "demo"}  # the extra that a command's imports need
 INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+UNREAD = 141  # 128 + SIGPIPE: the reader of a pipe has ended, as `head` does
 
 EXAMPLES = {
     "info": ("fastdrop info", "FASTDROP_ISA=generic fastdrop info --json"),
@@ -36,7 +39,8 @@ exit codes:
   0    success
   1    a comparison failed
   2    wrong arguments, or an optional package is missing
-  130  interrupted"""
+  130  interrupted
+  141  the reader of the output has ended"""
 MORE = "Run `fastdrop COMMAND --help` for the options of a command."
 
 
@@ -45,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
-        parsed = parser_for(command).parse_args(arguments)
-        return parsed.run(parsed)
+        try:
+            parsed = parser_for(command).parse_args(arguments)
+            return parsed.run(parsed)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is expected
     except ModuleNotFoundError as missing:
         if command is None or missing.name is None or missing.name.partition(".")[0] == "fastdrop":
             raise
@@ -54,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
 
 
 def parser_for(command: str | None) -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fastdrop.foreign import base_array
 from fastdrop.formulas import MASK_MODES, MODES, POSITIONS, SEED_BITS, MaskMode, Mode, packed
 
-Axes: TypeAlias = "int | Sequence[int]"
+Axes: TypeAlias = int | Sequence[int]
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))  # and bfloat16
 ACCEPTED = "float32, float64, float16 or bfloat16"
@@ -193,7 +193,7 @@ def shared_axes(broadcast_dims: Any, ndim: int) -> tuple[int, ...]:
     """The axes along which elements share one decision, in order and counted from the first axis."""
     axes = broadcast_dims if isinstance(broadcast_dims, Iterable) else (broadcast_dims,)
     try:
-        numbers = list(map(int, map(index, islice(axes, MOST_AXES + 1))))
+        numbers = integers("broadcast_dims", islice(axes, MOST_AXES + 1))
     except TypeError:
         raise TypeError(f"broadcast_dims must be an int or ints, got {broadcast_dims!r}") from None
     if len(numbers) > MOST_AXES:

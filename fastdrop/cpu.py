@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 
 from fastdrop.core import dispatch
+from fastdrop.settings import from_environment
 
 KERNELS = ("avx512", "avx2_vaes", "avx2", "neon", "generic")  # best first
+NEEDS = {  # by architecture: what the CPU and the operating system have to support for a kernel
+    "x86_64": {
+        "avx512": "AVX-512 F, BW, DQ and VL, and AES on vectors (VAES)",
+        "avx2_vaes": "AVX2, F16C, and AES on vectors (VAES)",
+        "avx2": "AVX2, F16C and AES",
+    },
+    "aarch64": {"neon": "AES"},
+}
+NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # what other systems call these architectures
 FORCED = "FASTDROP_ISA"
 STREAMING = "FASTDROP_STREAMING_BYTES"
 
@@ -15,6 +26,19 @@ STREAMING = "FASTDROP_STREAMING_BYTES"
 def available() -> tuple[str, ...]:
     """Return the instruction sets that this CPU supports and this build contains, best first."""
     return tuple(name for name in KERNELS if name in dispatch.built and dispatch.supports(name))
+
+
+def missing() -> dict[str, str]:
+    """Return why each other instruction set of this architecture cannot be used here."""
+    machine = platform.machine().lower()
+    needs = NEEDS.get(NAMES.get(machine, machine), {})
+    return {
+        name: f"this CPU does not support {need}"
+        if name in dispatch.built
+        else "it was not built, because its compiler has to be gcc, clang or clang-cl"
+        for name, need in needs.items()
+        if name not in available()
+    }
 
 
 def active() -> str:
@@ -70,5 +94,6 @@ def _streaming_bytes() -> int:
     return min(int(value), 2**62)
 
 
-activate(os.environ.get(FORCED) or available()[0])
-dispatch.set_streaming_bytes(_streaming_bytes())
+with from_environment():
+    activate(os.environ.get(FORCED) or available()[0])
+    dispatch.set_streaming_bytes(_streaming_bytes())

@@ -13,6 +13,7 @@ from cython.cimports.fastdrop.core import call
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop.checks import Axes, given
+from fastdrop.core.call import explained
 from fastdrop.formulas import Mode
 from fastdrop.mask import Mask, mask_of_dropout
 from fastdrop.noise import GaussianNoise
@@ -946,8 +947,9 @@ def keep_mask(
     return call.keep_mask(shape, keep_prob, broadcast_dims, rng)
 
 
-call.explain_errors((
+for _function in (
     relu_dropout, dropout, dropout_add, alpha_dropout, gaussian_dropout,
     relu_dropout_backward, dropout_backward, dropout_add_backward, alpha_dropout_backward,
     gaussian_dropout_backward, relu_dropout_predict, dropout_predict, dropout_add_predict, keep_mask,
-))  # fmt: skip
+):  # fmt: skip
+    explained(_function)

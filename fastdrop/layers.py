@@ -5,22 +5,24 @@ from __future__ import annotations
 import copyreg
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdrop import checks, functional
 from fastdrop.checks import Axes
+from fastdrop.core.call import explained
 from fastdrop.foreign import base_array
 from fastdrop.formulas import Mode
 from fastdrop.mask import Mask
 from fastdrop.noise import GaussianNoise
 from fastdrop.stream import RNG, Stream, StreamRows, as_lasting_source
-from fastdrop.usage import explained
 
-if TYPE_CHECKING:
-    from typing_extensions import Self  # in typing from Python 3.11 on
+_L = TypeVar("_L", bound="_Layer")  # typing has Self from Python 3.11 on
+
+
+__all__ = ["AlphaDropout", "DropConnect", "Dropout", "DropoutAdd", "GaussianDropout", "ReLUDropout"]
 
 
 class _Layer:
@@ -62,6 +64,7 @@ class _Layer:
     def rng(self, value: RNG) -> None:
         self._rng = as_lasting_source(value)
 
+    @explained
     def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Apply the layer: drop elements in training, predict in evaluation.
 
@@ -125,12 +128,12 @@ class _Layer:
         """
         if self._mask is None:
             raise RuntimeError(
-                f"backward needs the mask of a call in training, got none: call {type(self).__name__} "
-                "with training=True first, and predict with it only after the backward call"
+                f"backward needs the mask of a call in training, got none: call the {type(self).__name__} "
+                "in training first (train() ends eval()), and predict with it only after the backward call"
             )
         return self._backward(dy, self._mask, out=out)
 
-    def train(self, training: bool = True) -> Self:
+    def train(self: _L, training: bool = True) -> _L:
         """Switch to training, where calls drop elements, and return the layer.
 
         Parameters
@@ -146,7 +149,7 @@ class _Layer:
         self.training = bool(training)
         return self
 
-    def eval(self) -> Self:
+    def eval(self: _L) -> _L:
         """Switch to evaluation, where calls predict and drop nothing, and return the layer.
 
         Returns
@@ -450,6 +453,7 @@ class DropoutAdd(Dropout):
 
     __slots__ = ()
 
+    @explained
     def __call__(  # type: ignore[override]
         self, x: ArrayLike, residual: ArrayLike, *, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
@@ -725,10 +729,10 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     ) -> None:
         super().__init__(keep_prob=keep_prob, rng=rng)
         self.mode = mode
-        self.weights = checks.elements("weights", weights)
+        self.weights: NDArray[Any] = checks.elements("weights", weights)
         if self.weights.ndim != 2:
             raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
-        self.bias = bias
+        self.bias: NDArray[Any] | None = bias
         self.weights_gradient: NDArray[Any] | None = None
         self.bias_gradient: NDArray[Any] | None = None
         self._x: NDArray[Any] | None = None
@@ -742,6 +746,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     def _settings(self) -> dict[str, Any]:
         return {"mode": self.mode}
 
+    @explained
     def __call__(self, x: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Compute ``x @ weights + bias``, with weights dropped in training.
 
@@ -786,7 +791,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
                 raise ValueError(f"out must have shape {shape}, got {out.shape}")
             checks.refuse_read_only(out)
         no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
-        no_rows = np.matmul(np.empty((0, x.shape[-1]), x.dtype), self.weights, out=no_rows)
+        no_rows = product(np.empty((0, x.shape[-1]), x.dtype), self.weights, no_rows)
         if self.bias is not None:
             if base_array("bias", self.bias).shape != shape[-1:]:
                 raise ValueError(f"bias must have shape {shape[-1:]}, got {np.shape(self.bias)}")
@@ -824,10 +829,16 @@ class DropConnect(_WithMask, _WithMode, _Layer):
             raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")
         count = math.prod(dy.shape[:-1])
         rows = dy.reshape(count, dropped.shape[1])
-        full = x.reshape(count, len(dropped)).T @ rows
+        full = product(x.reshape(count, len(dropped)).T, rows)
         self.weights_gradient = super().backward(full, out=full)
         self.bias_gradient = None if self.bias is None else column_sums(rows)
-        return np.matmul(dy, dropped.T, out=out)
+        return product(dy, dropped.T, out)
+
+
+def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return ``a @ b`` in the dtype of its factors. NumPy computes that of bfloat16 in float32."""
+    y = np.matmul(a, b, out=out)
+    return y if out is not None else y.astype(np.result_type(a.dtype, b.dtype), copy=False)
 
 
 def column_sums(rows: NDArray[Any]) -> NDArray[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from fastdrop.foreign import base_array
 from fastdrop.formulas import POSITIONS
 from fastdrop.progress import progress as progress_bar
 from fastdrop.stream import RNG, Stream, StreamRows, as_stream, sample_stream
+from fastdrop.usage import explained
 
 STRETCH = 2**40  # the positions per sample by default: enough for a million layers of a million units
 
@@ -93,9 +94,11 @@ class MonteCarlo:
         return sample_stream(self.seed, self.offset + number * self.stretch, self._prefix)
 
 
+MonteCarlo.__annotations__.update(get_type_hints(MonteCarlo))  # as types, whose names are of this file
 MonteCarlo.__module__ = "fastdrop"  # pickles name this module, so this file can move
 
 
+@explained
 def mc_predict(
     predict: Callable[[Any, Any], ArrayLike],
     x: ArrayLike,
@@ -223,7 +226,7 @@ class Moments:
     """The mean and variance of arrays that are added one by one."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self.mean: Any = np.float64(0)
         self.squares: Any = np.float64(0)
 
@@ -233,14 +236,29 @@ class Moments:
                 f"predict must give the same shape each time, {self.mean.shape}, got {sample.shape}"
             )
         self.count += 1
-        deviation = sample - self.mean
-        self.mean = self.mean + deviation / self.count
-        self.squares = self.squares + (np.conj(deviation) * (sample - self.mean)).real
+        with np.errstate(invalid="ignore"):  # infinities have a mean, and their variance is NaN
+            deviation, self.mean = sample - self.mean, self.mean_with(sample)
+            self.squares = self.squares + (np.conj(deviation) * (sample - self.mean)).real
+
+    def mean_with(self, sample: NDArray[Any]) -> Any:
+        """Return the mean of all samples, the last of which is `sample`."""
+        if not np.iscomplexobj(sample) and not np.iscomplexobj(self.mean):
+            return mean_after(self.mean, sample, self.count)
+        mean = np.empty(sample.shape, np.complex128)
+        mean.real = mean_after(self.mean.real, sample.real, self.count)
+        mean.imag = mean_after(self.mean.imag, sample.imag, self.count)
+        return mean[()]
 
     def variance(self) -> NDArray[np.float64]:
         if self.count > 1:
             return self.squares / (self.count - 1)
         return np.full_like(self.mean.real, np.nan)
+
+
+def mean_after(mean: Any, sample: NDArray[Any], count: int) -> Any:
+    """Return the mean of `count` numbers, the last of which is `sample`, from the mean of the others."""
+    finite = np.isfinite(mean) & np.isfinite(sample)
+    return np.where(finite, mean + (sample - mean) / count, mean + sample)[()]
 
 
 def one_sample(

@@ -23,10 +23,6 @@ except ImportError:  # not compiled, and Cython is not installed: the reference 
 
 RELIED_ON = ("__getattribute__", "offset", "reserve", "seed")  # a subclass must not replace these
 
-RNG: TypeAlias = (
-    "Stream | StreamRows | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None"
-)
-
 
 class Stream:
     """Stream(seed=None, offset=None)\n--\n
@@ -657,6 +653,10 @@ def place_in(
 
 
 # --- rng= -------------------------------------------------------------------------------------
+
+RNG: TypeAlias = (
+    Stream | StreamRows | Tile | int | np.integer[Any] | np.random.SeedSequence | np.random.Generator | None
+)
 
 
 def as_source(rng: Any) -> Stream | StreamRows | Tile:

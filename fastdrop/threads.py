@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastdrop.checks import integer
 from fastdrop.core import dispatch
+from fastdrop.settings import from_environment
 
 VARIABLE = "FASTDROP_NUM_THREADS"
 MOST_THREADS = 2**15
@@ -127,7 +128,7 @@ def _checked(name: str, count: int) -> int:
     return count
 
 
-def _from_environment() -> None:
+def _set_from_environment() -> None:
     value = os.environ.get(VARIABLE)
     if value:
         if not value.strip().isdecimal():
@@ -141,4 +142,5 @@ def _set_limits() -> None:
 
 
 _set_limits()
-_from_environment()
+with from_environment():
+    _set_from_environment()

@@ -24,6 +24,8 @@ RIGHT_WORDS = {
     "rate": (RATE, "keep_prob p q drop drop_prob drop_rate dropout dropout_rate prob probability keep"),
     "rng": (RNG, "seed random_state generator key stream random_seed"),
     "key": ("key, a key of jax.random", "rng rngs seed random_state generator prng_key stream random_seed"),
+    "samples": ("samples, the number of predictions", "n n_samples num_samples sample repeats T"),
+    "progress": ("progress=True to see a bar", "verbose"),
     "broadcast_dims": (DIMS, "noise_shape axis axes dims dim"),
     "out": ("out, the array to write the result to (out=x works in place)", "inplace"),
     "return_mask": ("return_mask, which is False where y alone is wanted", "mask saved"),
@@ -60,13 +62,13 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     else:
         return None
     name, parameters = function.__name__, [*signature.parameters.values()]
-    if name == "__init__":
-        name, parameters, args = type(args[0]).__name__, parameters[1:], args[1:]
+    if args and parameters and parameters[0].name == "self":
+        name, parameters, args = name_of_method(name, type(args[0])), parameters[1:], args[1:]
     words = [parameter.name for parameter in parameters]
     positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     for word in kwargs:
         if word not in words:
-            return f"{name}() has no argument {word!r}: {advice(function, word, words)}"
+            return f"{name}() has no argument {word!r}: {advice(function, name, word, words)}"
     if len(args) > len(positional):
         taken = f"{len(positional)} positional argument{'s' * (len(positional) != 1)}"
         return (
@@ -80,19 +82,23 @@ def wrong_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return f"{name}() needs {' and '.join(missing)}" if missing else f"{name}() has {pythons_own}"
 
 
-def advice(function: Any, word: str, words: list[str]) -> str:
+def name_of_method(name: str, kind: type) -> str:
+    """Return the name by which a method is called."""
+    return kind.__name__ if name in ("__init__", "__call__") else f"{kind.__name__}.{name}"
+
+
+def advice(function: Any, name: str, word: str, words: list[str]) -> str:
     """Return the sentence that tells the right word for a wrong one."""
     for right, (what, wrong_words) in RIGHT_WORDS.items():
         if word in wrong_words.split() and right in words:
             return f"pass {what}"
-    return (word in MODES and instead_of_a_mode(function, words)) or f"it accepts {', '.join(words)}"
+    return (word in MODES and instead_of_a_mode(function, name, words)) or f"it accepts {', '.join(words)}"
 
 
-def instead_of_a_mode(function: Any, words: list[str]) -> str:
+def instead_of_a_mode(function: Any, name: str, words: list[str]) -> str:
     """Return what to do at prediction, or "" for a function that means the same in training."""
-    name = function.__name__
-    if name == "__init__":
-        return "call the layer's train() or eval()"
+    if name[0].isupper():
+        return "a layer is in training until its eval() is called, and again after its train()"
     if not {"rng", "key"}.intersection(words) or name.endswith("mask"):
         return ""
     if hasattr(sys.modules.get(function.__module__), f"{name}_predict"):

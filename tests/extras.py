@@ -1,4 +1,4 @@
-"""Print what extras of this checkout require, one requirement per line.
+"""Print what extras and dependency groups of this checkout require, one requirement per line.
 
     python tests/extras.py test lint
 
@@ -17,18 +17,24 @@ try:
 except ModuleNotFoundError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
-PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))["project"]
+TABLES = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))
+PROJECT = TABLES["project"]
+LISTS = PROJECT["optional-dependencies"] | TABLES["dependency-groups"]
 OURS = re.compile(rf"{re.escape(PROJECT['name'])}\[(.*)\]")
 
 
-def requirements(extra: str) -> list[str]:
-    """Return what `extra` requires. Extras that it names are replaced by what they require."""
+def requirements(name: str) -> list[str]:
+    """Return what an extra or a group requires. Others that it names are replaced by what they require."""
     found = []
-    for line in PROJECT["optional-dependencies"][extra]:
-        ours = OURS.fullmatch(line)
-        found += [one for name in ours[1].split(",") for one in requirements(name)] if ours else [line]
+    for line in LISTS[name]:
+        if isinstance(line, dict):
+            found += requirements(line["include-group"])
+        elif ours := OURS.fullmatch(line):
+            found += [one for extra in ours[1].split(",") for one in requirements(extra)]
+        else:
+            found.append(line)
     return found
 
 
 if __name__ == "__main__":
-    print(*dict.fromkeys(line for extra in sys.argv[1:] for line in requirements(extra)), sep="\n")
+    print(*dict.fromkeys(line for name in sys.argv[1:] for line in requirements(name)), sep="\n")

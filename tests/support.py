@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import runpy
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,14 +148,14 @@ def words(value: int) -> str:
 # --- the package's files ----------------------------------------------------------------------
 
 
-def setup_script(machine: str = platform.machine()) -> SimpleNamespace:
-    """Return what setup.py defines on `machine`, its extensions too; nothing is compiled."""
+def setup_script(system: str = sysconfig.get_platform()) -> SimpleNamespace:
+    """Return what setup.py defines for a system such as linux-x86_64, its extensions too; nothing is compiled."""
     if not (ROOT / "setup.py").exists():
         pytest.skip("setup.py is in a checkout alone")
     setuptools, build = pytest.importorskip("setuptools"), pytest.importorskip("Cython.Build")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(platform, "machine", lambda: machine)
+        patch.setattr(sysconfig, "get_platform", lambda: system)
         patch.setattr(build, "cythonize", lambda extensions, **options: extensions)
         patch.setattr(setuptools, "setup", lambda **about: None)
         return SimpleNamespace(**runpy.run_path("setup.py", run_name="__main__"))

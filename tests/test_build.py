@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,15 +32,20 @@ HOSTILE = (
     *("-mfpmath=387", "-mfpmath=both", "-ffp-contract=fast", "-ffp-model=fast", "-fexcess-precision=fast"),
     *("-fapprox-func", "-fno-honor-nans", "-fdenormal-fp-math=preserve-sign", "-mpc32", "-mdaz-ftz"),
     *("-fshort-enums", "-fpack-struct", "-fpack-struct=1", "-fshort-wchar", "-mabi=ms", "-mms-bitfields"),
+    *("-march=native", "-mcpu=native", "-xHost"),
     *("/usr/lib/crtfastmath.o", "-Wl,/usr/lib/crtfastmath.o", "-mlong-double-64"),
 )
 HARMLESS = (
-    *("gcc", "-O2", "-O3", "-g1", "-fPIC", "-shared", "-march=native", "-mfpmath=sse", "-ffp-contract=off"),
+    *("gcc", "-O2", "-O3", "-g1", "-fPIC", "-shared", "-mfpmath=sse", "-ffp-contract=off"),
     *("-fno-fast-math", "-funsigned-char", "-fwrapv", "-flto", "-fsanitize=address", "-fno-math-errno"),
     *("-ffp-model=strict", "-Wl,-O1", "-DNDEBUG", "-fexcess-precision=standard", "-fno-short-enums"),
+    *("-O0", "-march=x86-64-v2", "-mcpu=neoverse-n1", "-mtune=native"),
 )
 PROBE = """
 #include <Python.h>
+#if !defined(__OPTIMIZE__) || defined(__AVX__)
+#error "it is compiled without optimisation, or for the CPU of this machine"
+#endif
 
 static PyObject *results(PyObject *self, PyObject *arguments)
 {
@@ -106,7 +113,7 @@ def test_other_flags_stay(script):
 
 
 def test_no_flag_changes_results_or_the_process(build_probe, capsys):
-    flags = " ".join(HOSTILE)
+    flags = " ".join(["-O0", *HOSTILE])
     build_probe(CC=f"gcc {flags}", CFLAGS=flags, CPPFLAGS="-ffast-math", LDFLAGS=flags)
     said = capsys.readouterr().err
     assert said.count("setup.py removed flags") == 1
@@ -135,6 +142,113 @@ def test_every_extension_is_compiled_with_the_checks(script):
         flags = extension.extra_compile_args
         assert str(CHECKS) in " ".join(flags), extension.name
         assert script.without_hostile(list(flags)) == (list(flags), []), extension.name
+
+
+# --- for which machine, and with what ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "kernels"),
+    [
+        ("linux-x86_64", {"generic", "avx2", "avx2_vaes", "avx512"}),
+        ("linux-aarch64", {"generic", "neon"}),
+        ("macosx-11.0-arm64", {"generic", "neon"}),
+        ("macosx-10.13-x86_64", {"generic", "avx2", "avx2_vaes", "avx512"}),
+        ("linux-riscv64", {"generic"}),
+    ],
+)
+def test_the_kernels_are_those_of_the_target(system, kernels):
+    """Python's platform is the target's, also where another machine compiles."""
+    assert set(setup_script(system).KERNELS) == kernels
+
+
+def test_apple_s_flags_name_the_target(monkeypatch):
+    monkeypatch.setenv("ARCHFLAGS", "-arch x86_64")
+    assert "avx2" in setup_script("macosx-11.0-universal2").KERNELS
+    monkeypatch.setenv("ARCHFLAGS", "-arch arm64")
+    assert "neon" in setup_script("macosx-11.0-universal2").KERNELS
+
+
+def test_a_build_for_two_architectures_becomes_one_for_this_machine(monkeypatch):
+    monkeypatch.setenv("ARCHFLAGS", "")  # so that it is as before after the test
+    monkeypatch.setenv("_PYTHON_HOST_PLATFORM", "macosx-11.0-universal2")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert "neon" in setup_script("macosx-11.0-universal2").KERNELS
+    assert os.environ["ARCHFLAGS"] == "-arch arm64"
+    assert os.environ["_PYTHON_HOST_PLATFORM"] == "macosx-11.0-arm64"
+
+
+@pytest.mark.parametrize(("system", "wide"), [("win-amd64", "avx512"), ("win-arm64", "neon")])
+def test_windows_has_the_wide_kernels_where_clang_cl_is(system, wide, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    assert set(setup_script(system).KERNELS) == {"generic"}
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"found/{name}")
+    script = setup_script(system)
+    assert wide in script.KERNELS
+    assert script.CLANG_CL == "found/clang-cl"
+    kernels = [extension for extension in script.extensions if extension.name in script.BY_CLANG]
+    assert len(kernels) == len(script.KERNELS)
+    for extension in kernels:
+        assert "-ffp-contract=off" in extension.extra_compile_args[-1], "after /fp:precise, which contracts"
+
+
+def test_windows_compiles_its_kernels_with_clang_cl_and_nothing_else(monkeypatch):
+    """MSVC is replaced by its attribute `cc`; what setuptools does with it is not tried here."""
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"found/{name}")
+    script, compiled = setup_script("win-amd64"), {}
+
+    def build(command):
+        compiled.update({extension.name: command.compiler.cc for extension in command.extensions})
+
+    monkeypatch.setattr(build_ext, "build_extensions", build)
+    command = script.CheckedBuild(Distribution())
+    command.compiler, command.extensions = SimpleNamespace(initialized=True, cc="cl.exe"), script.extensions
+    command.build_in_turn()
+    assert {name for name, compiler in compiled.items() if compiler == "found/clang-cl"} == script.BY_CLANG
+    assert {name for name, compiler in compiled.items() if compiler == "cl.exe"} == set(compiled) - script.BY_CLANG
+    assert (command.compiler.cc, len(compiled)) == ("cl.exe", len(command.extensions))
+
+
+@pytest.mark.parametrize(("system", "kernel"), [("win-amd64", "avx512"), ("win-amd64", "avx2"), ("win-arm64", "neon")])
+def test_clang_cl_takes_the_flags(system, kernel, tmp_path, monkeypatch):
+    """The driver of any clang says which flags it would compile with; nothing is compiled."""
+    clang = shutil.which("clang") or pytest.skip("no clang")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"found/{name}")
+    extension = next(e for e in setup_script(system).extensions if e.name == f"fastdrop.kernels.{kernel}")
+    flags = ["/nologo", "/O2", "/W3", "/GL", "/DNDEBUG", "/MD", *extension.extra_compile_args]
+    command = [clang, "--driver-mode=cl", "-###", "/c", "/Tcsource.c", "/Fosource.obj", *flags]
+    (tmp_path / "source.c").touch()
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stderr
+    complaints = [line for line in said.splitlines() if re.search(r": (?:warning|error):", line)]
+    assert [line for line in complaints if "/GL" not in line] == []
+    assert {"-O3", "-ffp-contract=off"} <= set(said.replace('"', "").split())
+
+
+NO_HEADER = '#!/bin/sh\necho "program.c:1:10: fatal error: {}: No such file or directory" >&2\nexit 1\n'
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        (None, r"A C compiler was not found \(.*cc\): install one \(Debian and Ubuntu: apt install gcc libc6-dev"),
+        (NO_HEADER.format("Python.h"), r"The headers of Python 3\.\d+ were not found: install them"),
+        (NO_HEADER.format("limits.h"), r"(?s)cannot build a program: install the C library's headers .* limits\.h"),
+    ],
+)
+def test_what_is_missing_to_compile_is_said_at_once(tmp_path, program, sentence):
+    shutil.which("sh") or pytest.skip("the compiler here is a program of the shell")
+    compiler = tmp_path / "cc"
+    if program is not None:
+        compiler.write_text(program)
+        compiler.chmod(0o755)
+    command = [sys.executable, "setup.py", "--quiet", "build_ext"]
+    process = subprocess.run(command, cwd=ROOT, env=os.environ | {"CC": str(compiler)}, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert re.search(sentence, process.stderr), process.stderr
+    assert "Traceback" not in process.stderr
 
 
 # --- what does not compile --------------------------------------------------------------------

@@ -160,6 +160,8 @@ def variant_cases():
         ({"bias": np.ones(4)}, TypeError, "bias must have the input's dtype float32, got float64"),
         ({"broadcast_dims": 2}, AxisError, "broadcast_dims: axis 2 is out of bounds for array of dim"),
         ({"broadcast_dims": (0, -3)}, ValueError, "broadcast_dims: axis -3 is out of bounds"),
+        ({"broadcast_dims": True}, TypeError, "broadcast_dims must be an int or ints, got True"),
+        ({"broadcast_dims": (0, np.True_)}, TypeError, "must be an int or ints, got (0, np.True_)"),
         ({"broadcast_dims": 0.5}, TypeError, "broadcast_dims must be an int or ints, got 0.5"),
         ({"residual": X[0]}, ValueError, "residual must have the input's shape (3, 4), got (4,)"),
         ({"residual": None}, TypeError, "residual must be an array, got None"),

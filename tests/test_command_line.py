@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
-from fastdrop.__main__ import COMMANDS, EXAMPLES, main, parser_for
+from fastdrop.__main__ import COMMANDS, EXAMPLES, UNREAD, main, parser_for
 from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
 from fastdrop.commands.bench import command as bench
-from support import environment, output_of
+from fastdrop.settings import is_command
+from support import environment, output_of, run
 
 
 def refused(*arguments: str) -> int:
@@ -47,6 +49,54 @@ def test_the_examples_of_the_help_are_accepted(command):
     for example in EXAMPLES[command]:
         arguments = example.partition("fastdrop ")[2].split()
         assert parser_for(command).parse_args(arguments).run
+
+
+@pytest.mark.parametrize("arguments", [("info",), ("mask", "200x200", "--seed", "1")])
+def test_a_reader_that_ends_first_sees_no_traceback(arguments):
+    command = [sys.executable, "-m", "fastdrop", *arguments]
+    with Popen(command, stdout=PIPE, stderr=PIPE, env=environment()) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == UNREAD
+
+
+WRONG_SETTINGS = {
+    "FASTDROP_ISA": ("mmx", "must name an instruction set that is available here"),
+    "FASTDROP_NUM_THREADS": ("many", "must be a number of threads, got 'many'"),
+    "FASTDROP_STREAMING_BYTES": ("-1", "must be a number of bytes, got '-1'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SETTINGS)
+def test_a_wrong_setting_is_a_sentence_of_a_command_and_an_error_of_an_import(name):
+    value, sentence = WRONG_SETTINGS[name]
+    wrong = environment(**{name: value})
+    as_command = run([sys.executable, "-m", "fastdrop", "info"], env=wrong)
+    assert as_command.returncode == MISUSED
+    assert as_command.stderr.startswith(f"fastdrop: {name} {sentence}")
+    assert as_command.stderr.count("\n") == 1
+    imported = run([sys.executable, "-c", "import fastdrop"], env=wrong)
+    assert imported.returncode == 1
+    assert f"ValueError: {name} {sentence}" in imported.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "expected"),
+    [
+        (["/usr/bin/fastdrop", "info"], [], True),
+        ([r"fastdrop.exe", "info"], [], True),
+        (["-m"], ["python", "-m", "fastdrop", "info"], True),
+        (["-m"], ["python", "-X", "dev", "-m", "fastdrop"], True),
+        (["-m"], ["python", "-m", "pytest", "-m", "fastdrop"], False),
+        (["-c"], ["python", "-c", "import fastdrop"], False),
+        (["train.py", "fastdrop"], [], False),
+        ([], [], False),
+    ],
+)
+def test_what_counts_as_a_command(argv, orig_argv, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", orig_argv)
+    assert is_command() is expected
 
 
 def test_it_runs_as_a_module():

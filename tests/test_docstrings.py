@@ -24,7 +24,7 @@ MODULES = [
 CALLS = [name for name, value in vars(fd.reference).items() if name in dir(fd) and inspect.isfunction(value)]
 KINDS = ["GaussianNoise", "Mask", "MonteCarlo", "Stream", "Tile"]
 OTHERS = [*KINDS, "get_num_threads", "mc_predict", "set_num_threads"]
-LAYERS = ["AlphaDropout", "DropConnect", "Dropout", "DropoutAdd", "GaussianDropout", "ReLUDropout"]
+LAYERS = fd.layers.__all__
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 DTYPED = [name for name in CALLS if name != "keep_mask"]
 

@@ -12,7 +12,7 @@ from support import PACKAGE, ROOT
 # do not import each other. Nothing imports an adapter, because nothing is above them.
 LAYERS = [
     "keras",  # it stands on the adapters for PyTorch and JAX
-    "torch thinc jax dask",
+    "torch thinc jax dask _pyinstaller",
     "__main__",
     "commands",
     "__init__",  # what `import fastdrop` gives
@@ -23,7 +23,7 @@ LAYERS = [
     "mask noise",
     "stream",
     "checks values usage",
-    "formulas foreign progress",
+    "formulas foreign progress settings",
     "kernels",
     "sweep ensure",  # these say what a kernel is given, so everything that is compiled includes them
     "include",

@@ -60,11 +60,11 @@ def test_out_is_where_the_result_goes(layer_type):
 @pytest.mark.parametrize("layer_type", [Dropout, ReLUDropout, GaussianDropout])
 def test_backward_needs_a_call_in_training(layer_type):
     layer, x = layer_type(keep_prob=0.5, rng=1), sample(10)
-    with pytest.raises(RuntimeError, match=f"call {layer_type.__name__} with training=True first"):
+    with pytest.raises(RuntimeError, match=f"call the {layer_type.__name__} in training first"):
         layer.backward(x)
     layer(x)
     layer.eval()(x)
-    with pytest.raises(RuntimeError, match=f"call {layer_type.__name__} with training=True first"):
+    with pytest.raises(RuntimeError, match=f"call the {layer_type.__name__} in training first"):
         layer.backward(x)
 
 
@@ -160,8 +160,19 @@ def test_dropconnect_is_a_product_with_dropped_weights(mode, shape):
         assert layer.rng.offset == stream.offset
     expected = x @ reference.dropout_predict(weights, keep_prob=0.6, mode=mode) + bias
     assert_identical(layer.eval()(x), expected)
-    with pytest.raises(RuntimeError, match="call DropConnect with training=True first"):
+    with pytest.raises(RuntimeError, match=r"call the DropConnect in training first \(train\(\)"):
         layer.backward(dy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", ml_dtypes.bfloat16])
+def test_dropconnect_keeps_the_dtype_of_its_input_and_weights(dtype):
+    weights, x, dy = np.ones((4, 2), dtype), np.ones((3, 4), dtype), np.ones((3, 2), dtype)
+    for bias in (None, np.ones(2, dtype)):
+        layer = DropConnect(weights, keep_prob=0.5, bias=bias, rng=1)
+        out = np.empty((3, 2), dtype)
+        assert layer(x, out=out) is out
+        results = [layer(x), layer.backward(dy), layer.weights_gradient, layer.eval()(x)]
+        assert {result.dtype for result in results} == {weights.dtype}
 
 
 def test_dropconnect_s_gradients_by_finite_differences():

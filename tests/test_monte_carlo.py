@@ -50,6 +50,24 @@ def test_the_variance_is_stable_far_from_zero():
     np.testing.assert_allclose(result.variance, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("parts", [np.float64, np.complex128])
+def test_infinite_predictions_have_the_mean_that_numpy_gives_them(parts):
+    rows = np.array([
+        [np.inf, 1, np.inf, 1, np.nan, -np.inf], [np.inf, np.inf, 1, 2, 1, np.inf], [np.inf, 2, 2, 3, 2, 0],
+    ])  # fmt: skip
+    rows = rows.astype(parts)
+    if parts is np.complex128:
+        rows.imag = rows.real[:, ::-1]
+    samples = iter(rows)
+    mean = fd.mc_predict(lambda x, stream: next(samples), X, 3, rng=1).mean
+    exact = rows[0].copy()
+    with np.errstate(invalid="ignore"):
+        exact.real = rows.real.mean(axis=0)
+        if parts is np.complex128:
+            exact.imag = rows.imag.mean(axis=0)
+    assert np.array_equal(mean.view(np.float64), exact.view(np.float64), equal_nan=True)
+
+
 def test_each_sample_can_be_made_again(library):
     result = fd.mc_predict(predict, X, 5, rng=fd.Stream(3, 70), keep_samples=True)
     for k in range(5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import typing
 
 import pytest
 
@@ -14,8 +15,7 @@ from support import PACKAGE
 
 COMPILED = {"Stream": "stream", "Tile": "stream", "Mask": "mask", "GaussianNoise": "noise"}
 NAMES = [name for name in dir(fd) if not name.startswith("_") and callable(getattr(fd, name))]
-LAYERS = [name for name in dir(layers) if getattr(getattr(layers, name), "__module__", "") == layers.__name__]
-LAYERS = [name for name in LAYERS if name[0].isupper()]
+LAYERS = layers.__all__
 
 
 def public_things():
@@ -41,6 +41,15 @@ def test_everything_public_has_a_signature_and_a_docstring(name):
     if not name.startswith("fastdrop.reference."):  # the compiled calls document the parameters
         for parameter in signature.parameters:
             assert parameter in ("self", "_prefix") or re.search(rf"\b{parameter}\b.* : ", text), parameter
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_every_type_of_a_signature_can_be_found(name):
+    """Programs that read signatures resolve the names in them, as typing.get_type_hints does."""
+    thing = THINGS[name]
+    assert typing.get_type_hints(thing) is not None
+    if inspect.isclass(thing):
+        assert typing.get_type_hints(thing.__init__) is not None
 
 
 def source_of(path, kind):
@@ -72,4 +81,5 @@ def test_a_subclass_shows_its_own():
 def test_the_names_are_all_here():
     assert set(COMPILED) <= set(NAMES)
     assert {"DropConnect", "Dropout", "DropoutAdd"} <= set(LAYERS)
-    assert len(LAYERS) == 6
+    of_module = {name for name, value in vars(layers).items() if getattr(value, "__module__", "") == layers.__name__}
+    assert set(LAYERS) == {name for name in of_module if name[0].isupper()}

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import fastdrop as fd
-from support import PACKAGE, ROOT, run
+from support import PACKAGE, ROOT, environment, run
 
 USER = ROOT / "tests" / "data" / "typed_user.py"
 STUBS = sorted(PACKAGE.rglob("*.pyi"))
 
 
 def test_a_user_s_file_runs():
-    pytest.importorskip("typing_extensions", reason="typing_extensions is in the extra lint")
+    pytest.importorskip("typing_extensions", reason="typing_extensions is in the group lint")
     runpy.run_path(str(USER))
 
 
@@ -35,7 +35,7 @@ WRONG = 'import fastdrop as fd\n\nfd.dropout([1.0], keep_prob="0.9")\nfd.keep_ma
 
 def test_mypy_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
     """The errors show that not everything is typed as Any."""
-    pytest.importorskip("mypy", reason="mypy is in the extra lint")
+    pytest.importorskip("mypy", reason="mypy is in the group lint")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG)
     # It is silent about the package, as it would be if the package were in site-packages.
@@ -46,7 +46,7 @@ def test_mypy_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
 
 
 def test_pyright_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
-    pytest.importorskip("basedpyright", reason="basedpyright is in the extra lint")
+    pytest.importorskip("basedpyright", reason="basedpyright is in the group lint")
     # It does not follow the hook that an editable install imports by.
     config = {"typeCheckingMode": "strict", "extraPaths": [str(Path(fd.__file__).parents[1])]}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
@@ -56,6 +56,23 @@ def test_pyright_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
     found = json.loads(run(command, cwd=tmp_path).stdout)["generalDiagnostics"]
     where = {(Path(said["file"]).name, said["range"]["start"]["line"]) for said in found}
     assert where == {("wrong.py", 2), ("wrong.py", 3)}
+
+
+# The types of frameworks are partly unknown.
+OF_OTHERS = re.compile(r"fastdrop\.(?:torch|jax|dask|thinc|commands|_pyinstaller)\b")
+
+
+def test_pyright_knows_the_type_of_everything_public(tmp_path):
+    pytest.importorskip("basedpyright", reason="basedpyright is in the group lint")
+    if PACKAGE.parent != ROOT:
+        pytest.skip("it is a checkout that is looked at")
+    options = ["--pythonpath", sys.executable, "--ignoreexternal", "--outputjson", "--verifytypes", PACKAGE.name]
+    command = [sys.executable, "-m", "basedpyright", *options]
+    symbols = json.loads(run(command, cwd=tmp_path, env=environment()).stdout)["typeCompleteness"]["symbols"]
+    exported = {symbol["name"]: symbol for symbol in symbols if symbol["isExported"]}
+    assert {f"fastdrop.{name}" for name in fd.__all__ if name not in ("layers", "reference")} <= set(exported)
+    known = {name for name, symbol in exported.items() if symbol["isTypeKnown"] and not symbol["isTypeAmbiguous"]}
+    assert not {name for name in set(exported) - known if not OF_OTHERS.match(name)}
 
 
 def names_in(arguments):

@@ -13,6 +13,8 @@ from fastdrop import layers
 
 X = np.ones(4, np.float32)
 MASK = fd.keep_mask(4, keep_prob=0.5, rng=1)
+LAYER = layers.Dropout(keep_prob=0.9, rng=1)
+SWITCHED = r"a layer is in training until its eval\(\) is called, and again after its train\(\)"
 KEPT = r"keep_prob, the probability that an element is kept \(a dropout rate r is keep_prob = 1 - r\)"
 
 WRONG = [
@@ -56,7 +58,11 @@ def test_a_wrong_call_is_told_the_right_one(name, args, kwargs, message):
         (lambda: layers.Dropout(p=0.1), rf"Dropout\(\) has no argument 'p': pass {KEPT}"),
         (lambda: layers.ReLUDropout(0.9), r"takes 0 .*, such as ReLUDropout\(keep_prob=0.9, rng=0\)"),
         (lambda: layers.Dropout(keep_prob=0.9, seed=1), "no argument 'seed': pass rng"),
-        (lambda: layers.Dropout(keep_prob=0.9, training=False), r"call the layer's train\(\) or eval\(\)"),
+        (lambda: layers.Dropout(keep_prob=0.9, training=False), rf"Dropout\(\) has .* 'training': {SWITCHED}"),
+        (lambda: LAYER(X, training=True), rf"Dropout\(\) has no argument 'training': {SWITCHED}"),
+        (lambda: LAYER(X, rng=1), r"Dropout\(\) has no argument 'rng': it accepts x, out"),
+        (lambda: LAYER(X, X), r"Dropout\(\) takes 1 positional argument \(x\), got 2"),
+        (lambda: LAYER(), r"Dropout\(\) needs x"),
         (lambda: layers.DropConnect(np.ones((2, 2))), rf"DropConnect\(\) needs {KEPT}"),
         (lambda: layers.GaussianDropout(stddev=1), "no argument 'stddev': it accepts keep_prob, rng"),
     ],
@@ -64,6 +70,26 @@ def test_a_wrong_call_is_told_the_right_one(name, args, kwargs, message):
 def test_a_layer_is_told_too(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: fd.mc_predict(abs, X, 3, seed=1), r"mc_predict\(\) has no argument 'seed': pass rng"),
+        (lambda: fd.mc_predict(abs, X, n_samples=3), "'n_samples': pass samples, the number of predictions"),
+        (lambda: fd.mc_predict(abs, X), r"mc_predict\(\) needs samples"),
+    ],
+)
+def test_monte_carlo_is_told_too(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_an_error_inside_of_a_method_stays_itself():
+    with pytest.raises(TypeError, match="seed must be None, an int"):
+        fd.Stream("7")
+    with pytest.raises(TypeError, match="x must have dtype"):
+        LAYER(np.ones(3, int))
 
 
 def test_an_error_of_a_call_that_fits_stays_itself():
@@ -95,11 +121,12 @@ def test_every_way_to_call_is_covered():
             way()
 
 
-def test_an_error_leaks_nothing():
+@pytest.mark.parametrize("call", [lambda: fd.dropout(X, p=0.1), lambda: LAYER(X, p=0.1)])
+def test_an_error_leaks_nothing(call):
     def wrong():
         for _ in range(100):
             with pytest.raises(TypeError):
-                fd.dropout(X, p=0.1)
+                call()
 
     def counts():
         gc.collect()

@@ -43,7 +43,7 @@ def test_seven_rounds_are_what_a_stream_takes(isa):
 
 def flags_of(name: str, machine: str) -> list[str]:
     """Return the flags that setup.py compiles the kernel `name` with on `machine`."""
-    extensions = setup_script(machine).extensions
+    extensions = setup_script(f"linux-{machine}").extensions
     return next(e.extra_compile_args for e in extensions if e.name == f"fastdrop.kernels.{name}")
 
 

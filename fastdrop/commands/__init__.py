@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastdrop.progress import on_terminal
+from fastdrop.settings import MISUSED as MISUSED  # for wrong arguments, and where a package is missing
 
 DONE = 0
 FAILED = 1  # a comparison failed
-MISUSED = 2  # wrong arguments, as in argparse, or an optional package is missing
 PICTURES = (".png", ".svg", ".pdf")
 
 

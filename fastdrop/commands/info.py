@@ -14,6 +14,8 @@ from fastdrop import cpu, threads
 from fastdrop.commands import DONE, add_json_argument, show_json, show_table
 from fastdrop.core import dispatch
 
+WITHOUT = {"openmp": "no, so every call runs on one thread"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
@@ -23,8 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show_json(facts())
         return DONE
-    rows = [(name.replace("_", " "), in_words(value)) for name, value in facts().items()]
-    show_table("fastdrop on this machine", ("what", "value"), rows)
+    known = facts()
+    why = [(f"why not {name}", reason) for name, reason in known.pop("missing").items()]
+    rows = [(name.replace("_", " "), in_words(name, value)) for name, value in known.items()]
+    show_table("fastdrop on this machine", ("what", "value"), [*rows, *why])
     return DONE
 
 
@@ -38,6 +42,7 @@ def facts() -> dict[str, Any]:
         "compiler": dispatch.compiler,
         "instruction_set": cpu.active(),
         "available": list(cpu.available()),
+        "missing": cpu.missing(),
         "threads": threads.get_num_threads(),
         "openmp": threads.openmp(),
         "jax": path_of_jax(),
@@ -53,7 +58,7 @@ def path_of_jax() -> str:
     return paths.in_words()
 
 
-def in_words(value: Any) -> str:
+def in_words(name: str, value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "yes" if value else WITHOUT[name]
     return ", ".join(value) if isinstance(value, list) else str(value)

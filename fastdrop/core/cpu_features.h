@@ -71,6 +71,11 @@ static int cpu_has(const char *name)
 #define HAS_AES (getauxval(AT_HWCAP) & HWCAP_AES)
 #elif defined(__APPLE__)
 #define HAS_AES 1 /* Every Mac with AArch64 has it. */
+#elif defined(_WIN32)
+/* This is declared as in windows.h, which defines too many other names. */
+__declspec(dllimport) int __stdcall IsProcessorFeaturePresent(unsigned long feature);
+enum { ARM_V8_CRYPTO_INSTRUCTIONS = 30 };
+#define HAS_AES IsProcessorFeaturePresent(ARM_V8_CRYPTO_INSTRUCTIONS)
 #else
 #define HAS_AES 0
 #endif

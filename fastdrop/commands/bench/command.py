@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from fastdrop import cpu
@@ -70,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         competitors.TorchEager(),
     ]
     chosen, absent = competitors.present(chosen)
+    environment = timing.machine("torch") | {"instruction set": cpu.active()}  # and the load of others
     with progress("measuring", len(OPERATIONS) * len(SIZES) * ROUNDS) as advance:
         results = measure(chosen, arguments, advance)
-    environment = timing.machine("torch") | {"instruction set": cpu.active()}
     if arguments.json:
         show_json(as_json(results, environment, absent, arguments))
     else:
@@ -124,10 +125,12 @@ def show(
 ) -> None:
     print(plain_table("This machine", *columns_of(environment)))
     print(f"\n{arguments.dtype}, keep_prob {arguments.keep_prob}, one thread, with `out=` and a mask.")
-    print("Median nanoseconds per element, and the ratio to a copy in the same run.\n")
+    print("Median nanoseconds per element, and the ratio to a copy in the same round.\n")
     for operation in OPERATIONS:
         show_table(operation, ["", *SIZES], rows_of(results, operation))
         print()
+    print(spread_of(results))
+    print(f"The load of this machine was {environment['load']} before the run; other work makes times longer.")
     for reason in absent:
         print(reason)
 
@@ -174,4 +177,19 @@ def rows_of(results: Results, operation: str) -> list[list[str]]:
 
 def cell(comparison: timing.Comparison, name: str, size: int) -> str:
     time = comparison.time(name) * (1e9 / size)
-    return f"{time.median:#.3g} ns {comparison.ratio(name, 'copy').median:7.2f} x"
+    return f"{time.median:#.3g} {comparison.ratio(name, 'copy').median:5.2f}x"
+
+
+def spread_of(results: Results) -> str:
+    """Say how far the rounds differ."""
+    widths = {
+        (comparison.ratio(name, "copy").width, f"{name}, {operation}, {label}")
+        for (operation, label), comparison in results.items()
+        for name in comparison.names
+        if name != "copy"
+    }
+    typical, (most, where) = median(width for width, _ in widths), max(widths)
+    return (
+        f"Half of the rounds are within {typical:.0%} of these ratios, in the median;\n"
+        f"within {most:.0%} in the worst case ({where})."
+    )

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 import fastdrop as fd
 from fastdrop import cpu
+from fastdrop.commands.bench import timing
 from fastdrop.commands.bench.timing import Trial
 
 OPERATIONS = ("forward", "backward", "predict", "mask")
 SEED = 20140614
+PAGE, PLACES = 4096, 4  # bytes; places that a copy is tried at
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,27 @@ class Fastdrop(Competitor):
 
 
 class Copy(Competitor):
-    """The limit that memory sets: it reads and writes as many bytes, and computes nothing."""
+    """The limit that memory sets: it reads and writes as many bytes, and computes nothing.
+
+    On some CPUs a copy takes many times as long where both arrays begin at the same offset in a page, because
+    a load is taken for one that has to wait for a store. So this is the quickest copy of several offsets.
+    """
 
     name = "copy"
 
     def forward(self, task: Task) -> Callable[[], Any]:
-        return partial(np.copyto, task.out, task.x)
+        copies = [partial(np.copyto, place, task.x) for place in places_for(task.x)]
+        return min(copies, key=timing.quickest)
 
     backward = predict = mask = forward
+
+
+def places_for(x: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return arrays like `x` that begin at the same offset in a page, or a part of a page after it."""
+    room = np.empty(x.nbytes + 2 * PAGE, np.uint8)
+    same = (x.ctypes.data - room.ctypes.data) % PAGE
+    starts = range(same, same + PAGE, PAGE // PLACES)
+    return [room[start : start + x.nbytes].view(x.dtype) for start in starts]
 
 
 class Maximum(Competitor):

@@ -28,6 +28,7 @@ from fastdrop import __version__, cpu
 SAMPLE = 2e-3  # seconds of calls in one timed sample: a thousand ticks of a coarse clock
 SECONDS: Callable[[], float] = perf_counter  # or process_time, on a machine with other work
 LEAST_ROUNDS = 5  # fewer rounds do not give useful quartiles
+QUICK_SAMPLES = 3
 
 
 def nothing() -> None:
@@ -53,6 +54,11 @@ class Spread:
     def of(cls, samples: NDArray[np.float64]) -> Spread:
         low, median, high = np.quantile(samples, [0.25, 0.5, 0.75])
         return cls(float(median), float(low), float(high))
+
+    @property
+    def width(self) -> float:
+        """Half the distance between the quartiles, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median
 
     def __mul__(self, factor: float) -> Spread:
         return Spread(*(value * factor for value in asdict(self).values()))
@@ -120,6 +126,13 @@ def sample(trial: Trial, count: int) -> float:
     if count > 1:  # the caches hold what the competitor before it touched
         trial.call()
     return clock(trial.call, count) / count
+
+
+def quickest(call: Callable[[], Any]) -> float:
+    """Return the seconds per call of the quickest of a few samples."""
+    trial = Trial(call)
+    count = calls_per_sample(trial)
+    return min(sample(trial, count) for _ in range(QUICK_SAMPLES))
 
 
 def clock(call: Callable[[], Any], count: int) -> float:

@@ -165,7 +165,7 @@ VOCABULARY void blocks_store(uint64_t *words, blocks a)
  * baseline. Other compilers get loops, which FASTDROP_PLAIN asks for too.
  *
  * Each macro is a statement that changes `a`. Where two parts are compared, every lane becomes all ones or all zeros. */
-#if defined(__GNUC__) && !defined(FASTDROP_PLAIN)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTDROP_PLAIN)
 
 typedef uint32_t part __attribute__((vector_size(16)));
 typedef float floats __attribute__((vector_size(16)));

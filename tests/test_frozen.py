@@ -1,0 +1,28 @@
+"""A program that PyInstaller has frozen finds every module that it needs, by the package's own hook."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fastdrop import cpu
+from fastdrop._pyinstaller import get_hook_dirs
+from support import environment, output_of
+
+PROGRAM = """
+import fastdrop as fd
+
+y, mask = fd.relu_dropout([1.0, -2.0, 3.0, 4.0], keep_prob=0.5, rng=1)
+print(y.tolist(), *fd.cpu.available())
+"""
+
+
+def test_a_frozen_program_has_every_kernel(tmp_path):
+    pytest.importorskip("PyInstaller", reason="PyInstaller is not in a group, because a frozen program takes 100 MB")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    options = ["--onedir", "--log-level=ERROR", f"--additional-hooks-dir={get_hook_dirs()[0]}"]
+    output_of([sys.executable, "-m", "PyInstaller", *options, "program.py"], cwd=tmp_path, env=environment())
+    (tmp_path / "program.py").unlink()
+    printed = output_of([tmp_path / "dist" / "program" / "program"], cwd=tmp_path, env={})
+    assert printed.split("] ") == ["[0.0, 0.0, 6.0, 0.0", " ".join(cpu.available()) + "\n"]
