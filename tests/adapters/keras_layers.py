@@ -188,7 +188,7 @@ def test_prediction_is_the_default(training):
     assert_identical(array(fk.ReLUDropout(0.5, seed=1)(x, training=training)), np.maximum(x, 0))
 
 
-@pytest.mark.parametrize("seed", [0, 2**31 + 5])
+@pytest.mark.parametrize("seed", [0, 2**31 - 1])  # Keras takes no larger one on PyTorch
 def test_a_seed_gives_the_same_decisions_on_each_backend(seed):
     """The numbers are the stream's, whose seed is the layer's, and the count of its calls times 2**64."""
     x = np.ones((40, 50), "float32")
