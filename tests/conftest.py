@@ -7,6 +7,7 @@ import os
 # This has to come before NumPy is imported, here and in every process that a test starts. Where threads of
 # its BLAS wait for each other on a machine with other work, a small network takes ten times the CPU time.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ.setdefault("KERAS_BACKEND", "jax")  # of these processes; test_keras.py tries each backend in its own
 
 from collections.abc import Iterator
 from contextlib import contextmanager

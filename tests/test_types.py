@@ -59,7 +59,7 @@ def test_pyright_passes_a_user_s_file_and_finds_what_is_wrong(tmp_path):
 
 
 # The types of frameworks are partly unknown.
-OF_OTHERS = re.compile(r"fastdrop\.(?:torch|jax|dask|thinc|commands|_pyinstaller)\b")
+OF_OTHERS = re.compile(r"fastdrop\.(?:torch|jax|dask|thinc|keras|commands|_pyinstaller)\b")
 
 
 def test_pyright_knows_the_type_of_everything_public(tmp_path):

@@ -230,7 +230,7 @@ def test_each_step_of_a_scan_and_each_example_of_vmap_draws_from_its_seed():
     import jax
 
     for name in ("Dropout", "AlphaDropout"):
-        layer, xs = LAYERS[name](0.5, seed=3), jax.numpy.ones((3, 4, 50))
+        layer, xs = LAYERS[name](0.5, seed=3), jax.numpy.ones((3, 4, 50), "float32")
         seed = layer.seed_generator.state.value
 
         def step(seed, x, layer=layer):

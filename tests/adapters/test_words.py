@@ -12,7 +12,7 @@ import fastdrop as fd
 from support import ROOT
 
 PAGE = ROOT / "docs" / "frameworks" / "index.md"
-ROW = re.compile(r"^\| `(fastdrop[.\w]*)`[^|]*\| `(\w+)` \| (keep|drop) \| ([^|]*?) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `(fastdrop(?:\.\w+)*)`[^|]*\| `(\w+)` \| (keep|drop) \| ([^|]*?) \|", re.MULTILINE)
 MEANS = {"keep_prob": "keep", "p": "drop", "rate": "drop", "drop": "drop"}
 
 
