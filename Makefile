@@ -21,7 +21,7 @@ TESTS := $(DONE)/build $(DONE)/test $(DONE)/demo# what the tests need
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask checks reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean remake
+.PHONY: help demo test versions statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean requires ready remake
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -32,6 +32,10 @@ demo: $(DONE)/build $(DONE)/demo  ## train a network with dropout on handwritten
 
 test: $(TESTS)  ## run the tests, which compare the kernels with the NumPy reference (ARGS="-k mask -x")
 	$(RUN) -m pytest $(ARGS)
+
+requires: $(DONE)/requires# what the build needs, and nothing built
+
+ready: $(TESTS)# all that the tests need, and no test run
 
 versions: $(TESTS)  ## test the adapters with the oldest and the newest frameworks (10 minutes, 10 GB)
 	$(RUN) tests/versions.py $(ARGS)

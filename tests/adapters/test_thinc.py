@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 thinc = pytest.importorskip("thinc.api", reason="Thinc is an optional dependency")
 
@@ -167,6 +169,9 @@ rate = 0.2
 @pytest.mark.filterwarnings("ignore")  # spaCy's and its dependencies'
 def test_a_spacy_classifier_learns_through_it():
     spacy = pytest.importorskip("spacy", reason="spaCy is an optional dependency")
+    needed = next(each for each in map(Requirement, metadata.requires("spacy")) if each.name == "thinc")
+    if not needed.specifier.contains(metadata.version("thinc")):
+        pytest.skip(f"spaCy {metadata.version('spacy')} needs {needed}")
     from spacy.training import Example
 
     fix_random_seed(0)
