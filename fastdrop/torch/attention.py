@@ -55,7 +55,7 @@ def drops_here(
         and not (is_causal and mask is not None)
         and are_ours(query, key, value)
         and query.dtype == key.dtype == value.dtype
-        and query.dim() >= 2
+        and min(query.dim(), key.dim(), value.dim()) >= 2
         and agree(query.shape, key.shape, value.shape)
         and (mask is None or fits(mask, query))
     )
@@ -81,7 +81,7 @@ def agree(query: torch.Size, key: torch.Size, value: torch.Size) -> bool:
 
 def one_for_all(shape: torch.Size, query: torch.Size) -> bool:
     pairs = zip(shape[-3::-1], query[-3::-1])
-    return 2 <= len(shape) <= len(query) and all(length in (1, whole) for length, whole in pairs)
+    return len(shape) <= len(query) and all(length in (1, whole) for length, whole in pairs)
 
 
 def fits(mask: Tensor, query: Tensor) -> bool:
