@@ -57,7 +57,7 @@ def drops_here(
         and query.dtype == key.dtype == value.dtype
         and min(query.dim(), key.dim(), value.dim()) >= 2
         and agree(query.shape, key.shape, value.shape)
-        and (mask is None or fits(mask, query))
+        and (mask is None or fits(mask, query, key))
     )
 
 
@@ -75,19 +75,20 @@ def is_others(tensor: Any) -> bool:
 def agree(query: torch.Size, key: torch.Size, value: torch.Size) -> bool:
     """Whether the shapes are (..., L, E), (..., S, E) and (..., S, V), with keys for each example or for all."""
     examples = query[:-2]
-    alike = key[:-2] == value[:-2] == examples or (one_for_all(key, query) and one_for_all(value, query))
+    alike = key[:-2] == value[:-2] == examples or (expands(key[:-2], examples) and expands(value[:-2], examples))
     return alike and key[-2] == value[-2] and query[-1] == key[-1]
 
 
-def one_for_all(shape: torch.Size, query: torch.Size) -> bool:
-    pairs = zip(shape[-3::-1], query[-3::-1])
-    return len(shape) <= len(query) and all(length in (1, whole) for length, whole in pairs)
+def expands(shape: torch.Size, whole: torch.Size) -> bool:
+    """Whether broadcasting makes `whole` of a shape."""
+    return len(shape) <= len(whole) and all(length in (1, full) for length, full in zip(shape[::-1], whole[::-1]))
 
 
-def fits(mask: Tensor, query: Tensor) -> bool:
-    """Whether a mask is of a kind that PyTorch takes for such queries."""
+def fits(mask: Tensor, query: Tensor, key: Tensor) -> bool:
+    """Whether a mask is one that PyTorch adds to the scores in place."""
     strided = not is_others(mask) and mask.layout == torch.strided and not mask.is_nested
-    return strided and mask.device == query.device and mask.dtype in (torch.bool, query.dtype)
+    kind = strided and mask.device == query.device and mask.dtype in (torch.bool, query.dtype)
+    return kind and expands(mask.shape, query.shape[:-1] + key.shape[-2:-1])
 
 
 def in_autocast(tensor: Any, kind: torch.dtype) -> Any:

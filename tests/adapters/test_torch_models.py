@@ -720,6 +720,7 @@ OTHERS = {
     "a mask of another dtype": {"attn_mask": torch.ones(5, 5, dtype=torch.float64)},
     "a mask that does not fit": {"attn_mask": torch.ones(4, 4, dtype=torch.bool)},
     "a mask with more axes": {"attn_mask": torch.zeros(4, 2, 3, 5, 5)},
+    "a mask with one more axis of length 1": {"attn_mask": torch.zeros(1, 2, 3, 5, 5)},
     "a mask that is a number": {"attn_mask": 1.0},
     "a mask and causal": {"attn_mask": torch.ones(5, 5, dtype=torch.bool), "is_causal": True},
     "a rate above 1": {"dropout_p": 1.5},
