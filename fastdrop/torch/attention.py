@@ -27,7 +27,7 @@ def attention(
 ) -> Tensor:  # fmt: skip
     """Compute `scaled_dot_product_attention` with weights that the kernels drop."""
     if not drops_here(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa):
-        only_if_asked = {"enable_gqa": True} if enable_gqa else {}  # PyTorch 2.4 has no such argument
+        only_if_asked = {} if enable_gqa is False else {"enable_gqa": enable_gqa}  # PyTorch 2.4 has no such argument
         return torch_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **only_if_asked
         )
@@ -51,7 +51,7 @@ def drops_here(
         and 0.0 < dropout_p <= 1.0
         and (scale is None or type(scale) is float)
         and type(is_causal) is bool
-        and not enable_gqa
+        and enable_gqa is False
         and not (is_causal and mask is not None)
         and are_ours(query, key, value)
         and query.dtype == key.dtype == value.dtype

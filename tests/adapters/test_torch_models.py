@@ -729,6 +729,8 @@ OTHERS = {
     "a rate that is a word": {"dropout_p": "half"},
     "a scale that is a word": {"scale": "half"},
     "a causal that is a word": {"is_causal": "yes"},
+    "groups that are a number": {"enable_gqa": 1},
+    "groups that are None": {"enable_gqa": None},
     "an argument that is none": {"training": True},
     "no dropout": {"dropout_p": 0.0},
 }
