@@ -30,6 +30,11 @@ def mask_for(x: np.ndarray) -> fd.Mask:
     return fd.keep_mask(x.shape, keep_prob=0.9, rng=2)
 
 
+def bias_for(x: np.ndarray) -> np.ndarray:
+    """Return a row without NaN: which of two NaNs a sum is, is not defined."""
+    return np.where(np.isnan(x[0]), 1, x[0]).astype(x.dtype)
+
+
 TILE = fd.Tile((COLUMNS + 9, COLUMNS + 9), (3, 5), seed=1)
 
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -42,7 +47,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 CALLS: dict[str, Callable[[np.ndarray], Any]] = {
-    "relu_dropout": lambda x: fd.relu_dropout(x, keep_prob=0.9, bias=x[0], rng=fd.Stream(1, 77)),
+    "relu_dropout": lambda x: fd.relu_dropout(x, keep_prob=0.9, bias=bias_for(x), rng=fd.Stream(1, 77)),
     "dropout": lambda x: fd.dropout(x, keep_prob=0.5, rng=1),
     "alpha dropout": lambda x: fd.alpha_dropout(x, keep_prob=0.7, rng=1),
     "residual": lambda x: fd.dropout_add(x, x, keep_prob=0.3, rng=1),
@@ -54,7 +59,7 @@ CALLS: dict[str, Callable[[np.ndarray], Any]] = {
     "backward": lambda x: fd.dropout_backward(x, mask_for(x)),
     "backward from the output": lambda x: fd.relu_dropout_backward(x, x, keep_prob=0.9, mode="vanilla"),
     "bias_grad": lambda x: fd.dropout_backward(x, mask_for(x), bias_grad=True),
-    "predict": lambda x: fd.relu_dropout_predict(x, keep_prob=0.9, bias=x[0], mode="vanilla"),
+    "predict": lambda x: fd.relu_dropout_predict(x, keep_prob=0.9, bias=bias_for(x), mode="vanilla"),
     "gaussian_dropout": lambda x: fd.gaussian_dropout(x, keep_prob=0.9, rng=1)[0],
     "Gaussian tile": lambda x: fd.gaussian_dropout(x, keep_prob=0.9, rng=TILE)[0],
     "keep_mask": lambda x: fd.keep_mask(x.shape, keep_prob=0.3, rng=fd.Stream(5, 5)),
