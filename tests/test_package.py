@@ -80,6 +80,13 @@ def test_a_checkout_without_compiled_modules_says_what_to_do(tmp_path):
     assert "make build, or pip install -e ." in said
 
 
+# A folder without `__init__.py` is a package only where no path has one with it.
+ALONE = """
+import os, sys
+sys.path[:] = [path for path in sys.path if not os.path.exists(os.path.join(path, "fastdrop", "__init__.py"))]
+"""
+
+
 @pytest.mark.parametrize("init", ['__version__ = "2.0"', None])
 def test_files_of_another_project_of_that_name_are_seen(tmp_path, init):
     """Its package may lie over ours, or have taken `__init__.py` with it when it was uninstalled."""
@@ -88,7 +95,7 @@ def test_files_of_another_project_of_that_name_are_seen(tmp_path, init):
         (package / "__init__.py").unlink()
     (package / "core").mkdir()
     (package / "core" / "__init__.py").write_text((PACKAGE / "core" / "__init__.py").read_text())
-    said = refusal(tmp_path, "import fastdrop.core.dispatch")
+    said = refusal(tmp_path, (ALONE if init is None else "") + "import fastdrop.core.dispatch")
     assert said.startswith("ImportError: the files of another project called fastdrop are mixed with these in")
     assert str(package) in said
     assert "uninstall fastdrop fastdrop-kernels, and install again" in said
