@@ -1,7 +1,7 @@
 """Attention with weights that the kernels drop, which `patched` puts in place of PyTorch's own.
 
 With dropout PyTorch computes attention on the CPU step by step. These are the same steps in the same precision, but
-the product of queries and keys is scaled as it is made.
+the queries alone are scaled, where PyTorch scales queries and keys by the root.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from fastdrop.torch import fast
 from fastdrop.torch.functional import SDPA, TORCH, belongs_to_others, dropout, looked_for, supported
 from fastdrop.torch.internals import safe_softmax
 
+# Settings with a name of CUDA that PyTorch follows on the CPU too. The second came with PyTorch 2.5.
+cuda: Any = torch.backends.cuda
+halves_allowed: Any = getattr(cuda, "fp16_bf16_reduction_math_sdp_allowed", lambda: False)
 HALVES = (torch.float16, torch.bfloat16)
 torch_attention = TORCH[SDPA]
 
@@ -52,6 +55,7 @@ def drops_here(
         and (scale is None or type(scale) is float)
         and type(is_causal) is bool
         and enable_gqa is False
+        and (is_dynamo_compiling() or computes_in_steps(query))
         and not (is_causal and mask is not None)
         and are_ours(query, key, value)
         and query.dtype == key.dtype == value.dtype
@@ -59,6 +63,11 @@ def drops_here(
         and agree(query.shape, key.shape, value.shape)
         and (mask is None or fits(mask, query, key))
     )
+
+
+def computes_in_steps(query: Any) -> bool:
+    """Whether PyTorch itself takes these steps, for all that `torch.nn.attention.sdpa_kernel` and others may ask."""
+    return cuda.math_sdp_enabled() and not (halves_allowed() and query.dtype in HALVES)
 
 
 def are_ours(*tensors: Any) -> bool:
@@ -116,8 +125,7 @@ def attend(
     keys = matrices(key, examples).transpose(1, 2)
     if scale is None:
         scale = 1.0 / math.sqrt(width or 1)
-    # With beta=0, the first tensor says no more than a dtype.
-    scores = torch.baddbmm(query.new_empty(1), matrices(query, examples), keys, beta=0, alpha=scale)
+    scores = torch.bmm(matrices(query * scale, examples), keys)
     if is_causal:
         mask = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril()
     if mask is not None:

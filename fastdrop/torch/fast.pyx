@@ -498,32 +498,43 @@ cdef object carried(
     """
     cdef Place at_noise, at_y, at_ones
     cdef uint64_t seed[2]
-    cdef unsigned char bits[CARRIED_BYTES + 2]
+    cdef unsigned char kept[CARRIED_BYTES + 2]
+    cdef unsigned char passed[CARRIED_BYTES + 2]
+    cdef unsigned char* bits = kept
     cdef ptrdiff_t decisions = decisions_of(x, at_x.size, rule.features)
     cdef bint every = at_x.size <= CARRIED      # a product of two shapes would take longer
     noise = empty_like(x) if every else x.new_empty(noise_shape(x, rule.features))
     draw_seed(seed, generator)
     place_result(&at_noise, noise, at_x, NULL)
+    draw_bits(kept, decisions, rule, seed)
     if rule.form == RELU:
-        forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, bits)
-    else:
-        draw_bits(bits, decisions, rule, seed)
+        forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, passed)
+        bits = passed
     # The noise is the scale where kept, else 0.
     at_noise.size = at_x.size if every else decisions
     at_ones = at_noise
     at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
-    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, bits, rule.features if every else -1)
-    y = x.mul_(noise) if inplace else mul(x, noise) if residual is None else addcmul(residual, x, noise)
+    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, kept, rule.features if every else -1)
+    y = product(x, residual, noise, rule.form == RELU, inplace)
     place_result(&at_y, y, at_x, at_residual)
     if rule.form == DROPOUT and decisions < at_y.size and at_y.contiguous:
         clear_dropped(&at_y, bits, decisions)
-    elif inplace:     # x has been multiplied
+    elif inplace and rule.form != RELU:     # x has been multiplied
         apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, rule.features)
     else:
         apply_bits(
             x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, rule.features
         )
-    return y
+    return x.copy_(y) if inplace and rule.form == RELU else y
+
+
+cdef object product(x, residual, noise, bint with_relu, bint inplace):
+    """PyTorch's own product. The ReLU is a node of its own, because 0 times an infinite gradient is not 0."""
+    if residual is not None:
+        return addcmul(residual, x, noise)
+    if with_relu:
+        return mul(relu(x), noise)
+    return x.mul_(noise) if inplace else mul(x, noise)
 
 
 cdef void clear_dropped(const Place* at_y, const unsigned char* bits, ptrdiff_t decisions) noexcept:
@@ -580,6 +591,8 @@ def function_backward(ctx, dy):
 cdef object gradient(Call call, dy, bits):
     cdef Place at_dy, at_dx
     cdef const Rule* rule = &call.rule
+    if dy.layout is not strided:
+        dy = dy.to_dense()
     # Hooks on saved tensors may give back anything.
     if (
         dy.requires_grad and is_grad_enabled() or not is_eager()
@@ -613,7 +626,7 @@ def are_plain(tensors):
     if not is_eager():
         return False
     for x in tensors:
-        if not find(&place, x) or is_overridden(x):
+        if is_overridden(x) or not find(&place, x):
             return False
     return True
 
@@ -646,7 +659,7 @@ cdef bint begin_finite(const Place* place, ptrdiff_t length) noexcept:
 def drop(x, p, training, inplace, generator, int form, int features):
     """A form of dropout of `x`, or None if the call is the operators' or PyTorch's own.
 
-    `features` is the number of leading axes that have decisions of their own, or -1.
+    `features` is the number of leading axes that have decisions of their own; -1 for all, and 0 for an input without.
     """
     cdef Rule rule
     cdef Place at_x
@@ -654,7 +667,8 @@ def drop(x, p, training, inplace, generator, int form, int features):
     if not is_number(p) or (training is not True and training is not False):
         return None
     rate = p
-    if not 0 <= rate <= 1 or not is_eager() or not find(&at_x, x) or is_overridden(x):   # a tracer counts in tensors
+    # A function mode sees each look at the tensor, and a tracer counts in tensors.
+    if not 0 <= rate <= 1 or features == 0 or not is_eager() or is_overridden(x) or not find(&at_x, x):
         return None
     if training is False or rate == 0:
         return x if form != RELU else x.relu_() if inplace else relu(x)
@@ -672,9 +686,11 @@ def drop_add(x, residual, p, training, generator):
     if not is_number(p) or training is not True:
         return None
     rate = p
-    if not 0 < rate <= 1 or not is_eager() or not find(&at_x, x) or not find(&at_residual, residual):
+    if not 0 < rate <= 1 or not is_eager() or is_overridden(x):
         return None
-    if at_residual.dtype != at_x.dtype or x.shape != residual.shape or is_overridden(x):
+    if not find(&at_x, x) or not find(&at_residual, residual):
+        return None
+    if at_residual.dtype != at_x.dtype or x.shape != residual.shape:
         return None
     set_rule(&rule, DROPOUT, -1, 1 - rate)
     return result(x, &at_x, residual, &at_residual, &rule, generator, False)

@@ -130,9 +130,10 @@ def channel_axes(x: Any, spatial: int) -> int:
 
 
 def drop_channels(
-    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None, name: str, features: int
+    x: Any, p: Any, training: Any, inplace: bool, generator: torch.Generator | None, name: str, spatial: int
 ) -> Tensor:
     """What the functions below do where fast.pyx did not, for dropout of whole channels."""
+    features = EVERY if generator is None and looked_for(x) else channel_axes(x, spatial)
     if not features:
         refuse_generator(generator, x)
         return TORCH[name](x, p, training, inplace)  # with its own warnings and errors
@@ -317,7 +318,8 @@ def feature_alpha_dropout(
     >>> feature_alpha_dropout(torch.zeros(1, 2, 2), 0.5, True, generator=generator).tolist()
     [[[-0.7791939377784729, -0.7791939377784729], [0.7791939377784729, 0.7791939377784729]]]
     """
-    if not has_channels(input):
+    seen = generator is None and has_torch_function_unary(input)
+    if not (seen or has_channels(input)):
         refuse_generator(generator, input)
         return TORCH["feature_alpha_dropout"](input, p, training, inplace)  # with its own error
     if not is_dynamo_compiling():
@@ -366,12 +368,11 @@ def dropout1d(
     >>> dropout1d(torch.ones(1, 3, 2), 0.5, generator=generator).flatten().tolist()
     [0.0, 0.0, 2.0, 2.0, 0.0, 0.0]
     """
-    features = channel_axes(input, 1)
-    if features and not is_dynamo_compiling():
-        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+    if not (is_dynamo_compiling() or has_torch_function_unary(input)):
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, channel_axes(input, 1))
         if y is not None:
             return y
-    return drop_channels(input, p, training, inplace, generator, "dropout1d", features)
+    return drop_channels(input, p, training, inplace, generator, "dropout1d", 1)
 
 
 def dropout2d(
@@ -413,12 +414,11 @@ def dropout2d(
     >>> dropout2d(torch.ones(1, 3, 2, 2), 0.5, generator=generator).flatten().tolist()
     [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]
     """
-    features = channel_axes(input, 2)
-    if features and not is_dynamo_compiling():
-        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+    if not (is_dynamo_compiling() or has_torch_function_unary(input)):
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, channel_axes(input, 2))
         if y is not None:
             return y
-    return drop_channels(input, p, training, inplace, generator, "dropout2d", features)
+    return drop_channels(input, p, training, inplace, generator, "dropout2d", 2)
 
 
 def dropout3d(
@@ -460,12 +460,11 @@ def dropout3d(
     >>> dropout3d(torch.ones(1, 3, 2, 2, 2), 0.5, generator=generator)[..., 0, 0, 0].tolist()
     [[0.0, 2.0, 0.0]]
     """
-    features = channel_axes(input, 3)
-    if features and not is_dynamo_compiling():
-        y = fast_drop(input, p, training, inplace, generator, DROPOUT, features)
+    if not (is_dynamo_compiling() or has_torch_function_unary(input)):
+        y = fast_drop(input, p, training, inplace, generator, DROPOUT, channel_axes(input, 3))
         if y is not None:
             return y
-    return drop_channels(input, p, training, inplace, generator, "dropout3d", features)
+    return drop_channels(input, p, training, inplace, generator, "dropout3d", 3)
 
 
 def dropout_add(
@@ -490,7 +489,8 @@ def dropout_add(
     Returns
     -------
     Tensor
-        ``residual + input / (1 - p)`` where kept, else `residual`.
+        ``residual + input / (1 - p)`` where kept, else `residual`. It is rounded once, so in 16 bits it may differ
+        in the last bit from the sum of two results.
 
     Raises
     ------

@@ -74,6 +74,9 @@ class Sequential(nn.Sequential):
         return input
 
 
+# FX writes these into the programs that it makes, and does not evaluate strings.
+Sequential.forward.__annotations__ = {"input": Tensor, "return": Tensor}
+
 OURS: dict[type, type] = {
     nn.Dropout: Dropout, nn.AlphaDropout: AlphaDropout, nn.FeatureAlphaDropout: FeatureAlphaDropout,
     nn.Dropout1d: Dropout1d, nn.Dropout2d: Dropout2d, nn.Dropout3d: Dropout3d,
@@ -224,7 +227,7 @@ def accelerate(model: nn.Module) -> Report:
     2: now fastdrop.torch.Dropout, in one pass with the ReLU 1
     """
     report = Report()
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in checked(model).named_modules()}
     for module, name in names.items():
         if why := reason_to_leave(module):
             report.left[name] = why
@@ -237,6 +240,12 @@ def accelerate(model: nn.Module) -> Report:
                 module.__class__ = Sequential
                 report.fused[names[dropout]] = names[relu]
     return report
+
+
+def checked(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
 
 
 def pairs(sequential: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -289,6 +298,6 @@ def restore(model: nn.Module) -> None:
     >>> type(model) is torch.nn.Sequential and type(model[1]) is torch.nn.Dropout
     True
     """
-    for module in model.modules():
+    for module in checked(model).modules():
         if type(module) in THEIRS:
             module.__class__ = THEIRS[type(module)]

@@ -56,7 +56,7 @@ class AlphaDropout(nn.AlphaDropout):
     __module__ = Leaf(__name__)
 
     def forward(self, input: Tensor) -> Tensor:
-        return alpha_dropout(input, self.p, self.training, self.inplace)
+        return alpha_dropout(input, self.p, self.training)  # PyTorch's own does not look at `inplace`
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout):
@@ -65,7 +65,7 @@ class FeatureAlphaDropout(nn.FeatureAlphaDropout):
     __module__ = Leaf(__name__)
 
     def forward(self, input: Tensor) -> Tensor:
-        return feature_alpha_dropout(input, self.p, self.training, self.inplace)
+        return feature_alpha_dropout(input, self.p, self.training)
 
 
 class Dropout1d(nn.Dropout1d):

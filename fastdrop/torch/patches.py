@@ -78,7 +78,7 @@ if hasattr(os, "register_at_fork"):  # in a child the lock is open, and nothing 
 
 
 class OfThread(threading.local):
-    """Whether this thread runs a function that was checkpointed under a context."""
+    """Whether this thread runs again a function that was checkpointed under a context, or that opens one."""
 
     again = False
 
@@ -203,8 +203,11 @@ def patched() -> Iterator[None]:
     ...     layer(torch.ones(3, 1, 8)).shape
     torch.Size([3, 1, 8])
     """
+    outer = THREAD.again
+    THREAD.again = outer or backward_pass() >= 0  # a checkpointed function opens it again where it is computed again
     PATCHES.hold(REPLACEMENTS, opens=True)
     try:
         yield
     finally:
+        THREAD.again = outer
         PATCHES.let_go(opened=True)

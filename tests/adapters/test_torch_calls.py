@@ -178,7 +178,8 @@ def fault(case: Case) -> str:
     if "alpha" in case.name and case.p == 1.0:
         return ""  # PyTorch's own has no affine map there
     x, residual, dy = (values(case, n, lies) for n, lies in enumerate((case.layout, case.residual, case.dy)))
-    if case.inplace and (case.layout == "expanded" or case.name == "dropout_add"):
+    never = case.name == "dropout_add" or (case.name == "alpha_dropout" and case.way == "module")
+    if case.inplace and (case.layout == "expanded" or never):
         case = case._replace(inplace=False)
     wants = case.gradient in ("leaf", "product", "twice")
     should = expected(case, x, residual)

@@ -100,6 +100,21 @@ def test_a_function_mode_sees_it():
     assert TORCH["dropout"] in seen
 
 
+@pytest.mark.parametrize("name", [*SHAPES, "dropout_add"])
+def test_a_function_mode_sees_nothing_before_it(name):
+    x, seen = values(*SHAPES.get(name, (2, 3))), []
+
+    class Onlooking(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Onlooking():
+        getattr(ft, name)(x, *(x,) * (name == "dropout_add"), 0.5, True)
+    first = TORCH.get("dropout" if name == "dropout_add" else name)
+    assert seen[0] is (F.relu if name == "relu_dropout" else first)
+
+
 def test_a_device_context_changes_nothing():
     plain = ft.dropout(torch.ones(100), generator=generator())
     with torch.device("cpu"):
@@ -298,6 +313,23 @@ def test_a_gradient_is_the_same_by_a_product_and_by_bits(name):
     assert torch.equal(ys[0][:-1], ys[1])
     gradients = [torch.autograd.grad(y, x, dy[: x.numel()])[0] for y, x in zip(ys, (long, short))]
     assert torch.equal(gradients[0][:-1], gradients[1])
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("size", [100, CARRIED + 100])
+def test_an_infinite_gradient_is_zero_where_the_relu_cut(size, inplace):
+    x = torch.full((size,), -1.0, requires_grad=True)
+    y = ft.relu_dropout(x * 1, 1e-12, True, inplace)
+    assert torch.autograd.grad(y, x, torch.full((size,), torch.inf))[0].eq(0).all()
+
+
+@pytest.mark.parametrize("size", [100, CARRIED + 100])
+def test_a_gradient_may_be_sparse(size):
+    x = values(size).requires_grad_()
+    dy = values(size)
+    y = ft.dropout(x, 0.5, generator=generator())
+    expected = torch.autograd.grad(y, x, dy, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(y, x, dy.to_sparse())[0].to_dense(), expected)
 
 
 @pytest.mark.parametrize("size", [100, CARRIED + 100])

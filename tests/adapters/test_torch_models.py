@@ -344,6 +344,31 @@ def test_what_is_left_is_reported_with_its_reason():
     assert type(own_forward) is nn.Dropout
 
 
+@pytest.mark.parametrize("kind", [nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_the_alpha_forms_are_never_in_place(kind):
+    module, x = kind(0.5, inplace=True), values(2, 4, 6)
+    ft.accelerate(module)
+    before = x.clone()
+    module(x)
+    module(values(2, 4, 6).requires_grad_())
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("function", [ft.accelerate, ft.restore])
+def test_a_model_is_a_module(function):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got NoneType"):
+        function(None)
+
+
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
+def test_the_graph_of_a_sequential_can_be_scripted():
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5)).eval()
+    x = values(2, 8)
+    expected = model(x)
+    ft.accelerate(model)
+    assert torch.equal(torch.jit.script(torch.fx.symbolic_trace(model))(x), expected)
+
+
 def test_nothing_to_replace_says_so():
     class Calls(nn.Module):
         def forward(self, x):
@@ -567,6 +592,28 @@ def test_what_is_computed_again_is_what_was_computed(kind, forward_inside, backw
 
     assert same(gradient(CHECKPOINTS[kind]), gradient(drops_between))
     assert F.dropout is functional.TORCH["dropout"]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_context_that_a_checkpointed_function_opens_is_opened_again(reentrant):
+    x, weight = values(5, 8).requires_grad_(), values(8, 8).requires_grad_()
+
+    def block(x):
+        with ft.patched():
+            return F.dropout(x @ weight, 0.5)
+
+    gradients = []
+    for run in (block, lambda x: checkpoint(block, x, use_reentrant=reentrant)):
+        torch.manual_seed(0)
+        gradients.append(torch.autograd.grad(run(x).sum(), weight)[0] if not reentrant else backward_of(run(x), weight))
+    assert torch.equal(*gradients)
+
+
+def backward_of(y, leaf):
+    """Return the gradient of a leaf by `backward`, which is all that reentrant checkpointing takes."""
+    leaf.grad = None
+    y.sum().backward()
+    return leaf.grad
 
 
 def test_a_recomputation_in_another_thread_changes_nothing_here():
@@ -801,6 +848,19 @@ def test_attention_that_may_see_nothing_is_zero(kind):
     y.sum().backward()
     assert all(tensor.grad.isfinite().all() for tensor in (q, k, v))
     assert (y[..., 1, :] == 0).all()
+
+
+def test_attention_overflows_no_earlier_than_pytorchs():
+    q, k, v = torch.full((1, 2, 64), 1e19), torch.full((1, 2, 64), 4e18), torch.ones(1, 2, 1)
+    assert attention.attention(q, k, v, dropout_p=ALMOST_NOTHING).eq(1).all()
+    assert attention.attention(q * 10, k * 2.5, v, dropout_p=ALMOST_NOTHING, scale=1e-12).eq(1).all()
+
+
+def test_attention_follows_pytorchs_choice_of_a_kernel():
+    tensors, _ = arguments(*GOOD["plain"])
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.EFFICIENT_ATTENTION):
+        theirs = outcome(F.scaled_dot_product_attention, tensors, {"dropout_p": 0.5})
+        assert outcome(attention.attention, tensors, {"dropout_p": 0.5}) is theirs
 
 
 # --- PyTorch's own samples --------------------------------------------------------------------
