@@ -238,7 +238,8 @@ def accelerate(model: nn.Module) -> Report:
         if type(module) in (nn.Sequential, Sequential) and not has_own_forward(module):
             for relu, dropout in pairs(module):
                 module.__class__ = Sequential
-                report.fused[names[dropout]] = names[relu]
+                if not dropout.inplace:
+                    report.fused[names[dropout]] = names[relu]
     return report
 
 

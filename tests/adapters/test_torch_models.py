@@ -369,6 +369,11 @@ def test_the_graph_of_a_sequential_can_be_scripted():
     assert torch.equal(torch.jit.script(torch.fx.symbolic_trace(model))(x), expected)
 
 
+def test_a_dropout_in_place_is_not_said_to_run_with_its_relu():
+    report = ft.accelerate(nn.Sequential(nn.ReLU(), nn.Dropout(0.2, inplace=True)))
+    assert (report.replaced, report.fused) == ({"1": "Dropout"}, {})
+
+
 def test_nothing_to_replace_says_so():
     class Calls(nn.Module):
         def forward(self, x):
