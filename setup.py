@@ -312,8 +312,6 @@ def made_before_setup(extension: Extension) -> bool:
     return in_c.exists() and in_c.stat().st_mtime < Path("setup.py").stat().st_mtime
 
 
-if COMPILING.intersection(sys.argv) and (sentence := missing()):
-    sys.exit(sentence)
 def kernel(isa: str, flags: list[str]) -> Extension:
     """Return the module of an instruction set."""
     if CLANG_CL is None:
@@ -321,6 +319,9 @@ def kernel(isa: str, flags: list[str]) -> Extension:
     own = [f"{AS_CLANG}{flag}" for flag in ("-O3", *flags, "-fno-math-errno", "-ffp-contract=off")]
     return extension(f"kernels.{isa}", [f"--target={TRIPLES[MACHINE]}", *FAST, *own], CYTHON_INLINE=INLINE)
 
+
+if COMPILING.intersection(sys.argv) and (sentence := missing()):
+    sys.exit(sentence)
 
 BY_CLANG = {f"fastdrop.kernels.{isa}" for isa in KERNELS}
 threads = openmp()

@@ -39,26 +39,25 @@ class Computed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, words: tuple[int, ...]) -> Tensor:
-        y = torch.empty(x.shape, dtype=x.dtype, device="cpu")
-        compute(call, base_array("inputs", x.detach()), words, base_array("outputs", y))
         ctx.call, ctx.words = call, words
-        return y
+        return written(compute, x, call, words)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         return Differentiated.apply(dy, ctx.call, ctx.words), None, None
 
 
-class Differentiated(torch.autograd.Function):
-    """The gradient of a call, which is linear in `dy`."""
+class Differentiated(Computed):
+    """The gradient of a call, which is linear in `dy`, so it has the same backward."""
 
     @staticmethod
     def forward(ctx: Any, dy: Tensor, call: Call, words: tuple[int, ...]) -> Tensor:
-        dx = torch.empty(dy.shape, dtype=dy.dtype, device="cpu")
-        differentiate(call, base_array("gradient", dy.detach()), words, base_array("gradient", dx))
         ctx.call, ctx.words = call, words
-        return dx
+        return written(differentiate, dy, call, words)
 
-    @staticmethod
-    def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor, None, None]:
-        return Differentiated.apply(ddx, ctx.call, ctx.words), None, None
+
+def written(function: Any, x: Tensor, call: Call, words: tuple[int, ...]) -> Tensor:
+    """Return what a function of calls.py writes for `x`."""
+    y = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    function(call, base_array("inputs", x.detach()), words, base_array("outputs", y))
+    return y

@@ -55,9 +55,9 @@ def drops_here(
         and (scale is None or type(scale) is float)
         and type(is_causal) is bool
         and enable_gqa is False
-        and (is_dynamo_compiling() or computes_in_steps(query))
         and not (is_causal and mask is not None)
         and are_ours(query, key, value)
+        and (is_dynamo_compiling() or computes_in_steps(query))
         and query.dtype == key.dtype == value.dtype
         and min(query.dim(), key.dim(), value.dim()) >= 2
         and agree(query.shape, key.shape, value.shape)

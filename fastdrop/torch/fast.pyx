@@ -444,12 +444,14 @@ cdef int run_with_mask(Work* work, x, tuple order, unsigned char* bits) except -
 
 cdef int apply_bits(
     x, const Place* at_x, residual, const Place* at_residual, y, const Place* at_y,
-    double scale, double dropped, double shift, const unsigned char* bits, int features,
+    bint relu, double scale, double dropped, double shift, const unsigned char* bits, int features,
 ) except -1:
-    """Write an affine map of `x` where a bit is set, else the value of a dropped element, to `y`."""
+    """Write an affine map of `x` where a bit is set and a ReLU, if wanted, lets it pass, to `y`. What is dropped gets its
+    value."""
     cdef Work work
     cdef tuple order = order_of_all(x, at_x, residual, at_residual, y, at_y)
     begin(&work, at_y.dtype, at_y.size)
+    work.sweep.relu = relu
     work.sweep.scale, work.sweep.dropped, work.sweep.shift = scale, dropped, shift
     _room = aim(&work, x, at_x, residual, at_residual, y, at_y, order)
     take_decisions(&work, bits, decisions_of(y, at_y.size, features), order, y, features)
@@ -498,34 +500,33 @@ cdef object carried(
     """
     cdef Place at_noise, at_y, at_ones
     cdef uint64_t seed[2]
-    cdef unsigned char kept[CARRIED_BYTES + 2]
-    cdef unsigned char passed[CARRIED_BYTES + 2]
-    cdef unsigned char* bits = kept
+    cdef unsigned char bits[CARRIED_BYTES + 2]
+    cdef bint with_relu = rule.form == RELU
     cdef ptrdiff_t decisions = decisions_of(x, at_x.size, rule.features)
     cdef bint every = at_x.size <= CARRIED      # a product of two shapes would take longer
     noise = empty_like(x) if every else x.new_empty(noise_shape(x, rule.features))
     draw_seed(seed, generator)
     place_result(&at_noise, noise, at_x, NULL)
-    draw_bits(kept, decisions, rule, seed)
-    if rule.form == RELU:
-        forward(x, at_x, None, NULL, noise, &at_noise, rule, decisions, seed, passed)
-        bits = passed
+    draw_bits(bits, decisions, rule, seed)
     # The noise is the scale where kept, else 0.
     at_noise.size = at_x.size if every else decisions
     at_ones = at_noise
     at_ones.address, at_ones.contiguous = <uintptr_t> ones[at_x.dtype], True
-    apply_bits(None, &at_ones, None, NULL, noise, &at_noise, rule.scale, 0, 0, kept, rule.features if every else -1)
-    y = product(x, residual, noise, rule.form == RELU, inplace)
+    apply_bits(
+        None, &at_ones, None, NULL, noise, &at_noise, False, rule.scale, 0, 0, bits, rule.features if every else -1
+    )
+    y = product(x, residual, noise, with_relu, inplace)
     place_result(&at_y, y, at_x, at_residual)
     if rule.form == DROPOUT and decisions < at_y.size and at_y.contiguous:
         clear_dropped(&at_y, bits, decisions)
-    elif inplace and rule.form != RELU:     # x has been multiplied
-        apply_bits(y, &at_y, None, NULL, y, &at_y, 1, rule.dropped, rule.shift, bits, rule.features)
+    elif inplace and not with_relu:     # x has been multiplied
+        apply_bits(y, &at_y, None, NULL, y, &at_y, False, 1, rule.dropped, rule.shift, bits, rule.features)
     else:
         apply_bits(
-            x, at_x, residual, at_residual, y, &at_y, rule.scale, rule.dropped, rule.shift, bits, rule.features
+            x, at_x, residual, at_residual, y, &at_y,
+            with_relu, rule.scale, rule.dropped, rule.shift, bits, rule.features,
         )
-    return x.copy_(y) if inplace and rule.form == RELU else y
+    return x.copy_(y) if inplace and with_relu else y
 
 
 cdef object product(x, residual, noise, bint with_relu, bint inplace):
@@ -605,7 +606,7 @@ cdef object gradient(Call call, dy, bits):
         dy = dy.contiguous()
         measure(&at_dy, dy, at_dy.dtype)
     place_result(&at_dx, dx, &at_dy, NULL)
-    apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), rule.features)
+    apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, False, rule.scale, 0, 0, bits_in(bits), rule.features)
     return dx
 
 
@@ -779,5 +780,5 @@ def operator_backward(dy, bits, double keep_prob, form, int features):
     dx, bits = empty_like(dy), bits.contiguous()
     place_result(&at_dx, dx, &at_dy, NULL)
     if at_dy.size:
-        apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, rule.scale, 0, 0, bits_in(bits), features)
+        apply_bits(dy, &at_dy, None, NULL, dx, &at_dx, False, rule.scale, 0, 0, bits_in(bits), features)
     return dx
