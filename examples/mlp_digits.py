@@ -147,12 +147,19 @@ def batches(data: Digits, rng: np.random.Generator) -> Iterator[tuple[Floats, La
         yield data.x[chosen], data.labels[chosen]
 
 
-def accuracy(network: Network, data: Digits) -> float:
-    """Return the share of test images that the whole network reads correctly."""
+def with_wrong_labels(data: Digits, images: int, wrong: float, rng: np.random.Generator) -> Digits:
+    """Keep only some training images, and give about the share `wrong` of them the label of another digit."""
+    chosen = rng.permutation(len(data.x))[:images]
+    shift = rng.integers(1, 10, images) * (rng.random(images) < wrong)
+    return data._replace(x=data.x[chosen], labels=(data.labels[chosen] + shift) % 10)
+
+
+def accuracy(network: Network, x: Floats, labels: Labels) -> float:
+    """Return the share of images for which the whole network gives the label."""
     network.set_training(False)
-    guesses = network.probabilities(data.x_test).argmax(axis=1)
+    guesses = network.probabilities(x).argmax(axis=1)
     network.set_training(True)
-    return float(np.mean(guesses == data.labels_test))
+    return float(np.mean(guesses == labels))
 
 
 def main() -> None:
@@ -165,7 +172,8 @@ def main() -> None:
         for x, labels in batches(data, rng):
             network.train_step(x, labels)
         if epoch % 5 == 0:
-            print(f"epoch {epoch:2}: {accuracy(network, data):.1%} of the test images read correctly")
+            right = accuracy(network, data.x_test, data.labels_test)
+            print(f"epoch {epoch:2}: {right:.1%} of the test images read correctly")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ for name, layer in VARIANTS.items():
     for _ in range(EPOCHS):
         for x, labels in mlp_digits.batches(data, rng):
             network.train_step(x, labels)
-        curves[name].append(mlp_digits.accuracy(network, data))
+        curves[name].append(mlp_digits.accuracy(network, data.x_test, data.labels_test))
     print(f"{name:30} {curves[name][-1]:.1%} of the test images read correctly")
 
 # %%

@@ -31,7 +31,7 @@ EXAMPLES = {
     "info": ("fastdrop info", "FASTDROP_ISA=generic fastdrop info --json"),
     "check": ("fastdrop check", "fastdrop check --cases 10000 --isa generic"),
     "bench": ("fastdrop bench", "fastdrop bench --seconds 60 --dtype float64 --plot bench.svg"),
-    "demo": ("fastdrop demo", "fastdrop demo --seeds 20 --plot ensembles.svg"),
+    "demo": ("fastdrop demo", "fastdrop demo --seeds 20 --plot curves.svg"),
     "mask": ("fastdrop mask 24x64 --keep-prob 0.9 --seed 42", "fastdrop mask 1000x1000 -o mask.npy"),
 }
 EXIT_CODES = """\

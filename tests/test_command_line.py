@@ -13,8 +13,9 @@ import pytest
 import fastdrop as fd
 from fastdrop import cpu
 from fastdrop.__main__ import COMMANDS, EXAMPLES, UNREAD, main, parser_for
-from fastdrop.commands import DONE, FAILED, MISUSED, check, demo
+from fastdrop.commands import DONE, FAILED, MISUSED, check
 from fastdrop.commands.bench import command as bench
+from fastdrop.commands.demo import ways
 from fastdrop.settings import is_command
 from support import environment, output_of, run
 
@@ -283,7 +284,7 @@ def test_demo_trains_to_the_reference_s_weights(short_demo):
     assert code == DONE
     assert result["instruction_set"] == cpu.active()
     assert result["differing_seeds"] == {"inverted": [], "vanilla": []}
-    assert set(result["trained"]) == {*demo.WAYS, *demo.REFERENCES}
+    assert set(result["trained"]) == {*ways.WAYS, *ways.REFERENCES}
     assert all(trained["accuracy"]["mean"] > 0.5 for trained in result["trained"].values())
     assert list(result["ensembles"]["inverted"]) == ["1", "4", "16", "64"]
 
@@ -292,7 +293,7 @@ def test_demo_fails_where_the_weights_differ(short_demo, monkeypatch):
     def off_by_a_little(dy, mask, *, out=None):
         return fd.reference.relu_dropout_backward(dy, mask, out=out) * np.float32(1.0001)
 
-    monkeypatch.setattr(demo.ReferenceReLUDropout, "_backward", staticmethod(off_by_a_little))
+    monkeypatch.setattr(ways.ReferenceReLUDropout, "_backward", staticmethod(off_by_a_little))
     code, result = short_demo()
     assert code == FAILED
     assert result["differing_seeds"] == {"inverted": [0, 1], "vanilla": [0, 1]}
