@@ -6,20 +6,26 @@ takes a task and returns a call. The call returns what it computed.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import fastdrop as fd
 from fastdrop import cpu
+from fastdrop.commands.bench import timing
 from fastdrop.commands.bench.competitors import (
     SEED,
     BestNumpy,
+    Case,
     Competitor,
     Copy,
     Fastdrop,
@@ -70,6 +76,42 @@ class Numpy16Bit(BestNumpy):
                 use(piece, np.less(words[: kept.size], threshold, out=kept))
 
         return call
+
+
+class NumpyMkl(BestNumpy):
+    """NumPy with the Bernoulli numbers of Intel's MKL, whose library is called by its C interface.
+
+    PyTorch's builds with MKL draw by the same function. The generator is SFMT19937, the fastest one here.
+    """
+
+    name = "NumPy, MKL Bernoulli"
+
+    def missing(self) -> str:
+        return "" if mkl() else "MKL was not found: pip install mkl"
+
+    def draw(self, task: Task) -> Callable[[], NDArray[np.bool_]]:
+        kept, p, stream = np.empty(task.x.size, np.int32), task.keep_prob, ctypes.c_void_p()
+        library = mkl()
+        assert library is not None  # otherwise the competitor is missing
+        if library.vslNewStream(ctypes.byref(stream), SFMT19937, SEED):
+            raise MemoryError("MKL made no stream")
+        call = partial(library.viRngBernoulli, 0, stream, kept.size, kept.ctypes.data_as(ctypes.c_void_p),
+                       ctypes.c_double(p))  # fmt: skip
+        return lambda: (call(), np.not_equal(kept, 0, out=task.flags))[1]
+
+
+SFMT19937 = 13 << 20  # VSL_BRNG_SFMT19937 of mkl_vsl_defines.h
+
+
+@cache
+def mkl() -> ctypes.CDLL | None:
+    """Return MKL with one thread, from the package `mkl` or the system, or None."""
+    for folder in (Path(sys.prefix, "lib"), Path(sys.prefix, "Library", "bin")):
+        for path in sorted(folder.glob("*mkl_rt*")):
+            library = ctypes.CDLL(str(path))
+            library.MKL_Set_Num_Threads(1)
+            return library
+    return None
 
 
 class TorchCompiled(TorchEager):
@@ -315,6 +357,32 @@ class Thinc(Competitor):
         return partial(NumpyOps().get_dropout_mask, task.x.shape, task.rate)
 
 
+class CopyPastCache(Competitor):
+    """The limit for arrays that are larger than the caches: a copy whose stores do not read what they overwrite.
+
+    The C library's `memmove` does so for large arrays on many systems, and ours does so with keep_prob 1. This is
+    the quicker of both.
+    """
+
+    name = "copy past the cache"
+    LEAST = 2**26  # bytes; a smaller array may stay in a cache
+
+    def offers(self, case: Case) -> bool:
+        return super().offers(case) and case.size * np.dtype(case.dtype).itemsize >= self.LEAST
+
+    def forward(self, task: Task) -> Callable[[], Any]:
+        x, out = task.x, task.out
+
+        def move() -> NDArray[Any]:
+            ctypes.memmove(out.ctypes.data, x.ctypes.data, x.nbytes)
+            return out
+
+        ours = partial(fd.dropout_predict, x, keep_prob=1.0, out=out)
+        return min((move, ours), key=timing.quickest)
+
+    backward = predict = forward
+
+
 class CopyInThreads(Competitor):
     """A copy in which each thread has a part: it shows how much threads can gain if memory is the limit."""
 
@@ -341,6 +409,6 @@ def ours() -> list[Competitor]:
 def others() -> list[Competitor]:
     """Return all other competitors, installed or not."""
     return [
-        Copy(), Maximum(), TextbookNumpy(), BestNumpy(), Numpy16Bit(), TorchEager(), TorchCompiled(),
-        Jax("threefry2x32"), Jax("rbg"), NumbaFused(), NumbaSplitMix(), Thinc(),
+        Copy(), CopyPastCache(), Maximum(), TextbookNumpy(), BestNumpy(), Numpy16Bit(), NumpyMkl(),
+        TorchEager(), TorchCompiled(), Jax("threefry2x32"), Jax("rbg"), NumbaFused(), NumbaSplitMix(), Thinc(),
     ]  # fmt: skip

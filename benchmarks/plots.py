@@ -34,10 +34,12 @@ STYLE = {
 # These are the colours of Okabe and Ito, which everybody can tell apart. The copy, a limit, is black.
 COLOURS = {
     "copy": "#000000",
+    "copy past the cache": "#555555",
     "np.maximum": "#999999",
     "NumPy, textbook": "#e69f00",
     "NumPy, best": "#f0c66b",
     "NumPy, 16-bit uniforms": "#f0e442",
+    "NumPy, MKL Bernoulli": "#a6761d",
     "PyTorch eager": "#d55e00",
     "PyTorch compiled": "#e8925a",
     "JAX jit, threefry": "#cc79a7",
