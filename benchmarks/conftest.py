@@ -15,7 +15,7 @@ LIBRARIES = ("torch", "jax", "numba", "thinc", "pytest-benchmark")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastdrop")
     group.addoption("--sizes", type=sizes.parse_all, default=sizes.USUAL, metavar="64,16Ki,...",
-                    help="numbers of elements (default: 64 to 16 Mi in six steps)")  # fmt: skip
+                    help="numbers of elements (default: 64 to 16 Mi in seven steps)")  # fmt: skip
     group.addoption("--full", action="store_const", dest="sizes", const=sizes.ALL,
                     help="every size from 64 to 64 Mi")  # fmt: skip
     group.addoption("--comparison-seconds", type=float, default=2.0, metavar="S",

@@ -60,6 +60,7 @@ def draw(rows: list[Row], machine: dict[str, str], folder: Path) -> None:
     """Draw every plot that the rows have data for, as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, tuple[str, Callable[[list[Row]], Figure]]] = {
+        "overview": ("peers", overview),
         "time_an_element": ("peers", time_an_element),
         "share_of_copy": ("peers", share_of_copy),
         "threads": ("threads", threads),
@@ -107,6 +108,27 @@ def over_sizes(axes: Axes, rows: list[Row]) -> None:
     axes.set_xticks(ticks, [sizes.label(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("elements")
+
+
+def overview(rows: list[Row]) -> Figure:
+    """Plot four lines that a reader compares in five seconds, each named at its end."""
+    rows = of_series(rows, "peers", "forward")
+    ours = next(name for name in competitors(rows) if name.startswith("fastdrop"))
+    named = {"PyTorch eager": ("PyTorch", "top"), "NumPy, textbook": ("NumPy", "bottom"),
+             ours: ("fastdrop", "bottom"), "copy": ("a copy", "top")}  # fmt: skip
+    figure, axes = plt.subplots(figsize=(7.5, 4))
+    for name, (label, side) in named.items():
+        style: dict[str, Any] = {"linewidth": 3 if name == ours else 1.6, "linestyle": "--" if name == "copy" else "-"}
+        line(axes, rows, name, "size", nanoseconds, **style)
+        last = max((row for row in rows if row["contender"] == name), key=lambda row: row["size"])
+        axes.annotate(label, (last["size"], nanoseconds(last)["median"]), xytext=(8, 0), textcoords="offset points",
+                      va=side, color=COLOURS[name], weight="bold" if name == ours else "normal")  # fmt: skip
+    over_sizes(axes, rows)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("nanoseconds per element")
+    axes.set_title("Time for ReLU + dropout: lower is better", loc="left")
+    return figure
 
 
 def time_an_element(rows: list[Row]) -> Figure:

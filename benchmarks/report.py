@@ -4,7 +4,7 @@
 
 The tables go to standard output, or into a Markdown file, each between the lines
 `<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`. NAME is machine, forward, backward,
-predict, mask, float64, keep_prob, results, threads, steps, or targets.
+predict, mask, float64, keep_prob, results, threads, steps, readme, or targets.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ STEPS = {  # an operation, and the parts of a pass that it does
     "forward": "draw, read, ReLU, select, multiply, write, and the mask (forward)",
 }
 STEPS_SIZE = 2**18
+README = {"fastdrop": "fastdrop", "NumPy, textbook": "NumPy, as courses teach it", "PyTorch eager": "PyTorch"}
+README_SIZES = (2**10, 2**16, 2**24)
 MARKED = r"(<!-- benchmarks:{0} -->\n).*?(<!-- /benchmarks:{0} -->)"
 
 
@@ -81,6 +83,7 @@ def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
         "results": by_size(selected(rows, "results", "forward")),
         "threads": by_size(selected(rows, "threads", "forward")),
         "steps": steps(rows),
+        "readme": readme(selected(rows, "peers", "forward")),
     }
 
 
@@ -94,6 +97,22 @@ def steps(rows: list[Row]) -> str:
         *([what, *(cells.get((name, operation), "") for name in [*names, "copy"])]
           for operation, what in STEPS.items()),
     ])  # fmt: skip
+
+
+def readme(rows: list[Row]) -> str:
+    """Return the microseconds per call of the best kernel and two others, for a first impression."""
+    best = next((row["contender"] for row in rows if row["contender"].startswith("fastdrop")), "")
+    times = {(row["contender"], row["size"]): row["ns_an_element"]["median"] * row["size"] / 1000 for row in rows}
+    lines = [["microseconds per call", *(f"{sizes.label(size)} elements" for size in README_SIZES)]]
+    for name, words in README.items():
+        key = best if name == "fastdrop" else name
+        lines.append([words, *(short(times[key, size]) if (key, size) in times else "" for size in README_SIZES)])
+    return markdown(lines)
+
+
+def short(number: float) -> str:
+    """Return three digits or all digits before the point, with commas."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def selected(rows: list[Row], series: str, operation: str) -> list[Row]:

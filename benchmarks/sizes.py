@@ -5,7 +5,7 @@ from __future__ import annotations
 SUFFIXES = {"Mi": 2**20, "Ki": 2**10, "": 1}
 
 ALL = tuple(2**exponent for exponent in range(6, 27, 2))
-USUAL = (2**6, 2**10, 2**14, 2**18, 2**22, 2**24)
+USUAL = (2**6, 2**10, 2**14, 2**16, 2**18, 2**22, 2**24)
 
 
 def label(size: int) -> str:

@@ -5,6 +5,7 @@ The build runs the examples. Formulas become MathML, which browsers draw themsel
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from typing import Any
@@ -21,7 +22,8 @@ version = release = fastdrop.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
 # The pages of the functions of an adapter show its docstrings, so they need its framework, which may be missing.
-without = [name for name in ("dask", "jax", "thinc", "torch") if not find_spec(name)]
+without = [name for name in ("dask", "jax", "keras", "thinc", "torch") if not find_spec(name)]
+os.environ.setdefault("KERAS_BACKEND", "torch" if "jax" in without else "jax")  # Keras's default is TensorFlow
 exclude_patterns = ["_build", *(f"reference/{name}.md" for name in without)]
 suppress_warnings = ["toc.excluded"]
 nitpicky = False  # links to the types of NumPy would need an inventory from the network
@@ -35,7 +37,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(mlp_digits|dropconnect|numba_loop|larger_than_memory|plot_uncertainty|setup)\.py$",
+    "ignore_pattern": r"(mlp_digits|dropconnect|flax_modules|numba_loop|larger_than_memory|plot_uncertainty|setup)\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),
@@ -54,14 +56,13 @@ html_show_sphinx = False
 html_math_renderer = "mathml"
 # These pages have no pages below them, so a navigation bar would be empty.
 html_sidebars = {page: [] for page in (
-    "index", "start", "dropout", "forms", "variants", "reproducibility", "how-it-is-fast", "coming-from",
-    "api", "benchmarks",
+    "index", "start", "dropout", "forms", "reproducibility", "how-it-is-fast", "coming-from", "api", "benchmarks",
 )}  # fmt: skip
 html_theme_options = {
     "logo": {"text": "fastdrop"},
     "navbar_end": ["theme-switcher"],
     "show_toc_level": 2,
-    "header_links_before_dropdown": 3,
+    "header_links_before_dropdown": 5,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
