@@ -33,11 +33,12 @@ myst_heading_anchors = 3
 numpydoc_show_class_members = False
 autodoc_typehints = "none"  # the sections of numpydoc name the types in words
 
+NOT_SHOWN = "mlp_digits|dropconnect|flax_modules|numba_loop|larger_than_memory|plot_uncertainty|setup"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(mlp_digits|dropconnect|flax_modules|numba_loop|larger_than_memory|plot_uncertainty|setup)\.py$",
+    "ignore_pattern": rf"({NOT_SHOWN})\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "capture_repr": (),
