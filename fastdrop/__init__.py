@@ -89,12 +89,4 @@ if not TYPE_CHECKING:  # a type checker would accept any name by it
         """Import an adapter when it is first used."""
         if name not in _ADAPTERS:
             raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
-        try:
-            return _import_module(f"fastdrop.{name}")
-        except ModuleNotFoundError as error:
-            missing = (error.name or name).partition(".")[0]
-            if missing == "fastdrop":
-                raise
-            raise ModuleNotFoundError(
-                f"fastdrop.{name} needs {missing}, which is not installed", name=missing
-            ) from error
+        return _import_module(f"fastdrop.{name}")

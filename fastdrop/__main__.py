@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import fastdrop.core  # noqa: F401  (it refuses to run among the files of another project)
 from fastdrop import __version__
 from fastdrop.commands import MISUSED
+from fastdrop.optional import needs
 
 COMMANDS = {
     "info": "show what is in use: version, compiler, instruction set, threads",
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a closed pipe is expected
     except ModuleNotFoundError as missing:
-        if command is None or missing.name is None or missing.name.partition(".")[0] == "fastdrop":
+        if command not in EXTRAS or missing.name is None or missing.name.partition(".")[0] == "fastdrop":
             raise
-        print(f"fastdrop {command}: {needs(command, missing.name)}", file=sys.stderr)
+        print(needs(f"fastdrop {command}", missing.name, EXTRAS[command]), file=sys.stderr)
         return MISUSED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -95,13 +96,6 @@ def parser_for(command: str | None) -> argparse.ArgumentParser:
 def examples_of(*commands: str) -> str:
     """Return one example for each of `commands`."""
     return "\n  ".join(["examples:", *(EXAMPLES[command][0] for command in commands)])
-
-
-def needs(command: str, module: str) -> str:
-    """Say what to do if `command` lacks `module`."""
-    if command not in EXTRAS:
-        return f"needs {module}, which is not installed"
-    return f"needs {module}, which is not installed: run pip install '.[{EXTRAS[command]}]' in the checkout"
 
 
 if __name__ == "__main__":

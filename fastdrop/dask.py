@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fastdrop.optional import require
+
+require("dask")
+
 import dask.array as da
 import numpy as np
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastdrop.optional import require
+
+require("thinc")
+
 import numpy as np
 from thinc.api import Model, NumpyOps, registry
 from thinc.types import Padded, Ragged

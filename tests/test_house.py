@@ -23,7 +23,7 @@ LAYERS = [
     "mask noise",
     "stream",
     "checks values usage",
-    "formulas foreign progress settings",
+    "formulas foreign optional progress settings",
     "kernels",
     "sweep ensure",  # these say what a kernel is given, so everything that is compiled includes them
     "include",

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import fastdrop as fd
+from fastdrop.optional import needs
 from support import PACKAGE, plain_package, printed_by, run_python
 
-ADAPTERS = {"dask": "dask", "jax": "jax", "thinc": "thinc", "torch": "torch"}
+ADAPTERS = ("dask", "jax", "keras", "thinc", "torch")
 
 
 def test_dir_shows_the_public_names_alone():
@@ -20,23 +21,24 @@ def test_dir_shows_the_public_names_alone():
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_is_imported_when_it_is_first_used(name):
-    pytest.importorskip(ADAPTERS[name], reason=f"{name} is in the extra of that name")
+    pytest.importorskip(name, reason=f"{name} is in the extra of that name")
     loaded = f"'fastdrop.{name}' in sys.modules"
     code = f"import sys, fastdrop as fd; print({loaded}, fd.{name}.__name__)"
     assert printed_by(code) == f"False fastdrop.{name}"
 
 
+@pytest.mark.parametrize("way", ["fd.{}", "import fastdrop.{}"])
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_an_adapter_without_its_framework_says_what_is_missing(name):
+def test_an_adapter_without_its_framework_says_how_to_install_it(name, way):
     code = f"""
 import sys, fastdrop as fd
-sys.modules[{ADAPTERS[name]!r}] = None
+sys.modules[{name!r}] = None
 try:
-    fd.{name}
+    {way.format(name)}
 except ModuleNotFoundError as error:
     print(error)
 """
-    assert printed_by(code) == f"fastdrop.{name} needs {ADAPTERS[name]}, which is not installed"
+    assert printed_by(code) == needs(f"fastdrop.{name}", name, name)
 
 
 def test_another_name_is_an_attribute_error():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -45,17 +46,19 @@ def facts() -> dict[str, Any]:
         "missing": cpu.missing(),
         "threads": threads.get_num_threads(),
         "openmp": threads.openmp(),
-        "jax": path_of_jax(),
-    }
+    } | {adapter: framework(adapter) for adapter in fastdrop._ADAPTERS}
 
 
-def path_of_jax() -> str:
-    """Return how the calls of `fastdrop.jax` reach the kernels with the JAX that is installed."""
-    if find_spec("jax") is None:
-        return "not installed"
+def framework(adapter: str) -> str:
+    """Return the version of an adapter's framework. For JAX also return how calls reach the kernels."""
+    if find_spec(adapter) is None:
+        return f"not installed: pip install '.[{adapter}]' in the checkout"
+    version = metadata.version(adapter)
+    if adapter != "jax":
+        return version
     from fastdrop.jax import paths
 
-    return paths.in_words()
+    return f"{version}, through {paths.in_words()}"
 
 
 def in_words(name: str, value: Any) -> str:

@@ -4,6 +4,10 @@ The calls work under `jit`, `grad`, `vmap`, `scan`, `checkpoint`, `shard_map` an
 probability to *keep*, as in the calls for NumPy.
 """
 
+from fastdrop.optional import require
+
+require("jax")
+
 from fastdrop.jax.functional import dropout, relu_dropout
 from fastdrop.jax.paths import targets
 

@@ -9,6 +9,10 @@ Tensors on other devices than the CPU, and of other dtypes than float32, float64
 to Keras's own layer.
 """
 
+from fastdrop.optional import require
+
+require("keras")
+
 from fastdrop.keras.layers import (
     AlphaDropout,
     Dropout,

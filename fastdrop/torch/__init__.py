@@ -8,6 +8,10 @@ its stream: `torch.manual_seed` makes a run reproducible, activation checkpointi
 mask, and the operators are pure functions that `torch.compile`, `torch.export` and `vmap` can move.
 """
 
+from fastdrop.optional import require
+
+require("torch")
+
 from fastdrop.torch.functional import (
     alpha_dropout,
     dropout,
