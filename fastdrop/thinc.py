@@ -183,7 +183,7 @@ def as_floats(dy: Any, dtype: Any) -> Any:
     return dy.astype(dtype) if dy.dtype.kind in "biu" else dy
 
 
-def accelerate(model: Model[Any, Any]) -> Model[Any, Any]:
+def accelerate(model: Any) -> Any:
     """Let the layers of a model draw their dropout with fastdrop's kernels, and return the model.
 
     Each layer with Thinc's operations for the CPU takes `FastdropOps`, from which Thinc's layers get their masks.
@@ -192,16 +192,18 @@ def accelerate(model: Model[Any, Any]) -> Model[Any, Any]:
 
     Parameters
     ----------
-    model : thinc.api.Model
-        It is changed in place, with all of its layers.
+    model : thinc.api.Model or spacy.language.Language
+        It is changed in place, with all of its layers. In a pipeline of spaCy each component with a model is.
 
     Returns
     -------
-    thinc.api.Model
+    thinc.api.Model or spacy.language.Language
         `model` itself.
 
     Raises
     ------
+    TypeError
+        If `model` is neither.
     ValueError
         If none of the layers computes on the CPU.
 
@@ -215,29 +217,29 @@ def accelerate(model: Model[Any, Any]) -> Model[Any, Any]:
     >>> from fastdrop.thinc import accelerate
     >>> model = accelerate(chain(Linear(4, 4), Dropout(0.2)))
     """
-    accelerate_all([model])
-    return model
-
-
-def accelerate_all(models: list[Model[Any, Any]]) -> None:
-    nodes = [node for model in models for node in model.walk()]
+    nodes = [node for each in models_of(model) for node in each.walk()]
     ours = [node for node in nodes if type(node.ops) in (NumpyOps, CpuOps, FastdropOps)]
     if not ours:
         others = ", ".join(sorted({type(node.ops).__name__ for node in nodes})) or "no layers"
         raise ValueError(f"model must have a layer that computes on the CPU with Thinc's operations, got {others}")
     for node in ours:
         node.ops = FastdropOps()
+    return model
+
+
+def models_of(model: Any) -> list[Model[Any, Any]]:
+    """Return the models that a model or a pipeline of spaCy consists of."""
+    if isinstance(model, Model):
+        return [model]
+    if not hasattr(model, "components"):
+        raise TypeError(f"model must be a thinc.api.Model or a pipeline of spaCy, got {type(model).__name__}")
+    parts = [getattr(pipe, "model", None) for _, pipe in model.components]  # disabled ones too
+    return [part for part in parts if isinstance(part, Model)]
 
 
 def accelerate_pipeline() -> Callable[[Any], Any]:
     """Return the callback `fastdrop.accelerate.v1`, which spaCy calls with a pipeline."""
-
-    def callback(nlp: Any) -> Any:
-        models = [getattr(pipe, "model", None) for _, pipe in nlp.components]
-        accelerate_all([model for model in models if isinstance(model, Model)])
-        return nlp
-
-    return callback
+    return accelerate
 
 
 registry.layers("fastdrop.Dropout.v1")(Dropout)

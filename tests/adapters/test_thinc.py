@@ -153,6 +153,8 @@ def test_a_model_on_another_device_is_not_accelerated():
     assert type(model.layers[0].ops) is OtherOps
     with pytest.raises(ValueError, match="computes on the CPU with Thinc's operations, got OtherOps"):
         ft.accelerate(model.layers[0])
+    with pytest.raises(TypeError, match="model must be a thinc.api.Model or a pipeline of spaCy, got list"):
+        ft.accelerate([model])
 
 
 def test_the_operations_are_those_that_thinc_prefers_for_the_cpu(tmp_path):
@@ -370,6 +372,19 @@ def installed(folder):
     home.mkdir()
     (home / "METADATA").write_text("Metadata-Version: 2.1\nName: fastdrop-kernels\nVersion: 0\n")
     (home / "entry_points.txt").write_text(text)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_component_of_a_spacy_pipeline_is_accelerated(spacy):
+    nlp = spacy.blank("en")
+    for name in ("tok2vec", "tagger", "parser", "sentencizer"):
+        nlp.add_pipe(name)
+    nlp.disable_pipe("tagger")
+    assert ft.accelerate(nlp) is nlp
+    models = [nlp.get_pipe(name).model for name in ("tok2vec", "tagger", "parser")]
+    assert {type(node.ops) for model in models for node in model.walk()} == {ft.FastdropOps}
+    with pytest.raises(ValueError, match="got no layers"):
+        ft.accelerate(spacy.blank("en"))
 
 
 @pytest.mark.filterwarnings("ignore")
