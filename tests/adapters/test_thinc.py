@@ -153,7 +153,7 @@ def test_a_model_on_another_device_is_not_accelerated():
     assert type(model.layers[0].ops) is OtherOps
     with pytest.raises(ValueError, match="computes on the CPU with Thinc's operations, got OtherOps"):
         ft.accelerate(model.layers[0])
-    with pytest.raises(TypeError, match="model must be a thinc.api.Model or a pipeline of spaCy, got list"):
+    with pytest.raises(TypeError, match=r"model must be a thinc\.api\.Model or a pipeline of spaCy, got list"):
         ft.accelerate([model])
 
 
