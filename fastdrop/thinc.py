@@ -14,14 +14,17 @@ from fastdrop.optional import require
 require("thinc")
 
 import numpy as np
-from thinc.api import Model, NumpyOps, registry
+from thinc.api import Model, NumpyOps, get_ops, registry
 from thinc.types import Padded, Ragged
 
 from fastdrop import functional
 from fastdrop.formulas import SEED_BITS
 from fastdrop.usage import explained
 
-__all__ = ["Dropout", "FastdropOps", "ReluDropout"]
+__all__ = ["Dropout", "FastdropOps", "ReluDropout", "accelerate"]
+
+# Thinc's best operations for this CPU: NumpyOps, or AppleOps where Thinc finds Apple's library.
+CpuOps: Any = type(get_ops("cpu"))
 
 
 def new_seed() -> int:
@@ -30,15 +33,22 @@ def new_seed() -> int:
 
 
 @registry.ops("FastdropOps")
-class FastdropOps(NumpyOps):
-    """Thinc's `NumpyOps` with dropout masks from fastdrop's kernels.
+class FastdropOps(CpuOps):
+    """Thinc's operations for the CPU, with dropout masks from fastdrop's kernels.
+
+    A layer takes the operations that are current when it is created, not those at a call. Thinc notes them per
+    thread, and `Model.copy` takes the current ones again.
+
+    See Also
+    --------
+    accelerate : For a model that is there.
 
     Examples
     --------
-    >>> from thinc.api import use_ops
+    >>> from thinc.api import Dropout, use_ops
     >>> import fastdrop.thinc
     >>> with use_ops("fastdrop"):
-    ...     pass
+    ...     model = Dropout(0.2)
     """
 
     name = "fastdrop"
@@ -142,6 +152,8 @@ def drop_any(
     """Drop elements of whichever kind of input Thinc passes."""
     drops = is_train and model.attrs["is_enabled"]
     rate = within_0_and_1(model.attrs["dropout_rate"]) if drops else 0.0
+    if rate == 0.0 and form == "dropout":
+        return X, lambda dY: dY
     if isinstance(X, Ragged):
         y, back = drop(form, X.dataXd, rate)
         return Ragged(y, X.lengths), lambda dY: Ragged(back(dY.dataXd), dY.lengths)
@@ -165,10 +177,73 @@ def like(padded: Padded, data: Any) -> Padded:
 
 def drop(form: str, x: Any, rate: float) -> tuple[Any, Callable[[Any], Any]]:
     """Return the result for an array, and the function that computes its gradient."""
-    if rate == 0.0 and form == "dropout":
-        return x, lambda dy: dy
     y, mask = getattr(functional, form)(x, keep_prob=1.0 - rate, rng=new_seed() if rate else 0)
-    return y, lambda dy: getattr(functional, f"{form}_backward")(np.ascontiguousarray(dy, x.dtype), mask)
+    return y, lambda dy: getattr(functional, f"{form}_backward")(as_floats(dy, x.dtype), mask)
+
+
+def as_floats(dy: Any, dtype: Any) -> Any:
+    """Return a gradient as an array that keeps its own dtype, unless it holds whole numbers."""
+    dy = np.asarray(dy)
+    return dy.astype(dtype) if dy.dtype.kind in "biu" else dy
+
+
+def accelerate(model: Any) -> Any:
+    """Let the layers of a model draw their dropout with fastdrop's kernels, and return the model.
+
+    Each layer with Thinc's operations for the CPU takes `FastdropOps`, from which Thinc's layers get their masks.
+    Parameters, names and attributes stay, and so do the bytes that the model writes. Layers with other operations,
+    such as those of a GPU, stay as they are.
+
+    Parameters
+    ----------
+    model : thinc.api.Model or spacy.language.Language
+        It is changed in place, with all of its layers. In a pipeline of spaCy each component with a model is.
+
+    Returns
+    -------
+    thinc.api.Model or spacy.language.Language
+        `model` itself.
+
+    Raises
+    ------
+    TypeError
+        If `model` is neither.
+    ValueError
+        If none of the layers computes on the CPU.
+
+    See Also
+    --------
+    FastdropOps : The operations, for layers that you are about to create.
+
+    Examples
+    --------
+    >>> from thinc.api import Linear, Dropout, chain
+    >>> from fastdrop.thinc import accelerate
+    >>> model = accelerate(chain(Linear(4, 4), Dropout(0.2)))
+    """
+    nodes = [node for each in models_of(model) for node in each.walk()]
+    ours = [node for node in nodes if type(node.ops) in (NumpyOps, CpuOps, FastdropOps)]
+    if not ours:
+        others = ", ".join(sorted({type(node.ops).__name__ for node in nodes})) or "no layers"
+        raise ValueError(f"model must have a layer that computes on the CPU with Thinc's operations, got {others}")
+    for node in ours:
+        node.ops = FastdropOps()
+    return model
+
+
+def models_of(model: Any) -> list[Model[Any, Any]]:
+    """Return the models that a model or a pipeline of spaCy consists of."""
+    if isinstance(model, Model):
+        return [model]
+    if not hasattr(model, "components"):
+        raise TypeError(f"model must be a thinc.api.Model or a pipeline of spaCy, got {type(model).__name__}")
+    parts = [getattr(pipe, "model", None) for _, pipe in model.components]  # disabled ones too
+    return [part for part in parts if isinstance(part, Model)]
+
+
+def accelerate_pipeline() -> Callable[[Any], Any]:
+    """Return the callback `fastdrop.accelerate.v1`, which spaCy calls with a pipeline."""
+    return accelerate
 
 
 registry.layers("fastdrop.Dropout.v1")(Dropout)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
 import numpy as np
@@ -18,6 +21,7 @@ from thinc.util import fix_random_seed  # noqa: E402
 
 import fastdrop as fd  # noqa: E402
 import fastdrop.thinc as ft  # noqa: E402
+from extras import TABLES  # noqa: E402
 from support import DATA, PACKAGE, environment, output_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Thinc's own dependencies
@@ -111,6 +115,101 @@ def test_the_mask_of_the_ops():
     assert ops.get_dropout_mask((3,), 1.0).tolist() == [0, 0, 0]
 
 
+def test_layers_take_the_operations_that_are_current_when_they_are_created():
+    x = values(4, 50)
+    expected, _ = fd.dropout(x, keep_prob=0.8, rng=seed())
+    with thinc.use_ops("fastdrop"):
+        model = thinc.Dropout(0.2)
+        with thinc.use_ops("numpy"):
+            assert type(thinc.Dropout(0.2).ops) is thinc.NumpyOps
+        assert type(thinc.Dropout(0.2).ops) is ft.FastdropOps
+    fix_random_seed(0)
+    assert np.array_equal(model(x, is_train=True)[0], expected)
+
+
+def test_an_accelerated_model_gets_its_masks_from_the_kernels():
+    x, dy = values(4, 50), values(4, 50) + 1
+    expected, mask = fd.dropout(x, keep_prob=0.8, rng=seed())
+    drop = thinc.Dropout(0.2)
+    model = thinc.chain(drop, thinc.residual(thinc.Linear(50, 50)))
+    saved = model.to_bytes()
+    assert ft.accelerate(model) is model
+    assert {type(node.ops) for node in model.walk()} == {ft.FastdropOps}
+    assert model.to_bytes() == saved
+    fix_random_seed(0)
+    y, back = drop(x, is_train=True)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(back(dy), fd.dropout_backward(dy, mask))
+    restored = pickle.loads(pickle.dumps(model)).from_bytes(saved)
+    assert {type(node.ops) for node in restored.walk()} == {ft.FastdropOps}
+
+
+def test_a_model_on_another_device_is_not_accelerated():
+    class OtherOps(thinc.NumpyOps):
+        pass
+
+    model = thinc.chain(thinc.Linear(4, 4), thinc.Dropout(0.2))
+    model.layers[0].ops = OtherOps()
+    ft.accelerate(model)
+    assert type(model.layers[0].ops) is OtherOps
+    with pytest.raises(ValueError, match="computes on the CPU with Thinc's operations, got OtherOps"):
+        ft.accelerate(model.layers[0])
+    with pytest.raises(TypeError, match=r"model must be a thinc\.api\.Model or a pipeline of spaCy, got list"):
+        ft.accelerate([model])
+
+
+def test_the_operations_are_those_that_thinc_prefers_for_the_cpu(tmp_path):
+    apple = "from thinc.api import NumpyOps, registry\n@registry.ops('AppleOps')\nclass AppleOps(NumpyOps):\n"
+    (tmp_path / "thinc_apple_ops.py").write_text(f"{apple}    name = 'apple'\n")
+    code = "import thinc_apple_ops, fastdrop.thinc as ft; print(ft.FastdropOps.mro()[1].__name__)"
+    variables = environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(PACKAGE.parent), *sys.path]))
+    assert output_of([sys.executable, "-W", "ignore", "-c", code], env=variables).split()[-1] == "AppleOps"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_gradient_keeps_its_precision(form, dtype):
+    x, dy = values(9, 31).astype(np.float16), (values(9, 31) * 1e6).astype(dtype)
+    _, back = FORMS[form](0.25)(x, is_train=True)
+    dx = back(dy)
+    assert dx.dtype == dtype
+    assert np.isfinite(dx).all()
+    assert back(np.ones((9, 31), np.int32)).dtype == np.float16
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_belongs_to_its_result_whatever_happens_between(form):
+    x, dy = values(9, 31), values(9, 31) + 1
+    _, mask = getattr(fd, form)(x, keep_prob=0.75, rng=seed())
+    expected = getattr(fd, f"{form}_backward")(dy, mask)
+    model = FORMS[form](0.25)
+    fix_random_seed(0)
+    y, back = model(x, is_train=True)
+    x[:], y[:] = -1, -1
+    thinc.set_dropout_rate(model, 0.9)
+    model(values(3, 3), is_train=True)
+    assert np.array_equal(back(dy), expected)
+    assert np.array_equal(back(dy.T.copy().T), expected)
+    assert (dy == values(9, 31) + 1).all()
+
+
+@pytest.mark.parametrize("X", [(values(2, 3), values(1, 3)), [[values(2, 3)]], {"a": 1}, np.ones((2, 3), np.int32)])
+def test_without_dropout_an_input_of_any_kind_comes_back(X):
+    for y, back in (ft.Dropout(0.0)(X, is_train=True), ft.Dropout(0.5)(X, is_train=False)):
+        assert y is X
+        assert back(X) is X
+
+
+def test_copies_and_threads_take_thincs_rules():
+    model = ft.accelerate(thinc.chain(ft.Dropout(0.5), thinc.Dropout(0.5)))
+    assert [type(layer.ops) for layer in model.copy().layers] == [thinc.NumpyOps] * 2
+    x = values(50, 40)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: model(x, is_train=True), range(8)))
+    assert all(np.array_equal(back(x), y) for y, back in results)
+    assert len({y.tobytes() for y, _ in results}) == 8
+
+
 def test_a_config_can_name_the_layers():
     config = thinc.Config().from_str('[model]\n@layers = "fastdrop.ReluDropout.v1"\nrate = 0.25')
     model = thinc.registry.resolve(config)["model"]
@@ -166,26 +265,158 @@ rate = 0.2
 """
 
 
-@pytest.mark.filterwarnings("ignore")  # spaCy's and its dependencies'
-def test_a_spacy_classifier_learns_through_it():
-    spacy = pytest.importorskip("spacy", reason="spaCy is an optional dependency")
-    needed = next(each for each in map(Requirement, metadata.requires("spacy")) if each.name == "thinc")
+@pytest.fixture
+def spacy():
+    try:
+        lines = metadata.requires("spacy")
+    except metadata.PackageNotFoundError:
+        pytest.skip("spaCy is an optional dependency")
+    needed = next(each for each in map(Requirement, lines) if each.name == "thinc")
     if not needed.specifier.contains(metadata.version("thinc")):
-        pytest.skip(f"spaCy {metadata.version('spacy')} needs {needed}")
-    from spacy.training import Example
+        pytest.skip(f"spaCy {metadata.version('spacy')} needs {needed}")  # the import of spaCy could fail
+    return importlib.import_module("spacy")
 
-    fix_random_seed(0)
-    nlp = spacy.util.load_model_from_config(thinc.Config().from_str(CONFIG), auto_fill=True)
+
+def sentences():
+    """Return pairs of a text and whether it is good."""
     good, bad = ("good", "lovely", "great", "fine"), ("bad", "awful", "poor", "dull")
     things = ("film", "book", "meal", "walk", "song")
-    sentences = [(f"a {word} {thing}", word in good) for word in good + bad for thing in things]
-    examples = [
-        Example.from_dict(nlp.make_doc(text), {"cats": {"GOOD": float(y), "BAD": float(not y)}})
-        for text, y in sentences
+    return [(f"a {word} {thing}", word in good) for word in good + bad for thing in things]
+
+
+def examples(spacy, nlp):
+    """Return the sentences as spaCy's examples, for a text classifier and for a tagger."""
+    return [
+        spacy.training.Example.from_dict(
+            nlp.make_doc(text), {"cats": {"GOOD": float(y), "BAD": float(not y)}, "tags": ["D", "J" + str(y), "N"]}
+        )
+        for text, y in sentences()
     ]
-    optimizer = nlp.initialize(lambda: examples)
+
+
+@pytest.mark.filterwarnings("ignore")  # spaCy's and its dependencies'
+def test_a_spacy_classifier_learns_through_it(spacy):
+    fix_random_seed(0)
+    nlp = spacy.util.load_model_from_config(thinc.Config().from_str(CONFIG), auto_fill=True)
+    batch = examples(spacy, nlp)
+    optimizer = nlp.initialize(lambda: batch)
     for _ in range(15):
-        nlp.update(examples, sgd=optimizer, drop=0.2)
+        nlp.update(batch, sgd=optimizer, drop=0.2)
     names = [layer.name for layer in nlp.get_pipe("textcat").model.walk()]
     assert "relu_dropout" in names
-    assert sum((nlp(text).cats["GOOD"] > 0.5) == y for text, y in sentences) >= 36
+    assert sum((nlp(text).cats["GOOD"] > 0.5) == y for text, y in sentences()) >= 36
+
+
+TRAINING = """
+[nlp]
+lang = "en"
+pipeline = ["tok2vec", "tagger", "textcat"]
+
+[components]
+
+[components.tok2vec]
+factory = "tok2vec"
+
+[components.tok2vec.model]
+@architectures = "spacy.HashEmbedCNN.v2"
+pretrained_vectors = null
+width = 32
+depth = 1
+embed_size = 200
+window_size = 1
+maxout_pieces = 2
+subword_features = true
+
+[components.tagger]
+factory = "tagger"
+
+[components.tagger.model]
+@architectures = "spacy.Tagger.v2"
+
+[components.tagger.model.tok2vec]
+@architectures = "spacy.Tok2VecListener.v1"
+width = 32
+
+[components.textcat]
+factory = "textcat"
+
+[corpora]
+
+[corpora.train]
+@readers = "spacy.Corpus.v1"
+path = "FOLDER/train.spacy"
+
+[corpora.dev]
+@readers = "spacy.Corpus.v1"
+path = "FOLDER/train.spacy"
+
+[training]
+seed = 0
+gpu_allocator = null
+max_steps = 40
+eval_frequency = 40
+dropout = 0.2
+dev_corpus = "corpora.dev"
+train_corpus = "corpora.train"
+
+[initialize]
+
+[initialize.before_init]
+@callbacks = "fastdrop.accelerate.v1"
+"""
+
+
+def installed(folder):
+    """Put the entry points of pyproject.toml into a folder, as an installation does."""
+    tables = TABLES["project"]["entry-points"]
+    text = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in tables[group].items()) for group in tables
+    )
+    home = folder / "fastdrop_kernels-0.dist-info"
+    home.mkdir()
+    (home / "METADATA").write_text("Metadata-Version: 2.1\nName: fastdrop-kernels\nVersion: 0\n")
+    (home / "entry_points.txt").write_text(text)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_component_of_a_spacy_pipeline_is_accelerated(spacy):
+    nlp = spacy.blank("en")
+    for name in ("tok2vec", "tagger", "parser", "sentencizer"):
+        nlp.add_pipe(name)
+    nlp.disable_pipe("tagger")
+    assert ft.accelerate(nlp) is nlp
+    models = [nlp.get_pipe(name).model for name in ("tok2vec", "tagger", "parser")]
+    assert {type(node.ops) for model in models for node in model.walk()} == {ft.FastdropOps}
+    with pytest.raises(ValueError, match="got no layers"):
+        ft.accelerate(spacy.blank("en"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_spacy_train_draws_its_dropout_from_the_kernels(spacy, tmp_path):
+    blank = spacy.blank("en")
+    docs = [example.reference for example in examples(spacy, blank)]
+    spacy.tokens.DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "train.spacy")
+    (tmp_path / "config.cfg").write_text(TRAINING.replace("FOLDER", tmp_path.as_posix()))
+    installed(tmp_path)
+    (tmp_path / "counted.py").write_text(COUNTED)
+    command = [sys.executable, "-W", "ignore", "-m", "spacy", "train", "config.cfg"]
+    command += ["--output", "trained", "--code", "counted.py"]
+    variables = environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(PACKAGE.parent)]))
+    printed = output_of(command, cwd=tmp_path, env=variables)
+    assert int(re.search(r"(\d+) calls of the kernels", printed)[1]) > 40
+    nlp = spacy.load(tmp_path / "trained" / "model-last")  # in this environment, where nothing names the callback
+    ops = {type(node.ops) for _, pipe in nlp.pipeline for node in pipe.model.walk()}
+    assert ops == {thinc.NumpyOps}
+    assert sum((nlp(text).cats["GOOD"] > 0.5) == y for text, y in sentences()) >= 36
+    assert all(nlp(text)[1].tag_ == "J" + str(y) for text, y in sentences())
+
+
+# spaCy imports this code before it reads the config.
+COUNTED = """
+import atexit, sys
+from fastdrop import functional
+
+calls, dropout = [], functional.dropout
+functional.dropout = lambda *arguments, **words: calls.append(1) or dropout(*arguments, **words)
+atexit.register(lambda: print(len(calls), "calls of the kernels"))
+"""
