@@ -23,6 +23,7 @@ def test_the_layers_are_the_calls_and_pass_keras_s_own_tests(backend, tmp_path):
     variables = {
         "KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path), "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE.parent}",
         "JAX_ENABLE_X64": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }  # fmt: skip
     chosen = ["-k", f"not ({COMPILED})"] if backend == "jax" else []
     last = printed_by(HERE / "keras_own_tests.py", *chosen, cwd=ROOT, **variables).splitlines()[-1]
