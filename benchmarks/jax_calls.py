@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -83,7 +84,7 @@ def classifier(name: str) -> timing.Trial:
             x = HIDDEN[name](x @ matrix, jax.random.fold_in(key, number))
         return -jax.nn.log_softmax(x @ last)[:, 0].mean()
 
-    return step(loss, weights(*zip(WIDTHS, WIDTHS[1:])), jax.random.normal(jax.random.key(1), (256, WIDTHS[0])))
+    return step(loss, weights(*pairwise(WIDTHS)), jax.random.normal(jax.random.key(1), (256, WIDTHS[0])))
 
 
 def transformer(name: str) -> timing.Trial:

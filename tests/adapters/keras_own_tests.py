@@ -3,7 +3,8 @@
     KERAS_BACKEND=torch python tests/adapters/keras_own_tests.py [option of pytest for Keras's tests ...]
 
 One process does both, because the import of Keras and its backend takes longer than most tests. It prints
-how many of Keras's tests passed, and how often the kernels were called meanwhile. The packages of some versions of Keras have no tests in them.
+how many of Keras's tests passed, and how often the kernels were called meanwhile. The packages of some
+versions of Keras have no tests in them.
 """
 
 from __future__ import annotations
