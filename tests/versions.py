@@ -21,6 +21,7 @@ FOLDER = ROOT / ".venv" / "versions"  # of the environment that `make` makes
 class Version(NamedTuple):
     requirements: tuple[str, ...]
     tests: str  # a pattern of files in tests/adapters
+    options: tuple[str, ...] = ()  # of pytest
 
 
 # The oldest version that an extra allows, and the newest that has been tried.
@@ -29,6 +30,8 @@ VERSIONS = {
     "torch-newest": Version(("torch==2.14.1",), "test_torch*.py"),
     "thinc-oldest": Version(("thinc==8.3.0",), "test_thinc.py"),
     "thinc-newest": Version(("thinc==9.1.1",), "test_thinc.py"),
+    # On PyTorch alone: an old Keras cannot train with a new JAX. The environment has the newest Keras.
+    "keras-oldest": Version(("keras==3.0.5",), "test_keras.py", ("-k", "torch")),
 }
 
 
@@ -51,7 +54,7 @@ def run(name: str) -> int:
         print(f"{name}: going on without {' '.join(VERSIONS[name].requirements)}", flush=True)
         return 0
     files = sorted((ROOT / "tests" / "adapters").glob(VERSIONS[name].tests))
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files)]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *VERSIONS[name].options, *map(str, files)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     result = subprocess.run(pytest, cwd=ROOT, env=environment, text=True, capture_output=True)
     lines = (result.stdout + result.stderr).splitlines()

@@ -31,10 +31,11 @@ def apply(call: Call, x: Array, seeds: Any) -> Array:
 @partial(jax.jit, static_argnums=0, inline=True)
 def compiled(call: Call, x: Array, words: Array) -> Array:
     """Return the result of a whole call. `jit` makes an eager call quick."""
+    x = functional.varying_with(x, words)
     if call.form in PLAIN:
         seed = jnp.pad(words[:, None], ((0, 0), (0, 1))).ravel()  # the halves of the words, of 32 bits each
         plain = paths.Call(call.form, call.keep_prob, paths.in_use())
-        return functional.forward(plain, functional.varying_with(x, seed), seed)[0]
+        return functional.forward(plain, x, seed)[0]
     return computed(call, x, words)
 
 
@@ -75,4 +76,4 @@ def on_buffers(function: Any, x: Array, words: Array) -> Array:
 
     result = jax.ShapeDtypeStruct(x.shape, x.dtype)
     y: Array = buffer_callback(on_host, result, vmap_method="sequential")(x, words)
-    return y
+    return functional.vary(y, functional.axes_varied_over(x))

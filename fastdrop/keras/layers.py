@@ -73,23 +73,28 @@ class OnKernels:
         shared = axes_shared(self.noise_shape_for(inputs), inputs.shape)
         if shared and self.form != "alpha_dropout":
             return self.times_noise(self.predicted(inputs), shared)
-        return BACKEND.apply(Call(self.form, self.rate, shared), inputs, self.seed_generator)
+        return BACKEND.apply(Call(self.form, float(self.rate), shared), inputs, self.seed_generator)
 
     def times_noise(self: Any, x: Any, shared: tuple[int, ...]) -> Any:
         """Return the result where elements share decisions: few are drawn, and the backend multiplies by them.
 
         The product is rounded as the kernels round it. They compute 16-bit elements in float32.
         """
-        dtype = "float64" if ops.dtype(x) == "float64" else "float32"
+        given = keras.backend.standardize_dtype(x.dtype)
+        dtype = "float64" if given == "float64" else "float32"
         lengths = [1 if axis in shared else length for axis, length in enumerate(ops.shape(x))]
-        noise = BACKEND.apply(Call("dropout", self.rate), ops.ones(lengths, dtype), self.seed_generator)
-        return ops.cast(ops.where(noise != 0, ops.cast(x, dtype) * noise, 0.0), ops.dtype(x))
+        noise = BACKEND.apply(Call("dropout", float(self.rate)), ops.ones(lengths, dtype), self.seed_generator)
+        return ops.cast(ops.where(noise != 0, ops.cast(x, dtype) * noise, 0.0), given)
 
     def predicted(self, inputs: Any) -> Any:
         return inputs
 
     def by_keras(self, inputs: Any) -> Any:
         return super().call(inputs, training=True)  # type: ignore[misc]
+
+    def rematerialized_call(self, layer_call: Any, *arguments: Any, **options: Any) -> Any:
+        """Return the call itself: `keras.RematScope` would compute it again with the next seed."""
+        return layer_call
 
     def noise_shape_for(self, inputs: Any) -> Sequence[int | None] | None:
         noise_shape: Sequence[int | None] | None = getattr(self, "noise_shape", None)

@@ -27,9 +27,13 @@ def numbers(shape, dtype="float32", seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def dtype_of(tensor):
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
 def array(tensor):
     """Return a tensor as NumPy, bfloat16 too, with its bits."""
-    if ops.dtype(tensor) == "bfloat16":
+    if dtype_of(tensor) == "bfloat16":
         import ml_dtypes
 
         return np.asarray(ops.convert_to_numpy(ops.cast(tensor, "float32"))).astype(ml_dtypes.bfloat16)
@@ -231,6 +235,7 @@ def test_each_step_of_a_scan_and_each_example_of_vmap_draws_from_its_seed():
 
     for name in ("Dropout", "AlphaDropout"):
         layer, xs = LAYERS[name](0.5, seed=3), jax.numpy.ones((3, 4, 50), "float32")
+        layer.build((4, 50))
         seed = layer.seed_generator.state.value
 
         def step(seed, x, layer=layer):
@@ -242,6 +247,71 @@ def test_each_step_of_a_scan_and_each_example_of_vmap_draws_from_its_seed():
         seeds = jax.numpy.array([[3, 0], [3, 1], [3, 2]], "uint32")
         assert_identical(array(jax.vmap(step)(seeds, xs)[1]), array(ys))
         assert_identical(np.stack([array(layer(x, training=True)) for x in xs]), array(ys))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX has these transforms")
+@pytest.mark.parametrize("name", ["ReLUDropout", "GaussianDropout", "AlphaDropout"])
+def test_shards_have_the_gradients_of_their_calls(name):
+    """Whatever differs between two devices: the input, the seed or both."""
+    import jax
+    from jax.sharding import PartitionSpec
+
+    if not hasattr(jax, "shard_map"):
+        pytest.skip("JAX before 0.6 has shard_map elsewhere, and does not know what varies")
+    if jax.device_count() < 2:
+        pytest.skip("XLA_FLAGS=--xla_force_host_platform_device_count=2 gives the devices, as test_keras.py does")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",))
+    layer = LAYERS[name](0.5, seed=3)
+    layer.build((4, 50))
+    x, seeds = jax.numpy.asarray(numbers((4, 50))), jax.numpy.array([[3, 0], [3, 1]], "uint32")
+    differs, same = PartitionSpec("d"), PartitionSpec()
+
+    def called(x, seed):
+        return layer.stateless_call([], [seed[0]], x, training=True)[0]
+
+    for of_x, of_seed in ((differs, differs), (same, differs), (differs, same)):
+        function = jax.shard_map(called, mesh=mesh, in_specs=(of_x, of_seed), out_specs=differs)
+
+        def one_by_one(x, of_x=of_x, of_seed=of_seed):
+            xs = (x[:2], x[2:]) if of_x == differs else (x, x)
+            words = (seeds[:1], seeds[1:]) if of_seed == differs else (seeds, seeds)
+            return jax.numpy.concatenate([called(*given) for given in zip(xs, words)])
+
+        wanted, gradient = jax.vjp(one_by_one, x)
+        y, pull = jax.vjp(lambda x, function=function: function(x, seeds), x)
+        assert_identical(array(y), array(wanted))
+        assert_identical(array(pull(y)[0]), array(gradient(y)[0]))
+
+
+@pytest.mark.skipif(not hasattr(keras, "RematScope"), reason="Keras before 3.9 recomputes nothing")
+def test_recomputation_never_has_the_gradient_of_other_decisions():
+    """A layer is not recomputed alone. On PyTorch a function around it is refused, unless it holds the seed."""
+    ones = np.ones((6, 8), "float32")
+    with keras.RematScope(mode="full"):
+        layer = fk.Dropout(0.5, seed=3)
+    y, dx = with_gradient(layer, ones, ones)
+    assert_identical(without_signed_zeros(dx), array(y.detach() if BACKEND == "torch" else y))
+    assert state(layer) == [3, 1]
+    if BACKEND == "torch":
+        import torch
+
+        x = torch.ones((6, 8), requires_grad=True)
+        again = keras.remat(lambda x: ops.sin(layer(x, training=True)))(x)
+        with pytest.raises(RuntimeError, match="a dropout layer was called in a backward pass"):
+            again.sum().backward()
+        seed = layer.seed_generator.state.value * 1
+        again = keras.remat(lambda x: layer.stateless_call([], [seed], x, training=True)[0] * 3)(x)
+        again.sum().backward()
+        assert_identical(array(x.grad), array(again.detach()))
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.25), np.array(0.5), 1, True])
+def test_a_rate_may_be_any_number(rate):
+    x = np.ones((4, 50), "float32")
+    for name in ("Dropout", "AlphaDropout"):
+        y = array(LAYERS[name](rate, seed=1)(x, training=True))
+        wanted, _ = getattr(fd, FORMS.get(name, "dropout"))(x, keep_prob=1.0 - float(rate), rng=1)
+        assert_identical(y, wanted)
 
 
 def network():
@@ -285,7 +355,7 @@ def test_mixed_precision_and_specifications(name, policy):
     assert spec.shape == (None, 6)
     assert spec.dtype == half
     y = layer(numbers((4, 6)), training=True)
-    assert ops.dtype(y) == half
+    assert dtype_of(y) == half
     assert y.shape == (4, 6)
 
 

@@ -3,7 +3,8 @@
     KERAS_BACKEND=torch python tests/adapters/keras_own_tests.py [option of pytest for Keras's tests ...]
 
 One process does both, because the import of Keras and its backend takes longer than most tests. It prints
-how many of Keras's tests passed, and how often the kernels were called meanwhile.
+how many of Keras's tests passed, and how often the kernels were called meanwhile. The packages of some
+versions of Keras have no tests in them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ def own_tests() -> int:
     counter = Counter()
     layers.BACKEND.apply = counter
     folder = Path(sys.modules["keras.src.layers"].__file__).parent / "regularization"
-    files = [str(folder / f"{name}_test.py") for name in FILES]
+    files = [str(file) for name in FILES if (file := folder / f"{name}_test.py").exists()]
+    if not files:
+        print(f"Keras {keras.__version__} comes without its tests")
+        return 0
     status = pytest.main(["-q", "-p", "no:cacheprovider", "-c", os.devnull, *files, *sys.argv[1:]], plugins=[counter])
     print(f"{counter.passed} of Keras's own tests passed, with {counter.calls} calls of the kernels")
     return int(status)

@@ -23,6 +23,8 @@ from fastdrop.jax import functional, paths  # noqa: E402
 from support import printed_by  # noqa: E402
 
 DEVICES = Path(__file__).parent / "jax_devices.py"
+WHOLE_CALLS = Path(__file__).parent / "jax_whole_calls.py"
+FOUR_DEVICES = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
 FORMS = ["dropout", "relu_dropout"]
 DTYPES = ["float32", "float16", "bfloat16"]
 KEEP_PROB = 0.7
@@ -367,13 +369,20 @@ for paths.chosen in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def said_by_devices():
     """What the program says that runs on several devices, the ways one after the other."""
-    devices = "--xla_force_host_platform_device_count=4"
-    return printed_by(DEVICES, *EVERY_WAY, JAX_PLATFORMS="cpu", XLA_FLAGS=devices)
+    return printed_by(DEVICES, *EVERY_WAY, **FOUR_DEVICES)
 
 
 @pytest.mark.parametrize("name", re.findall(r"^def (test_\w+)", DEVICES.read_text("utf-8"), re.MULTILINE))
 def test_on_several_devices(path, name, said_by_devices):
     assert f"{path} {name}" in said_by_devices.splitlines()
+
+
+@pytest.mark.parametrize("path", ["ffi"], indirect=True)  # the program draws the way
+@pytest.mark.parametrize("seed", [("--seed", "0"), ()], ids=["fixed", "fresh"])
+def test_whole_calls_drawn_at_random(path, seed):
+    """When a case fails, the program names the seed, which is another one at each run."""
+    said = printed_by(WHOLE_CALLS, "--cases", "6", *seed, **FOUR_DEVICES)
+    assert said.endswith("6 cases equal the reference")
 
 
 @pytest.fixture(scope="module")
