@@ -39,3 +39,28 @@ cdef inline blocks ars_finish(const Key* key, blocks state, int done, int rounds
 
 cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogil:
     return ars_finish(key, ars_start(key, counter), 0, rounds)
+
+
+# --- many blocks together ---------------------------------------------------------------------
+
+cdef extern from "simd/slices.h":
+    enum:
+        SLICE_LANES     # blocks that are drawn together
+        SLICES_PAY      # whether that is faster than one block at a time by tables
+    ctypedef struct slices_key:
+        uint64_t base   # the low words of counters, but for their LOW_BITS
+    void slices_start(
+        slices_key* draw, const uint64_t* key_low, const uint64_t* key_high, uint64_t base, const uint64_t* high
+    ) noexcept nogil
+    void slices_draw(const slices_key* draw, const uint64_t* low, uint64_t* words) noexcept nogil
+
+cdef enum:
+    LOW_BITS = 0xFFFF
+    NO_BASE = 1     # before any slices are prepared
+    # Slices cost the same for few blocks as for many. For fewer than these, tables cost less.
+    SLICED_BLOCKS = SLICE_LANES / 2
+
+
+cdef inline bint slices_pay(ptrdiff_t count) noexcept nogil:
+    """Say whether `count` blocks are better drawn in slices. Where AES is an instruction they never are."""
+    return GROUP_SIZE == 1 and SLICES_PAY and count > SLICED_BLOCKS
