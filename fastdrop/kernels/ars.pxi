@@ -45,8 +45,8 @@ cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogi
 
 cdef extern from "simd/slices.h":
     enum:
+        SLICED          # whether this is faster than a group at a time
         SLICE_LANES     # blocks that are drawn together
-        SLICES_PAY      # whether that is faster than one block at a time by tables
     ctypedef struct slices_key:
         uint64_t base   # the low words of counters, but for their LOW_BITS
     void slices_start(
@@ -58,9 +58,4 @@ cdef enum:
     LOW_BITS = 0xFFFF
     NO_BASE = 1     # before any slices are prepared
     # Slices cost the same for few blocks as for many. For fewer than these, tables cost less.
-    SLICED_BLOCKS = SLICE_LANES / 2
-
-
-cdef inline bint slices_pay(ptrdiff_t count) noexcept nogil:
-    """Say whether `count` blocks are better drawn in slices. Where AES is an instruction they never are."""
-    return GROUP_SIZE == 1 and SLICES_PAY and count > SLICED_BLOCKS
+    LEAST_SLICED = SLICE_LANES / 2 + 1

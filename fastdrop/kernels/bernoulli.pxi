@@ -150,9 +150,8 @@ cdef void draw_first(Draw* draw, Chunk* chunk) noexcept nogil:
     cdef int planes = first_planes(draw.threshold)
     cdef Group group
     cdef int plane
-    while draw.sliced and slices_pay((chunk.count - chunk.drawn) * planes):
-        if not draw_sliced(draw, chunk, planes):
-            break
+    if SLICED:
+        draw_sliced(draw, chunk, planes)
     while chunk.drawn < chunk.count:
         group = group_first(draw, chunk, chunk.drawn)
         for plane in range(planes):
@@ -167,32 +166,29 @@ cdef inline void plan_slices(Draw* draw, ptrdiff_t count) noexcept nogil:
     """Decide whether slices pay for `count` blocks. If so, lane p * draw.sliced + n gets plane p of block n."""
     cdef int planes = first_planes(draw.threshold)
     draw.sliced = 0
-    if slices_pay(min(count // 2, CHUNK_BLOCKS) * planes):
+    if min(count // 2, CHUNK_BLOCKS) * planes >= LEAST_SLICED:
         draw.sliced = min(SLICE_LANES // planes, CHUNK_BLOCKS)
         draw.slices.base = NO_BASE
 
 
-cdef bint draw_sliced(Draw* draw, Chunk* chunk, int planes) noexcept nogil:
-    """Draw the first planes of the next blocks of a chunk in slices, or none if the blocks lie too far apart.
-
-    Lanes that are left over draw in vain.
-    """
+cdef void draw_sliced(Draw* draw, Chunk* chunk, int planes) noexcept nogil:
+    """Draw the first planes of blocks of a chunk in slices, as long as that pays. Lanes that are left over draw in vain."""
     cdef uint64_t low[SLICE_LANES]
     cdef uint64_t words[BLOCK_WORDS * SLICE_LANES]
-    cdef int count = min(draw.sliced, chunk.count - chunk.drawn), plane
+    cdef int count, plane
     memset(low, 0, sizeof(low))
-    if not gather_low_bits(draw, chunk, count, low):
-        return False
-    for plane in range(1, planes):
-        memcpy(low + plane * draw.sliced, low, 8 * count)
-    slices_draw(&draw.slices, low, words)
-    compare_sliced(draw, chunk, planes, count, words)
-    return True
+    while draw.sliced and (chunk.count - chunk.drawn) * planes >= LEAST_SLICED:
+        count = min(draw.sliced, chunk.count - chunk.drawn)
+        if not gather_low_bits(draw, chunk, count, low):
+            break
+        for plane in range(1, planes):
+            memcpy(low + plane * draw.sliced, low, 8 * count)
+        slices_draw(&draw.slices, low, words)
+        compare_sliced(draw, chunk, planes, count, words)
 
 
 cdef inline bint gather_low_bits(Draw* draw, const Chunk* chunk, int count, uint64_t* low) noexcept nogil:
-    """Set `low` for plane 0 of the next blocks, prepare their slices, and return True if they have all other bits in
-    common."""
+    """Set `low` for plane 0 of the next blocks, and prepare their slices. Return False if other bits differ too."""
     cdef uint64_t base = block_number(chunk, chunk.drawn) & ~<uint64_t> LOW_BITS, different = 0
     cdef uint64_t high[SLICE_LANES]
     cdef int n

@@ -14,7 +14,7 @@ cdef enum:
 
 cdef struct NoiseKey:
     Key key
-    # Whether slices are prepared.
+    # Whether there are so many elements that slices pay.
     bint sliced
     slices_key slices
 
@@ -25,18 +25,8 @@ cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
 cdef void start_noise(NoiseKey* key, uint64_t seed_low, uint64_t seed_high, ptrdiff_t count) noexcept nogil:
     """Prepare the noise of `count` elements."""
     key_schedule(&key.key, seed_low, seed_high)
-    key.sliced = slices_pay(count // 6)     # they need some preparation too
+    key.sliced = count // 6 >= LEAST_SLICED     # a block is for four, and slices need some preparation
     key.slices.base = NO_BASE
-
-
-cdef inline void draw_words(const NoiseKey* key, uint64_t block, ptrdiff_t count, uint64_t* words) noexcept nogil:
-    """Draw the bits of `count` blocks."""
-    cdef ptrdiff_t n = 0
-    while n < count:
-        blocks_store(words + BLOCK_WORDS * n, ars(
-            &key.key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
-        ))
-        n += GROUP_SIZE
 
 
 cdef inline void draw_words_sliced(NoiseKey* key, uint64_t block, uint64_t* words) noexcept nogil:
@@ -53,18 +43,28 @@ cdef inline void draw_words_sliced(NoiseKey* key, uint64_t block, uint64_t* word
     slices_draw(&key.slices, low, words)
 
 
+cdef inline void draw_words(NoiseKey* key, uint64_t block, ptrdiff_t count, uint64_t* words) noexcept nogil:
+    """Draw the bits of at least `count` blocks."""
+    cdef ptrdiff_t n = 0
+    if SLICED:
+        if key.sliced and count >= LEAST_SLICED and (block & LOW_BITS) <= LOW_BITS + 1 - SLICE_LANES:
+            draw_words_sliced(key, block, words)
+            return
+    while n < count:
+        blocks_store(words + BLOCK_WORDS * n, ars(
+            &key.key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
+        ))
+        n += GROUP_SIZE
+
+
 cdef void draw_noise(NoiseKey* key, uint64_t group, ptrdiff_t count, float scale, float* noise) noexcept nogil:
     """Draw the noise of at least `count` <= NOISE elements, from the first of a group on.
 
     The words of all of them are drawn first, because a read that follows smaller writes to its bytes has to wait.
     """
     cdef uint64_t words[NOISE / 2]
-    cdef uint64_t block = group * NORMAL_BLOCKS
     cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n
-    if key.sliced and slices_pay(groups * NORMAL_BLOCKS) and (block & LOW_BITS) <= LOW_BITS - (SLICE_LANES - 1):
-        draw_words_sliced(key, block, words)
-    else:
-        draw_words(key, block, groups * NORMAL_BLOCKS, words)
+    draw_words(key, group * NORMAL_BLOCKS, groups * NORMAL_BLOCKS, words)
     for n in range(groups):
         noise_group(words + n * NORMAL_GROUP // 2, scale, noise + n * NORMAL_GROUP)
 

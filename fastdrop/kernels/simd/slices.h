@@ -1,16 +1,16 @@
 /* This is ARS (see ars.pxi) for a CPU that has vectors but no instruction for AES. It draws many blocks at once in bit
  * slices: slice n holds bit n of every block, one block per lane, so a gate of a circuit is one instruction for all of
- * them. Only a kernel whose groups are single blocks calls it. */
+ * them. A vocabulary's header has to come before. */
 #ifndef FASTDROP_SLICES_H
 #define FASTDROP_SLICES_H
 
 #include "common.h"
 
-/* SLICE_LANES blocks are drawn together. Where a slice is no wider than a word, tables are faster, and SLICES_PAY is 0. */
+/* SLICE_LANES blocks are drawn together. Where a slice is no wider than a word, tables are faster. */
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTDROP_PLAIN) && \
     (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__VEC__))
 
-enum { SLICE_LANES = 128, SLICES_PAY = 1 };
+enum { SLICE_LANES = 128 };
 typedef uint64_t slice __attribute__((vector_size(16)));
 #define XOR(a, b) ((a) ^ (b))
 #define AND(a, b) ((a) & (b))
@@ -21,7 +21,7 @@ typedef uint64_t slice __attribute__((vector_size(16)));
 #elif defined(__SSE2__) || defined(_M_X64)
 
 #include <emmintrin.h>
-enum { SLICE_LANES = 128, SLICES_PAY = 1 };
+enum { SLICE_LANES = 128 };
 typedef __m128i slice;
 #define XOR(a, b) _mm_xor_si128(a, b)
 #define AND(a, b) _mm_and_si128(a, b)
@@ -31,7 +31,7 @@ typedef __m128i slice;
 
 #else
 
-enum { SLICE_LANES = 64, SLICES_PAY = 0 };
+enum { SLICE_LANES = 64 };
 typedef uint64_t slice;
 #define XOR(a, b) ((a) ^ (b))
 #define AND(a, b) ((a) & (b))
@@ -48,6 +48,9 @@ typedef uint64_t slice;
 #endif
 
 enum { SLICE_ROUNDS = 7, SLICES_PER_WORD = 64, SLICES_PER_BLOCK = 128 };
+
+/* A vocabulary with an instruction for AES has groups of several blocks. */
+enum { SLICED = GROUP_SIZE == 1 && SLICE_LANES > 64 };
 
 /* What all blocks of a draw have in common: the bits of their counters but the lowest 16 of the low words, and the keys of
  * the rounds as slices. Those of rounds 1 and 2 include what follows from the common bits alone. */
