@@ -43,19 +43,19 @@ cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogi
 
 # --- many blocks together ---------------------------------------------------------------------
 
-cdef extern from "simd/slices.h":
+cdef extern from "simd/bitslices.h":
     enum:
-        SLICED          # whether this is faster than a group at a time
-        SLICE_LANES     # blocks that are drawn together
-    ctypedef struct slices_key:
+        BITSLICED       # whether this is faster than a group at a time
+        BITSLICE_LANES  # blocks that are drawn together
+    ctypedef struct bitslices_key:
         uint64_t base   # the low words of counters, but for their LOW_BITS
-    void slices_start(
-        slices_key* draw, const uint64_t* key_low, const uint64_t* key_high, uint64_t base, const uint64_t* high
+    void bitslices_start(
+        bitslices_key* draw, const uint64_t* key_low, const uint64_t* key_high, uint64_t base, const uint64_t* high
     ) noexcept nogil
-    void slices_draw(const slices_key* draw, const uint64_t* low, uint64_t* words) noexcept nogil
+    void bitslices_draw(const bitslices_key* draw, const uint64_t* low, uint64_t* words) noexcept nogil
 
 cdef enum:
     LOW_BITS = 0xFFFF
-    NO_BASE = 1     # before any slices are prepared
-    # Slices cost the same for few blocks as for many. For fewer than these, tables cost less.
-    LEAST_SLICED = SLICE_LANES / 2 + 1
+    NO_BASE = 1     # before any bit slices are prepared
+    # Bit slices cost the same for few blocks as for many. For fewer than these, tables cost less.
+    LEAST_BITSLICED = BITSLICE_LANES / 2 + 1

@@ -57,9 +57,9 @@ cdef struct Draw:
     uint64_t threshold
     # The D_p of start_draw, as high words.
     uint64_t difference[FIRST_PLANES]
-    # How many blocks are drawn together in slices, each with all of its first planes: 0 if none are.
-    int sliced
-    slices_key slices
+    # How many blocks are drawn together in bit slices, each with all of its first planes: 0 if none are.
+    int bitsliced
+    bitslices_key bitslices
 
 
 # --- the first planes -------------------------------------------------------------------------
@@ -150,8 +150,8 @@ cdef void draw_first(Draw* draw, Chunk* chunk) noexcept nogil:
     cdef int planes = first_planes(draw.threshold)
     cdef Group group
     cdef int plane
-    if SLICED:
-        draw_sliced(draw, chunk, planes)
+    if BITSLICED:
+        draw_bitsliced(draw, chunk, planes)
     while chunk.drawn < chunk.count:
         group = group_first(draw, chunk, chunk.drawn)
         for plane in range(planes):
@@ -159,52 +159,52 @@ cdef void draw_first(Draw* draw, Chunk* chunk) noexcept nogil:
         group_store(chunk, group)
 
 
-# --- the first planes in slices ---------------------------------------------------------------
+# --- the first planes in bit slices -----------------------------------------------------------
 
 
-cdef inline void plan_slices(Draw* draw, ptrdiff_t count) noexcept nogil:
-    """Decide whether slices pay for `count` blocks. If so, lane p * draw.sliced + n gets plane p of block n."""
+cdef inline void plan_bitslices(Draw* draw, ptrdiff_t count) noexcept nogil:
+    """Decide whether bit slices pay for `count` blocks. If so, lane p * draw.bitsliced + n gets plane p of block n."""
     cdef int planes = first_planes(draw.threshold)
-    draw.sliced = 0
-    if min(count // 2, CHUNK_BLOCKS) * planes >= LEAST_SLICED:
-        draw.sliced = min(SLICE_LANES // planes, CHUNK_BLOCKS)
-        draw.slices.base = NO_BASE
+    draw.bitsliced = 0
+    if min(count // 2, CHUNK_BLOCKS) * planes >= LEAST_BITSLICED:
+        draw.bitsliced = min(BITSLICE_LANES // planes, CHUNK_BLOCKS)
+        draw.bitslices.base = NO_BASE
 
 
-cdef void draw_sliced(Draw* draw, Chunk* chunk, int planes) noexcept nogil:
-    """Draw the first planes of blocks of a chunk in slices, as long as that pays. Lanes that are left over draw in vain."""
-    cdef uint64_t low[SLICE_LANES]
-    cdef uint64_t words[BLOCK_WORDS * SLICE_LANES]
+cdef void draw_bitsliced(Draw* draw, Chunk* chunk, int planes) noexcept nogil:
+    """Draw first planes of a chunk in bit slices, as long as that pays. Lanes that are left over draw in vain."""
+    cdef uint64_t low[BITSLICE_LANES]
+    cdef uint64_t words[BLOCK_WORDS * BITSLICE_LANES]
     cdef int count, plane
     memset(low, 0, sizeof(low))
-    while draw.sliced and (chunk.count - chunk.drawn) * planes >= LEAST_SLICED:
-        count = min(draw.sliced, chunk.count - chunk.drawn)
+    while draw.bitsliced and (chunk.count - chunk.drawn) * planes >= LEAST_BITSLICED:
+        count = min(draw.bitsliced, chunk.count - chunk.drawn)
         if not gather_low_bits(draw, chunk, count, low):
             break
         for plane in range(1, planes):
-            memcpy(low + plane * draw.sliced, low, 8 * count)
-        slices_draw(&draw.slices, low, words)
-        compare_sliced(draw, chunk, planes, count, words)
+            memcpy(low + plane * draw.bitsliced, low, 8 * count)
+        bitslices_draw(&draw.bitslices, low, words)
+        compare_bitsliced(draw, chunk, planes, count, words)
 
 
 cdef inline bint gather_low_bits(Draw* draw, const Chunk* chunk, int count, uint64_t* low) noexcept nogil:
-    """Set `low` for plane 0 of the next blocks, and prepare their slices. Return False if other bits differ too."""
+    """Set `low` for plane 0 of the next blocks, and prepare their bit slices. Return False if other bits differ too."""
     cdef uint64_t base = block_number(chunk, chunk.drawn) & ~<uint64_t> LOW_BITS, different = 0
-    cdef uint64_t high[SLICE_LANES]
+    cdef uint64_t high[BITSLICE_LANES]
     cdef int n
     for n in range(count):
         low[n] = block_number(chunk, chunk.drawn + n) ^ base
         different |= low[n]
     if different > LOW_BITS:
         return False
-    if base != draw.slices.base:
-        for n in range(SLICE_LANES):
-            high[n] = n // draw.sliced
-        slices_start(&draw.slices, draw.key.low, draw.key.high, base, high)
+    if base != draw.bitslices.base:
+        for n in range(BITSLICE_LANES):
+            high[n] = n // draw.bitsliced
+        bitslices_start(&draw.bitslices, draw.key.low, draw.key.high, base, high)
     return True
 
 
-cdef inline void compare_sliced(
+cdef inline void compare_bitsliced(
     const Draw* draw, Chunk* chunk, int planes, int count, const uint64_t* words
 ) noexcept nogil:
     """Compare the first planes of a chunk's next blocks. The words of a plane follow those of the plane before."""
@@ -215,7 +215,7 @@ cdef inline void compare_sliced(
     memset(tied, 0xFF, 8 * BLOCK_WORDS * count)
     for plane in range(planes):
         compare_words(draw.threshold >> (63 - plane) & 1, below, tied, words, BLOCK_WORDS * count)
-        words += BLOCK_WORDS * draw.sliced
+        words += BLOCK_WORDS * draw.bitsliced
     for n in range(BLOCK_WORDS * count):
         chunk.undecided |= <uint64_t> (tied[n] != 0) << (BLOCK_WORDS * chunk.drawn + n)
     chunk.drawn += count

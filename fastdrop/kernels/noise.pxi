@@ -10,13 +10,13 @@ cdef extern from "normal.h":
 
 cdef enum:
     NORMAL_BLOCKS = NORMAL_GROUP / 4    # per group: 128 bits are for four elements
-    NOISE = 512                         # elements whose noise is drawn before it is used: SLICE_LANES blocks
+    NOISE = 512                         # elements whose noise is drawn before it is used: BITSLICE_LANES blocks
 
 cdef struct NoiseKey:
     Key key
-    # Whether there are so many elements that slices pay.
-    bint sliced
-    slices_key slices
+    # Whether there are so many elements that bit slices pay.
+    bint bitsliced
+    bitslices_key bitslices
 
 # The top 32 bits of a counter say what is drawn: they are 0 for planes, and 1 for normals. This is in the high word.
 cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
@@ -25,30 +25,30 @@ cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
 cdef void start_noise(NoiseKey* key, uint64_t seed_low, uint64_t seed_high, ptrdiff_t count) noexcept nogil:
     """Prepare the noise of `count` elements."""
     key_schedule(&key.key, seed_low, seed_high)
-    key.sliced = count // 6 >= LEAST_SLICED     # a block is for four, and slices need some preparation
-    key.slices.base = NO_BASE
+    key.bitsliced = count // 6 >= LEAST_BITSLICED   # a block is for four, but bit slices have to be prepared
+    key.bitslices.base = NO_BASE
 
 
-cdef inline void draw_words_sliced(NoiseKey* key, uint64_t block, uint64_t* words) noexcept nogil:
-    """Draw the bits of SLICE_LANES blocks, whose numbers differ in their LOW_BITS alone."""
-    cdef uint64_t low[SLICE_LANES]
-    cdef uint64_t high[SLICE_LANES]
+cdef inline void draw_words_bitsliced(NoiseKey* key, uint64_t block, uint64_t* words) noexcept nogil:
+    """Draw the bits of BITSLICE_LANES blocks, whose numbers differ in their LOW_BITS alone."""
+    cdef uint64_t low[BITSLICE_LANES]
+    cdef uint64_t high[BITSLICE_LANES]
     cdef uint64_t base = block & ~<uint64_t> LOW_BITS
     cdef int lane
-    for lane in range(SLICE_LANES):
+    for lane in range(BITSLICE_LANES):
         low[lane] = block - base + lane
         high[lane] = NORMAL_STREAM
-    if base != key.slices.base:
-        slices_start(&key.slices, key.key.low, key.key.high, base, high)
-    slices_draw(&key.slices, low, words)
+    if base != key.bitslices.base:
+        bitslices_start(&key.bitslices, key.key.low, key.key.high, base, high)
+    bitslices_draw(&key.bitslices, low, words)
 
 
 cdef inline void draw_words(NoiseKey* key, uint64_t block, ptrdiff_t count, uint64_t* words) noexcept nogil:
     """Draw the bits of at least `count` blocks."""
     cdef ptrdiff_t n = 0
-    if SLICED:
-        if key.sliced and count >= LEAST_SLICED and (block & LOW_BITS) <= LOW_BITS + 1 - SLICE_LANES:
-            draw_words_sliced(key, block, words)
+    if BITSLICED:
+        if key.bitsliced and count >= LEAST_BITSLICED and (block & LOW_BITS) <= LOW_BITS + 1 - BITSLICE_LANES:
+            draw_words_bitsliced(key, block, words)
             return
     while n < count:
         blocks_store(words + BLOCK_WORDS * n, ars(

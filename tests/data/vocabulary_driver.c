@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 #include VOCABULARY_HEADER
-#include "simd/slices.h"
+#include "simd/bitslices.h"
 
 enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64, MOST_LANES = 128 };
 
@@ -132,27 +132,27 @@ static void check_blocks(void)
 }
 
 /* Slices draw what groups of blocks do. */
-static void check_slices(void)
+static void check_bitslices(void)
 {
-    static slices_key draw;
-    uint64_t key[2] = {random_word(), random_word()}, schedule[2][SLICE_ROUNDS + 1];
+    static bitslices_key draw;
+    uint64_t key[2] = {random_word(), random_word()}, schedule[2][BITSLICE_ROUNDS + 1];
     uint64_t base = random_word() & ~(uint64_t)0xFFFF, low[MOST_LANES], high[MOST_LANES];
-    uint64_t words[2 * SLICE_LANES], own[2 * GROUP_SIZE], weyl[2] = {key[0], key[1]};
+    uint64_t words[2 * BITSLICE_LANES], own[2 * GROUP_SIZE], weyl[2] = {key[0], key[1]};
     int alike = 0;
-    for (int r = 0; r <= SLICE_ROUNDS; r++) {
+    for (int r = 0; r <= BITSLICE_ROUNDS; r++) {
         schedule[0][r] = weyl[0];
         schedule[1][r] = weyl[1];
         next_key(weyl);
     }
     for (int n = 0; n < MOST_LANES; n++) low[n] = random_word() & 0xFFFF, high[n] = random_word();
-    slices_start(&draw, schedule[0], schedule[1], base, high);
-    slices_draw(&draw, low, words);
-    for (int n = 0; n < SLICE_LANES; n++) {
+    bitslices_start(&draw, schedule[0], schedule[1], base, high);
+    bitslices_draw(&draw, low, words);
+    for (int n = 0; n < BITSLICE_LANES; n++) {
         uint64_t counter[2] = {base | low[n], high[n]};
-        blocks_store(own, ars(counter, key, SLICE_ROUNDS));
+        blocks_store(own, ars(counter, key, BITSLICE_ROUNDS));
         alike += words[2 * n] == own[0] && words[2 * n + 1] == own[1];
     }
-    printf("slices %s\n", alike == SLICE_LANES ? "agree" : "differ");
+    printf("bit slices %s\n", alike == BITSLICE_LANES ? "agree" : "differ");
 }
 
 /* --- lanes --------------------------------------------------------------------------------- */
@@ -249,7 +249,7 @@ int main(void)
     check_which();
     for (int trial = 0; trial < TRIALS; trial++) {
         check_blocks();
-        check_slices();
+        check_bitslices();
         printf("float32\n");
         check_lanes(FLOAT32);
         printf("float64\n");

@@ -1,5 +1,6 @@
-/* This is the vocabulary in portable C. AES uses tables, which is no risk because no secret is at stake. Elements are in
- * vectors of four words, which a compiler has instructions of its baseline for. */
+/* This is the vocabulary in portable C. AES uses tables, which is no risk because no secret is at stake. Where there are
+ * vectors, bitslices.h draws all but a few blocks. Elements are in vectors of four words, for which the baseline of most
+ * machines has instructions. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
