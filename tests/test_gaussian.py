@@ -65,6 +65,20 @@ def test_chunks_change_nothing(library):
     assert_identical(np.concatenate(results), whole)
 
 
+@pytest.mark.parametrize("multiple", [1, 2**30])
+def test_blocks_whose_numbers_have_few_bits_in_common(isa, multiple):
+    """A call goes past a multiple of 2**16 blocks, each of which has the bits of four elements."""
+    for before in (1, 512, 1500):
+        offset = 4 * 2**16 * multiple - before
+        y, _ = fd.gaussian_dropout(sample(2000), keep_prob=0.5, rng=fd.Stream(SEED, offset))
+        assert_identical(y, expected_past_a_multiple(offset), f"from {offset}")
+
+
+@functools.cache
+def expected_past_a_multiple(offset):
+    return reference.gaussian_dropout(sample(2000), keep_prob=0.5, rng=fd.Stream(SEED, offset))[0]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_short_dtypes_are_rounded_once(library, dtype):
     x = sample(5000, dtype)

@@ -160,6 +160,31 @@ def test_every_offset_in_a_block(isa, operation):
         assert np.array_equal(mask.to_array(), passed), (keep_prob, offset)
 
 
+# Of the numbers of blocks that are drawn together, the low 16 bits may differ.
+BLOCKS_IN_COMMON = 2**16
+
+
+@functools.cache
+def around_a_multiple(keep_prob: float, offset: int) -> np.ndarray:
+    return reference.keep_mask(12_000, keep_prob=keep_prob, rng=fd.Stream(6, offset)).to_array()
+
+
+@pytest.mark.parametrize("multiple", [1, 2**20])
+@pytest.mark.parametrize("keep_prob", [0.25, 0.375, 0.9])
+def test_blocks_whose_numbers_have_few_bits_in_common(isa, keep_prob, multiple):
+    """Calls go past a multiple of 2**16 blocks, and rows of a tile lie on both sides of one."""
+    boundary = 128 * BLOCKS_IN_COMMON * multiple
+    for before in (5000, 4096 + 128, 128, 1):
+        stream = fd.Stream(6, boundary - before)
+        mask = fd.keep_mask(12_000, keep_prob=keep_prob, rng=stream)
+        assert np.array_equal(mask.to_array(), around_a_multiple(keep_prob, boundary - before)), before
+    tile = fd.Tile((20, 128 * BLOCKS_IN_COMMON), (0, 77), seed=6, offset=boundary)
+    rows = fd.keep_mask((20, 300), keep_prob=keep_prob, rng=tile)
+    for n, row in enumerate(rows.to_array()):
+        alone = fd.Tile((20, 128 * BLOCKS_IN_COMMON), (n, 77), seed=6, offset=boundary)
+        assert np.array_equal(row, fd.keep_mask((1, 300), keep_prob=keep_prob, rng=alone).to_array()[0]), n
+
+
 @functools.cache
 def uniforms(seed: int, count: int) -> list[int]:
     """Return U of the first `count` elements, as integers."""

@@ -39,3 +39,23 @@ cdef inline blocks ars_finish(const Key* key, blocks state, int done, int rounds
 
 cdef inline blocks ars(const Key* key, blocks counter, int rounds) noexcept nogil:
     return ars_finish(key, ars_start(key, counter), 0, rounds)
+
+
+# --- many blocks together ---------------------------------------------------------------------
+
+cdef extern from "simd/bitslices.h":
+    enum:
+        BITSLICED       # whether this is faster than a group at a time
+        BITSLICE_LANES  # blocks that are drawn together
+    ctypedef struct bitslices_key:
+        uint64_t base   # the low words of counters, but for their LOW_BITS
+    void bitslices_start(
+        bitslices_key* draw, const uint64_t* key_low, const uint64_t* key_high, uint64_t base, const uint64_t* high
+    ) noexcept nogil
+    void bitslices_draw(const bitslices_key* draw, const uint64_t* low, uint64_t* words) noexcept nogil
+
+cdef enum:
+    LOW_BITS = 0xFFFF
+    NO_BASE = 1     # before any bit slices are prepared
+    # Bit slices cost the same for few blocks as for many. For fewer than these, tables cost less.
+    LEAST_BITSLICED = BITSLICE_LANES / 2 + 1

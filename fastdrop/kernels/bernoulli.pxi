@@ -57,6 +57,9 @@ cdef struct Draw:
     uint64_t threshold
     # The D_p of start_draw, as high words.
     uint64_t difference[FIRST_PLANES]
+    # How many blocks are drawn together in bit slices, each with all of its first planes: 0 if none are.
+    int bitsliced
+    bitslices_key bitslices
 
 
 # --- the first planes -------------------------------------------------------------------------
@@ -106,6 +109,11 @@ cdef inline void compare_plane(const Draw* draw, Group* group, int plane, blocks
         group.tied = blocks_andnot(group.tied, bits)
 
 
+cdef inline uint64_t block_number(const Chunk* chunk, int block) noexcept nogil:
+    """Return the index in the stream of a block of a chunk."""
+    return chunk.counters.word[BLOCK_WORDS * block] if chunk.listed else chunk.block + block
+
+
 cdef inline Group group_first(const Draw* draw, const Chunk* chunk, int block) noexcept nogil:
     """Return the group that begins with a block of a chunk, before its first plane."""
     cdef Group group
@@ -137,16 +145,93 @@ cdef inline int first_planes(uint64_t threshold) noexcept nogil:
     return planes
 
 
-cdef void draw_first(const Draw* draw, Chunk* chunk) noexcept nogil:
+cdef void draw_first(Draw* draw, Chunk* chunk) noexcept nogil:
     """Draw the first planes of those groups that have none yet."""
     cdef int planes = first_planes(draw.threshold)
     cdef Group group
     cdef int plane
+    if BITSLICED:
+        draw_bitsliced(draw, chunk, planes)
     while chunk.drawn < chunk.count:
         group = group_first(draw, chunk, chunk.drawn)
         for plane in range(planes):
             compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
         group_store(chunk, group)
+
+
+# --- the first planes in bit slices -----------------------------------------------------------
+
+
+cdef inline void plan_bitslices(Draw* draw, ptrdiff_t count) noexcept nogil:
+    """Decide whether bit slices pay for `count` blocks. If so, lane p * draw.bitsliced + n gets plane p of block n."""
+    cdef int planes = first_planes(draw.threshold)
+    draw.bitsliced = 0
+    if min(count // 2, CHUNK_BLOCKS) * planes >= LEAST_BITSLICED:
+        draw.bitsliced = min(BITSLICE_LANES // planes, CHUNK_BLOCKS)
+        draw.bitslices.base = NO_BASE
+
+
+cdef void draw_bitsliced(Draw* draw, Chunk* chunk, int planes) noexcept nogil:
+    """Draw first planes of a chunk in bit slices, as long as that pays. Lanes that are left over draw in vain."""
+    cdef uint64_t low[BITSLICE_LANES]
+    cdef uint64_t words[BLOCK_WORDS * BITSLICE_LANES]
+    cdef int count, plane
+    memset(low, 0, sizeof(low))
+    while draw.bitsliced and (chunk.count - chunk.drawn) * planes >= LEAST_BITSLICED:
+        count = min(draw.bitsliced, chunk.count - chunk.drawn)
+        if not gather_low_bits(draw, chunk, count, low):
+            break
+        for plane in range(1, planes):
+            memcpy(low + plane * draw.bitsliced, low, 8 * count)
+        bitslices_draw(&draw.bitslices, low, words)
+        compare_bitsliced(draw, chunk, planes, count, words)
+
+
+cdef inline bint gather_low_bits(Draw* draw, const Chunk* chunk, int count, uint64_t* low) noexcept nogil:
+    """Set `low` for plane 0 of the next blocks, and prepare their bit slices. Return False if other bits differ too."""
+    cdef uint64_t base = block_number(chunk, chunk.drawn) & ~<uint64_t> LOW_BITS, different = 0
+    cdef uint64_t high[BITSLICE_LANES]
+    cdef int n
+    for n in range(count):
+        low[n] = block_number(chunk, chunk.drawn + n) ^ base
+        different |= low[n]
+    if different > LOW_BITS:
+        return False
+    if base != draw.bitslices.base:
+        for n in range(BITSLICE_LANES):
+            high[n] = n // draw.bitsliced
+        bitslices_start(&draw.bitslices, draw.key.low, draw.key.high, base, high)
+    return True
+
+
+cdef inline void compare_bitsliced(
+    const Draw* draw, Chunk* chunk, int planes, int count, const uint64_t* words
+) noexcept nogil:
+    """Compare the first planes of a chunk's next blocks. The words of a plane follow those of the plane before."""
+    cdef uint64_t* below = chunk.below.word + CARRIED + BLOCK_WORDS * chunk.drawn
+    cdef uint64_t* tied = chunk.tied.word + BLOCK_WORDS * chunk.drawn
+    cdef int plane, n
+    memset(below, 0, 8 * BLOCK_WORDS * count)
+    memset(tied, 0xFF, 8 * BLOCK_WORDS * count)
+    for plane in range(planes):
+        compare_words(draw.threshold >> (63 - plane) & 1, below, tied, words, BLOCK_WORDS * count)
+        words += BLOCK_WORDS * draw.bitsliced
+    for n in range(BLOCK_WORDS * count):
+        chunk.undecided |= <uint64_t> (tied[n] != 0) << (BLOCK_WORDS * chunk.drawn + n)
+    chunk.drawn += count
+
+
+cdef inline void compare_words(
+    bint threshold_bit, uint64_t* below, uint64_t* tied, const uint64_t* bits, int count
+) noexcept nogil:
+    """Compare a plane with its bit of the threshold."""
+    cdef int n
+    for n in range(count):
+        if threshold_bit:
+            below[n] |= tied[n] & ~bits[n]
+            tied[n] &= bits[n]
+        else:
+            tied[n] &= ~bits[n]
 
 
 # --- the other planes -------------------------------------------------------------------------
@@ -188,9 +273,7 @@ cdef inline void gather_tied(const Chunk* chunk, TiedBlocks* gathered) noexcept 
         word = lowest_bit(blocks_left)
         blocks_left &= blocks_left - 1
         gathered.word[count] = word
-        counters[BLOCK_WORDS * count] = (
-            chunk.counters.word[word] if chunk.listed else chunk.block + word // BLOCK_WORDS
-        )
+        counters[BLOCK_WORDS * count] = block_number(chunk, word // BLOCK_WORDS)
         counters[BLOCK_WORDS * count + 1] = 0
         tied[BLOCK_WORDS * count] = chunk.tied.word[word]
         tied[BLOCK_WORDS * count + 1] = chunk.tied.word[word + 1]

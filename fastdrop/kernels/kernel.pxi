@@ -64,7 +64,7 @@ cdef inline void begin_chunk(Chunk* chunk, bint listed) noexcept nogil:
 # --- decisions that are drawn -----------------------------------------------------------------
 
 
-cdef void sweep_drawn(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+cdef void sweep_drawn(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, Draw* draw) noexcept nogil:
     """Draw decisions at successive positions in chunks, and apply one chunk while the next is drawn.
 
     Chunk k decides elements [A(k), A(k + 1)), with A(k + 1) = A(k) + CHUNK, and is applied to [B(k - 1), B(k)). B(k) is
@@ -104,7 +104,7 @@ cdef inline void take_chunk(Stretch* stretch, Chunk* chunk) noexcept nogil:
     stretch.blocks_left -= chunk.count
 
 
-cdef void sweep_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const Draw* draw) noexcept nogil:
+cdef void sweep_stretches(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, Draw* draw) noexcept nogil:
     """Draw decisions where the stream jumps between stretches: a chunk has the blocks of several."""
     cdef Chunk chunks[2]
     cdef Chunk* now = &chunks[0]
@@ -219,6 +219,8 @@ cdef void sweep_range(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t las
     ensure(sweep.x == NULL or sweep.y != NULL, "there is a result where there are elements")
     if sweep.decision == DRAWN:
         start_draw(&draw, sweep.seed[0], sweep.seed[1], sweep.threshold)
+        if BITSLICED:
+            plan_bitslices(&draw, (last - first) // BLOCK)
         if sweep.stretch:
             sweep_stretches(sweep, first, last, &draw)
         else:

@@ -10,25 +10,61 @@ cdef extern from "normal.h":
 
 cdef enum:
     NORMAL_BLOCKS = NORMAL_GROUP / 4    # per group: 128 bits are for four elements
-    NOISE = 512                         # elements whose noise is drawn before it is used
+    NOISE = 512                         # elements whose noise is drawn before it is used: BITSLICE_LANES blocks
+
+cdef struct NoiseKey:
+    Key key
+    # Whether there are so many elements that bit slices pay.
+    bint bitsliced
+    bitslices_key bitslices
 
 # The top 32 bits of a counter say what is drawn: they are 0 for planes, and 1 for normals. This is in the high word.
 cdef uint64_t NORMAL_STREAM = <uint64_t> 1 << 32
 
 
-cdef void draw_noise(const Key* key, uint64_t group, ptrdiff_t count, float scale, float* noise) noexcept nogil:
+cdef void start_noise(NoiseKey* key, uint64_t seed_low, uint64_t seed_high, ptrdiff_t count) noexcept nogil:
+    """Prepare the noise of `count` elements."""
+    key_schedule(&key.key, seed_low, seed_high)
+    key.bitsliced = count // 6 >= LEAST_BITSLICED   # a block is for four, but bit slices have to be prepared
+    key.bitslices.base = NO_BASE
+
+
+cdef inline void draw_words_bitsliced(NoiseKey* key, uint64_t block, uint64_t* words) noexcept nogil:
+    """Draw the bits of BITSLICE_LANES blocks, whose numbers differ in their LOW_BITS alone."""
+    cdef uint64_t low[BITSLICE_LANES]
+    cdef uint64_t high[BITSLICE_LANES]
+    cdef uint64_t base = block & ~<uint64_t> LOW_BITS
+    cdef int lane
+    for lane in range(BITSLICE_LANES):
+        low[lane] = block - base + lane
+        high[lane] = NORMAL_STREAM
+    if base != key.bitslices.base:
+        bitslices_start(&key.bitslices, key.key.low, key.key.high, base, high)
+    bitslices_draw(&key.bitslices, low, words)
+
+
+cdef inline void draw_words(NoiseKey* key, uint64_t block, ptrdiff_t count, uint64_t* words) noexcept nogil:
+    """Draw the bits of at least `count` blocks."""
+    cdef ptrdiff_t n = 0
+    if BITSLICED:
+        if key.bitsliced and count >= LEAST_BITSLICED and (block & LOW_BITS) <= LOW_BITS + 1 - BITSLICE_LANES:
+            draw_words_bitsliced(key, block, words)
+            return
+    while n < count:
+        blocks_store(words + BLOCK_WORDS * n, ars(
+            &key.key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
+        ))
+        n += GROUP_SIZE
+
+
+cdef void draw_noise(NoiseKey* key, uint64_t group, ptrdiff_t count, float scale, float* noise) noexcept nogil:
     """Draw the noise of at least `count` <= NOISE elements, from the first of a group on.
 
     The words of all of them are drawn first, because a read that follows smaller writes to its bytes has to wait.
     """
     cdef uint64_t words[NOISE / 2]
-    cdef uint64_t block = group * NORMAL_BLOCKS
-    cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n = 0
-    while n < groups * NORMAL_BLOCKS:
-        blocks_store(words + BLOCK_WORDS * n, ars(
-            key, blocks_xor(blocks_count(block + n), blocks_set(0, NORMAL_STREAM)), ROUNDS
-        ))
-        n += GROUP_SIZE
+    cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n
+    draw_words(key, group * NORMAL_BLOCKS, groups * NORMAL_BLOCKS, words)
     for n in range(groups):
         noise_group(words + n * NORMAL_GROUP // 2, scale, noise + n * NORMAL_GROUP)
 
@@ -79,10 +115,10 @@ cdef void multiply_by_noise(int dtype, const char* x, char* y, const float* nois
 
 cdef void sweep_gaussian(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Draw noise and multiply by it, stretch by stretch."""
-    cdef Key key
+    cdef NoiseKey key
     cdef float noise[NOISE + STEP]
     cdef Stretch stretch
-    key_schedule(&key, sweep.seed[0], sweep.seed[1])
+    start_noise(&key, sweep.seed[0], sweep.seed[1], last - first)
     memset(noise, 0, sizeof(noise))
     while first < last:
         stretch = stretch_from(sweep, first, last)
@@ -91,7 +127,7 @@ cdef void sweep_gaussian(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t 
 
 
 cdef inline void sweep_noise(
-    const dropout_sweep* sweep, const Key* key, ptrdiff_t first, ptrdiff_t last, uint64_t position, float* noise
+    const dropout_sweep* sweep, NoiseKey* key, ptrdiff_t first, ptrdiff_t last, uint64_t position, float* noise
 ) noexcept nogil:
     """Sweep elements whose positions are successive, the first one's being `position`."""
     cdef int size = itemsize(sweep.dtype)

@@ -10,8 +10,9 @@
 #include <stdio.h>
 
 #include VOCABULARY_HEADER
+#include "simd/bitslices.h"
 
-enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64 };
+enum { BLOCKS = 8, WORDS = 2 * BLOCKS, TRIALS = 50, LANES = 16, LANES_BYTES = 64, MOST_LANES = 128 };
 
 #define EACH_GROUP for (int g = 0; g < WORDS; g += 2 * GROUP_SIZE)
 
@@ -44,6 +45,24 @@ static void read_words(uint64_t *words)
     words[1] = parts[2] | (uint64_t)parts[3] << 32;
 }
 
+static void next_key(uint64_t *key)
+{
+    key[0] += 0x9E3779B97F4A7C15u;
+    key[1] += 0xBB67AE8584CAA73Bu;
+}
+
+static blocks ars(const uint64_t *counter, const uint64_t *key, int rounds)
+{
+    uint64_t weyl[2] = {key[0], key[1]};
+    blocks state = blocks_xor(blocks_set(counter[0], counter[1]), blocks_set(key[0], key[1]));
+    for (int r = 1; r <= rounds; r++) {
+        next_key(weyl);
+        blocks round_key = blocks_set(weyl[0], weyl[1]);
+        state = r < rounds ? blocks_aes(state, round_key) : blocks_aes_last(state, round_key);
+    }
+    return state;
+}
+
 static void known_answers(void)
 {
     int rounds;
@@ -51,14 +70,7 @@ static void known_answers(void)
         uint64_t counter[2], key[2], output[2 * GROUP_SIZE];
         read_words(counter);
         read_words(key);
-        blocks state = blocks_xor(blocks_set(counter[0], counter[1]), blocks_set(key[0], key[1]));
-        for (int r = 1; r <= rounds; r++) {
-            key[0] += 0x9E3779B97F4A7C15u;
-            key[1] += 0xBB67AE8584CAA73Bu;
-            blocks round_key = blocks_set(key[0], key[1]);
-            state = r < rounds ? blocks_aes(state, round_key) : blocks_aes_last(state, round_key);
-        }
-        blocks_store(output, state);
+        blocks_store(output, ars(counter, key, rounds));
         int alike = 1;
         for (int i = 2; i < 2 * GROUP_SIZE; i++) alike &= output[i] == output[i % 2];
         printf("ars%s", alike ? "" : " (the blocks of a group differ)");
@@ -117,6 +129,30 @@ static void check_blocks(void)
     PRINT_BLOCKS("aes_last", blocks_aes_last(A, B));
     for (int i = 0; i < WORDS; i++) a[i] = b[i] % 3 ? a[i] : 0;
     printf("which %04" PRIx64 "\n", which(a));
+}
+
+/* Slices draw what groups of blocks do. */
+static void check_bitslices(void)
+{
+    static bitslices_key draw;
+    uint64_t key[2] = {random_word(), random_word()}, schedule[2][BITSLICE_ROUNDS + 1];
+    uint64_t base = random_word() & ~(uint64_t)0xFFFF, low[MOST_LANES], high[MOST_LANES];
+    uint64_t words[2 * BITSLICE_LANES], own[2 * GROUP_SIZE], weyl[2] = {key[0], key[1]};
+    int alike = 0;
+    for (int r = 0; r <= BITSLICE_ROUNDS; r++) {
+        schedule[0][r] = weyl[0];
+        schedule[1][r] = weyl[1];
+        next_key(weyl);
+    }
+    for (int n = 0; n < MOST_LANES; n++) low[n] = random_word() & 0xFFFF, high[n] = random_word();
+    bitslices_start(&draw, schedule[0], schedule[1], base, high);
+    bitslices_draw(&draw, low, words);
+    for (int n = 0; n < BITSLICE_LANES; n++) {
+        uint64_t counter[2] = {base | low[n], high[n]};
+        blocks_store(own, ars(counter, key, BITSLICE_ROUNDS));
+        alike += words[2 * n] == own[0] && words[2 * n + 1] == own[1];
+    }
+    printf("bit slices %s\n", alike == BITSLICE_LANES ? "agree" : "differ");
 }
 
 /* --- lanes --------------------------------------------------------------------------------- */
@@ -213,6 +249,7 @@ int main(void)
     check_which();
     for (int trial = 0; trial < TRIALS; trial++) {
         check_blocks();
+        check_bitslices();
         printf("float32\n");
         check_lanes(FLOAT32);
         printf("float64\n");

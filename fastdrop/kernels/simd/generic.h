@@ -1,5 +1,6 @@
-/* This is the vocabulary in portable C. AES uses tables, which is no risk because no secret is at stake. Elements are in
- * vectors of four words, which a compiler has instructions of its baseline for. */
+/* This is the vocabulary in portable C. AES uses tables, which is no risk because no secret is at stake. Where there are
+ * vectors, bitslices.h draws all but a few blocks. Elements are in vectors of four words, for which the baseline of most
+ * machines has instructions. */
 #ifndef FASTDROP_SIMD_H
 #define FASTDROP_SIMD_H
 
@@ -181,6 +182,42 @@ typedef double doubles __attribute__((vector_size(16)));
     } while (0)
 #define COMPARE_LANES COMPUTE_LANES
 
+/* Conversions are written once, for `words`, which are a part here, and a single word where there are no vectors. */
+typedef part words;
+typedef int32_t signed_words __attribute__((vector_size(16)));
+typedef uint16_t halves __attribute__((vector_size(16)));
+
+#define WORDS(parts, i) (parts)[i]
+#define EACH_WORDS for (int i = 0; i < 4; i++)
+#define ABOVE(a, constant) ((words)((signed_words)(a) > (constant)))
+#define FLOAT_SUM(a, constant) ((words)((floats)(a) + (constant)))
+#define FLOAT_PRODUCT(a, constant) ((words)((floats)(a) * (constant)))
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (halves){__VA_ARGS__})
+#endif
+
+VOCABULARY void halves_load(part *to, const char *from)
+{
+    const halves zeros = {0};
+    for (int i = 0; i < 2; i++) {
+        halves a;
+        memcpy(&a, from + 16 * i, sizeof a);
+        to[2 * i] = (part)SHUFFLE(a, zeros, 0, 8, 1, 9, 2, 10, 3, 11);
+        to[2 * i + 1] = (part)SHUFFLE(a, zeros, 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+}
+
+VOCABULARY void halves_store(char *to, const part *from)
+{
+    for (int i = 0; i < 2; i++) {
+        halves a = SHUFFLE((halves)from[2 * i], (halves)from[2 * i + 1], 0, 2, 4, 6, 8, 10, 12, 14);
+        memcpy(to + 16 * i, &a, sizeof a);
+    }
+}
+
 #else
 
 typedef union {
@@ -206,7 +243,45 @@ typedef union {
         else EACH_WORD a.word[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;                            \
     } while (0)
 
+typedef uint32_t words;
+
+#define WORDS(parts, i) (parts)[i / 4].word[i % 4]
+#define EACH_WORDS for (int i = 0; i < 16; i++)
+#define ABOVE(a, constant) ((int32_t)(a) > (constant) ? UINT32_MAX : 0)
+#define FLOAT_SUM(a, constant) bits_of(float_of(a) + (constant))
+#define FLOAT_PRODUCT(a, constant) bits_of(float_of(a) * (constant))
+
+VOCABULARY float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+VOCABULARY uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+VOCABULARY void halves_load(part *to, const char *from)
+{
+    uint16_t half[16];
+    memcpy(half, from, sizeof half);
+    EACH_WORDS WORDS(to, i) = half[i];
+}
+
+VOCABULARY void halves_store(char *to, const part *from)
+{
+    uint16_t half[16];
+    EACH_WORDS half[i] = (uint16_t)WORDS(from, i);
+    memcpy(to, half, sizeof half);
+}
+
 #endif
+
+#define CHOOSE(condition, a, b) ((((a) ^ (b)) & (condition)) ^ (b))
 
 VOCABULARY part part_and(part a, part b) { COMPUTE_WORDS(a, &, b); return a; }
 VOCABULARY part part_or(part a, part b) { COMPUTE_WORDS(a, |, b); return a; }
@@ -232,75 +307,58 @@ typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
 
 #define EACH_PART for (int i = 0; i < 4; i++)
 
-typedef union {
-    float f;
-    uint32_t w;
-} float_bits;
-
 /* A product with 2**112 changes the exponent's bias. It is exact, also for subnormal numbers. */
-VOCABULARY float float16_to_float(uint16_t half)
+VOCABULARY words float16_to_float(words half)
 {
-    float_bits a, rebias = {.w = (254 - 15) << 23};
-    a.w = (uint32_t)(half & 0x7FFF) << 13;
-    a.f *= rebias.f;
-    a.w |= (half & 0x7C00) == 0x7C00 ? 0x7F800000 : 0;
-    a.w |= (uint32_t)(half & 0x8000) << 16;
-    return a.f;
+    const words shifted = (half & 0x7FFF) << 13, infinite = ABOVE(shifted, 0x7BFF << 13) & 0x7F800000;
+    return FLOAT_PRODUCT(shifted, 0x1p112f) | infinite | (half & 0x8000) << 16;
 }
 
-VOCABULARY uint16_t float_to_float16(float value)
+VOCABULARY words float_to_float16(words a)
 {
+    const words sign = a & 0x80000000, size = a ^ sign, kept = size >> 13;
+    const words normal = (size - (112 << 23) + 0xFFF + (kept & 1)) >> 13;
     /* The last bit of 0.5 is the last bit of a subnormal float16, so a sum with it is rounded where the result ends. */
-    float_bits a = {value}, half = {.w = 126 << 23}, small;
-    uint32_t sign = a.w >> 16 & 0x8000, rounded;
-    a.w &= 0x7FFFFFFF;
-    small.f = a.f + half.f;
-    /* Each choice is made without a branch, so that the loop over lanes becomes vectors. */
-    rounded = (a.w - (112u << 23) + 0xFFF + (a.w >> 13 & 1)) >> 13;
-    rounded = a.w < 0x38800000 ? small.w - half.w : rounded; /* 2**-14 */
-    rounded = a.w >= 0x47800000 ? 0x7C00 : rounded;          /* 2**16 */
-    rounded = a.w > 0x7F800000 ? 0x7E00 | (a.w >> 13 & 0x3FF) : rounded;
-    return (uint16_t)(sign | rounded);
+    const words subnormal = FLOAT_SUM(size, 0.5f) - 0x3F000000;
+    const words special = (ABOVE(size, 0x7F800000) & (kept | 0x200) & 0x3FF) | 0x7C00;
+    const words finite = CHOOSE(ABOVE(size, 0x387FFFFF), normal, subnormal); /* from 2**-14 on */
+    return sign >> 16 | CHOOSE(ABOVE(size, 0x477FFFFF), special, finite);    /* from 2**16 on */
 }
 
-VOCABULARY float bfloat16_to_float(uint16_t half)
+VOCABULARY words bfloat16_to_float(words half)
 {
-    float_bits a = {.w = (uint32_t)half << 16};
-    return a.f;
+    return half << 16;
 }
 
-VOCABULARY uint16_t float_to_bfloat16(float value)
+VOCABULARY words float_to_bfloat16(words a)
 {
-    float_bits a = {value};
-    uint32_t nearest = a.w + 0x7FFF + (a.w >> 16 & 1);
-    uint32_t nan = (a.w & (uint32_t)BFLOAT16_SIGN) | BFLOAT16_NAN;
-    return (uint16_t)(((a.w & 0x7FFFFFFF) > 0x7F800000 ? nan : nearest) >> 16);
+    const words nearest = a + 0x7FFF + (a >> 16 & 1), nan = (a & (uint32_t)BFLOAT16_SIGN) | BFLOAT16_NAN;
+    return CHOOSE(ABOVE(a & 0x7FFFFFFF, 0x7F800000), nan, nearest) >> 16;
 }
 
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
-    float value[16];
-    uint16_t half[16];
-    if (dtype == FLOAT16 || dtype == BFLOAT16) {
-        memcpy(half, from, sizeof half);
-        for (int i = 0; i < 16; i++)
-            value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
-        from = (const char *)value;
+    if (dtype == FLOAT16) {
+        halves_load(a.part, from);
+        EACH_WORDS WORDS(a.part, i) = float16_to_float(WORDS(a.part, i));
+    } else if (dtype == BFLOAT16) {
+        halves_load(a.part, from);
+        EACH_WORDS WORDS(a.part, i) = bfloat16_to_float(WORDS(a.part, i));
+    } else {
+        EACH_PART memcpy(&a.part[i], from + 16 * i, 16);
     }
-    EACH_PART memcpy(&a.part[i], from + 16 * i, 16);
     return a;
 }
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    float value[16];
-    uint16_t half[16];
-    if (dtype == FLOAT16 || dtype == BFLOAT16) {
-        EACH_PART memcpy(value + 4 * i, &a.part[i], 16);
-        for (int i = 0; i < 16; i++)
-            half[i] = dtype == FLOAT16 ? float_to_float16(value[i]) : float_to_bfloat16(value[i]);
-        memcpy(to, half, sizeof half);
+    if (dtype == FLOAT16) {
+        EACH_WORDS WORDS(a.part, i) = float_to_float16(WORDS(a.part, i));
+        halves_store(to, a.part);
+    } else if (dtype == BFLOAT16) {
+        EACH_WORDS WORDS(a.part, i) = float_to_bfloat16(WORDS(a.part, i));
+        halves_store(to, a.part);
     } else {
         EACH_PART memcpy(to + 16 * i, &a.part[i], 16);
     }
@@ -385,6 +443,12 @@ VOCABULARY void stream_end(void)
 #undef COMPARE_WORDS
 #undef COMPUTE_LANES
 #undef COMPARE_LANES
+#undef WORDS
+#undef EACH_WORDS
+#undef ABOVE
+#undef FLOAT_SUM
+#undef FLOAT_PRODUCT
+#undef CHOOSE
 #undef EACH_PART
 
 #endif
