@@ -190,13 +190,18 @@ cdef inline ptrdiff_t boundary_after(int dtype, const dropout_sweep* sweep, ptrd
     return element + (-past_boundary(dtype, sweep, element) & (between_boundaries(dtype, sweep) - 1))
 
 
+cdef inline bint begins_anywhere(const dropout_sweep* sweep) noexcept nogil:
+    """Say whether a loop begins where the elements do: a part of a step in each row costs more than straddling stores."""
+    return sweep.row != 0 and not sweep.streaming
+
+
 cdef inline void apply_range(
     int dtype, int form,
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """Apply decisions in three parts: up to a boundary, in whole steps from there, and what is left of a step."""
-    cdef ptrdiff_t body = min(boundary_after(dtype, sweep, first), last)
+    cdef ptrdiff_t body = min(first if begins_anywhere(sweep) else boundary_after(dtype, sweep, first), last)
     cdef ptrdiff_t tail = body + (last - body) // STEP * STEP
     apply_padded(dtype, form, sweep, first, body, keep, bit)
     apply_body(dtype, form, sweep, body, tail, keep, bit + (body - first), draw, ahead)
@@ -335,6 +340,42 @@ cdef void apply_bfloat16(
     apply_by_form(BFLOAT16, sweep, first, last, keep, bit, draw, ahead)
 
 
+cdef inline void apply_by_dtype(
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    """Apply decisions to elements without gaps between them."""
+    if sweep.dtype == FLOAT32:
+        apply_float32(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT64:
+        apply_float64(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT16:
+        apply_float16(sweep, first, last, keep, bit, draw, ahead)
+    else:
+        apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
+
+
+cdef inline void apply_rows(
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    """Apply decisions row by row. For each row the arrays begin where they would begin if they had no gaps."""
+    cdef dropout_sweep part = sweep[0]
+    cdef ptrdiff_t number = first // sweep.row, end
+    part.x += number * sweep.x_gap
+    part.y += number * sweep.y_gap
+    part.residual += number * sweep.residual_gap
+    while first < last:
+        end = min((number + 1) * sweep.row, last)
+        apply_by_dtype(&part, first, end, keep, bit, draw, ahead)
+        bit += end - first
+        first = end
+        number += 1
+        part.x += sweep.x_gap
+        part.y += sweep.y_gap
+        part.residual += sweep.residual_gap
+
+
 cdef void apply_decisions(
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
@@ -346,14 +387,10 @@ cdef void apply_decisions(
     """
     if sweep.x == NULL:
         pass
-    elif sweep.dtype == FLOAT32:
-        apply_float32(sweep, first, last, keep, bit, draw, ahead)
-    elif sweep.dtype == FLOAT64:
-        apply_float64(sweep, first, last, keep, bit, draw, ahead)
-    elif sweep.dtype == FLOAT16:
-        apply_float16(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.row:
+        apply_rows(sweep, first, last, keep, bit, draw, ahead)
     else:
-        apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
+        apply_by_dtype(sweep, first, last, keep, bit, draw, ahead)
     if sweep.mask != NULL and not sweep.relu:
         copy_bits(sweep.mask, first, keep, bit, last - first)
 

@@ -292,6 +292,27 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
     return a;
 }
 
+VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
+{
+    lanes a;
+    float value[8];
+    double wide[8];
+    uint16_t half[8];
+    if (dtype == FLOAT64)
+        return lanes_load(dtype, from);
+    if (dtype == FLOAT32) {
+        memcpy(value, from, sizeof value);
+    } else {
+        memcpy(half, from, sizeof half);
+        for (int i = 0; i < 8; i++)
+            value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
+    }
+    for (int i = 0; i < 8; i++)
+        wide[i] = value[i];
+    EACH_PART memcpy(&a.part[i], wide + 2 * i, 16);
+    return a;
+}
+
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
     float value[16];
