@@ -422,11 +422,11 @@ cdef inline cnp.ndarray new_array(cnp.ndarray like, int axes, cnp.npy_intp* leng
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
     """Whether a quick look shows that `out` is a result array for `x`."""
     return (
-        is_plain(x)
-        and is_plain(out)
+        type(out) is cnp.ndarray
         and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
         and cnp.PyArray_ISWRITEABLE(out)
         and cnp.PyArray_SAMESHAPE(out, x)
+        and not overlaps_itself(out)
     )
 
 

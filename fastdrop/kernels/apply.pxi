@@ -160,11 +160,12 @@ cdef inline void apply_while_drawing(
 
 # Loops and chunks begin at boundaries, because a store that straddles two cache lines costs two. A boundary is where a
 # cache line of the result begins, or a step after it. Where no element of the result begins with a cache line, a
-# boundary is where a byte of the mask begins.
+# boundary is where a byte of the mask begins. So it is in rows with gaps, because a part of a step at the beginning of
+# each costs more, unless their stores bypass the cache.
 
 
 cdef inline bint can_align(int dtype, const dropout_sweep* sweep) noexcept nogil:
-    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(dtype) == 0
+    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(dtype) == 0 and (sweep.row == 0 or sweep.streaming)
 
 
 cdef inline ptrdiff_t between_boundaries(int dtype, const dropout_sweep* sweep) noexcept nogil:
@@ -190,18 +191,13 @@ cdef inline ptrdiff_t boundary_after(int dtype, const dropout_sweep* sweep, ptrd
     return element + (-past_boundary(dtype, sweep, element) & (between_boundaries(dtype, sweep) - 1))
 
 
-cdef inline bint begins_anywhere(const dropout_sweep* sweep) noexcept nogil:
-    """Say whether a loop begins where the elements do: a part of a step in each row costs more than straddling stores."""
-    return sweep.row != 0 and not sweep.streaming
-
-
 cdef inline void apply_range(
     int dtype, int form,
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """Apply decisions in three parts: up to a boundary, in whole steps from there, and what is left of a step."""
-    cdef ptrdiff_t body = min(first if begins_anywhere(sweep) else boundary_after(dtype, sweep, first), last)
+    cdef ptrdiff_t body = min(boundary_after(dtype, sweep, first), last)
     cdef ptrdiff_t tail = body + (last - body) // STEP * STEP
     apply_padded(dtype, form, sweep, first, body, keep, bit)
     apply_body(dtype, form, sweep, body, tail, keep, bit + (body - first), draw, ahead)

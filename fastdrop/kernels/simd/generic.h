@@ -296,20 +296,21 @@ VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
 {
     lanes a;
     float value[8];
-    double wide[8];
     uint16_t half[8];
     if (dtype == FLOAT64)
         return lanes_load(dtype, from);
-    if (dtype == FLOAT32) {
-        memcpy(value, from, sizeof value);
-    } else {
+    if (dtype == FLOAT16 || dtype == BFLOAT16) {
         memcpy(half, from, sizeof half);
         for (int i = 0; i < 8; i++)
             value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
+        from = (const char *)value;
     }
-    for (int i = 0; i < 8; i++)
-        wide[i] = value[i];
-    EACH_PART memcpy(&a.part[i], wide + 2 * i, 16);
+    EACH_PART {
+        float two[2];
+        memcpy(two, from + 8 * i, sizeof two);
+        double wide[2] = {two[0], two[1]};
+        memcpy(&a.part[i], wide, 16);
+    }
     return a;
 }
 
