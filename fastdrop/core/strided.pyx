@@ -1,7 +1,7 @@
 """Arrays of any strides and byte order are handed to a kernel row by row, or in pieces that are copied.
 
-A kernel takes long rows as they are. Everything else is gathered into pieces before the kernel runs, and scattered after
-it. This does not use numpy.nditer, because pieces must begin where threads may meet, nothing may be allocated once positions
+A kernel takes long rows as they are. Everything else is gathered into pieces before the kernel runs, and scattered
+after it. This does not use numpy.nditer, because pieces must begin where threads may meet, nothing may be allocated once positions
 are reserved, and a piece that has not been computed must never be written.
 """
 
@@ -99,8 +99,10 @@ cdef bint hand_over(Strided* arrays, dropout_sweep* sweep, ptrdiff_t summed) noe
 # --- rows -------------------------------------------------------------------------------------
 
 
-cdef inline bint takes_rows(const Strided* arrays, const dropout_sweep* sweep, int size, ptrdiff_t summed) noexcept nogil:
-    """Say whether a kernel takes the rows of these arrays as they are. Where columns are summed, a row is one of theirs."""
+cdef inline bint takes_rows(
+    const Strided* arrays, const dropout_sweep* sweep, int size, ptrdiff_t summed
+) noexcept nogil:
+    """Say whether a kernel takes the rows of these arrays as they are. Where columns are summed, they are these rows'."""
     return (
         arrays.axes == 2
         and arrays.count[1] >= LONG_ROW
