@@ -1,8 +1,8 @@
 """Arrays of any strides and byte order are handed to a kernel row by row, or in pieces that are copied.
 
 A kernel takes long rows as they are. Everything else is gathered into pieces before the kernel runs, and scattered
-after it. This does not use numpy.nditer, because pieces must begin where threads may meet, nothing may be allocated once positions
-are reserved, and a piece that has not been computed must never be written.
+after it. This does not use numpy.nditer, because the pieces of a thread must begin where threads may meet, nothing may
+be allocated once positions are reserved, and a piece that has not been computed must never be written.
 """
 
 from libc.stdint cimport uint64_t, uintptr_t
