@@ -375,18 +375,18 @@ cdef prepared_bias(Call* call, bias):
 
 cdef tuple prepared_columns(Call* call, cnp.ndarray dy, tuple shape):
     """Room for the sums of columns, strip by strip, and for the gradient of the bias."""
-    cdef ptrdiff_t rows
-    cdef cnp.npy_intp dims[2]
+    cdef ptrdiff_t rows, bytes_of_sums
     if call.axes == 0:
         checks.columns_of(dy)
     call.columns.row = shape[len(shape) - 1]
     call.columns.strip = formulas.rows_in_strip(call.columns.row)
     rows = call.plan.size // call.columns.row if call.columns.row else 0
     call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
-    dims[0], dims[1] = max(call.columns.strips, 1), call.columns.row
-    sums = cnp.PyArray_ZEROS(2, dims, cnp.NPY_FLOAT64, 0)
-    dbias = new_array(dy, 1, &dims[1])
-    call.columns.sums = <double*> cnp.PyArray_DATA(sums)
+    bytes_of_sums = max(call.columns.strips, 1) * call.columns.row * sizeof(double)
+    sums = PyBytes_FromStringAndSize(NULL, bytes_of_sums)
+    dbias = new_array(dy, 1, &call.lengths[call.axes - 1])
+    call.columns.sums = <double*> PyBytes_AS_STRING(sums)
+    memset(call.columns.sums, 0, bytes_of_sums)
     call.columns.total = cnp.PyArray_BYTES(dbias)
     call.plan.columns = &call.columns
     return sums, dbias
