@@ -360,7 +360,8 @@ cdef inline void apply_rows(
     cdef ptrdiff_t number = first // sweep.row, end
     part.x += number * sweep.x_gap
     part.y += number * sweep.y_gap
-    part.residual += number * sweep.residual_gap
+    if part.residual != NULL:
+        part.residual += number * sweep.residual_gap
     while first < last:
         end = min((number + 1) * sweep.row, last)
         apply_by_dtype(&part, first, end, keep, bit, draw, ahead)
@@ -369,7 +370,8 @@ cdef inline void apply_rows(
         number += 1
         part.x += sweep.x_gap
         part.y += sweep.y_gap
-        part.residual += sweep.residual_gap
+        if part.residual != NULL:
+            part.residual += sweep.residual_gap
 
 
 cdef void apply_decisions(

@@ -42,8 +42,8 @@ typedef struct {
     const char *residual;
     /* The elements of a row, where rows have gaps between them; else 0. */
     ptrdiff_t row;
-    /* The bytes from the end of a row of an array to its next row, 0 where there is no array. The saved elements have
-     * no gaps, and neither has any array of a GAUSSIAN sweep. */
+    /* The bytes from the end of a row of an array to its next row. The saved elements have no gaps, and neither has any
+     * array of a GAUSSIAN sweep. */
     ptrdiff_t x_gap;
     ptrdiff_t y_gap;
     ptrdiff_t residual_gap;
