@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import checks, reference
+from fastdrop import checks, cpu, reference
+from fastdrop.core import dispatch
 from support import DTYPES, assert_identical, at_address, bit_patterns, sample
 
 KEEP_PROB = 0.7
@@ -156,6 +159,98 @@ def test_more_axes_than_numpys_flat_has(library):
         {"dropout": library.dropout(x, keep_prob=KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
         {"dropout": reference.dropout(x, keep_prob=KEEP_PROB, bias=x[(0,) * 40 + (0,)], broadcast_dims=-2, rng=1)},
     )
+
+
+# --- how arrays reach a kernel ----------------------------------------------------------------
+
+
+def rows_with_gaps(x: np.ndarray) -> np.ndarray:
+    wide = np.full((*x.shape[:-1], x.shape[-1] + 9), np.nan, x.dtype)
+    wide[..., 5:-4] = x
+    return wide[..., 5:-4]
+
+
+def rows_backwards(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x[::-1])[::-1]
+
+
+def swapped_and_transposed(x: np.ndarray) -> np.ndarray:
+    return np.asfortranarray(swapped(x))
+
+
+# Beside each layout and shape are the elements of a piece that a call makes room for. Without pieces, the kernel takes
+# the rows as they are.
+HANDED_OVER = [
+    (rows_with_gaps, (40, 127), 40 * 127),
+    (rows_with_gaps, (40, 128), 0),
+    (rows_with_gaps, (33, 1001), 0),
+    (rows_with_gaps, (3, 9000), 0),
+    (rows_with_gaps, (7, 5, 200), 0),
+    (rows_backwards, (130, 200), 0),
+    (lambda x: x, (130, 200), 0),
+    (np.asfortranarray, (15, 70), 15 * 70),
+    (np.asfortranarray, (50, 1000), 1 << 14),
+    (np.asfortranarray, (48, 2500), 16 * 2500),
+    (np.asfortranarray, (20, 5003), 1 << 16),
+    (transposed, (20, 30, 40), 1 << 14),
+    (swapped_and_transposed, (37, 1001), 1 << 14),
+]
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("lay", "shape", "piece"), HANDED_OVER)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_kernel_takes_rows_and_pieces(isa, lay, shape, piece, streaming):
+    fd.set_num_threads(1)
+    dispatch.set_streaming_bytes(0 if streaming else 1 << 40)
+    try:
+        for dtype in DTYPES:
+            x = np.random.default_rng(1).standard_normal(shape, np.float32).astype(dtype)
+            check_handing_over(x, lay, piece)
+    finally:
+        dispatch.set_streaming_bytes(cpu._streaming_bytes())
+
+
+def check_handing_over(x: np.ndarray, lay: Callable[[np.ndarray], np.ndarray], piece: int) -> None:
+    y, mask = reference.relu_dropout(x, keep_prob=KEEP_PROB, rng=fd.Stream(1, 77))
+    dx, dbias = reference.relu_dropout_backward(x, mask, bias_grad=True)
+    for out in (np.zeros_like(x), lay(np.zeros_like(x))):
+        out = out.astype(lay(x).dtype) if lay is swapped_and_transposed and out.flags.c_contiguous else out
+        kept, drawn = fd.relu_dropout(lay(x), keep_prob=KEEP_PROB, rng=fd.Stream(1, 77), out=out)
+        assert_identical(kept.astype(x.dtype), y)
+        assert drawn == mask
+        back, sums = fd.relu_dropout_backward(lay(x), mask, bias_grad=True, out=out)
+        assert_identical(back.astype(x.dtype), dx)
+        assert_identical(sums, dbias)
+        room = most_memory(functools.partial(fd.relu_dropout_backward, lay(x), mask, out=out))
+        assert 0 <= room - 4 * piece * x.itemsize < 2000  # there is room for x, y, saved elements and a residual
+
+
+def most_memory(call: Callable[[], object]) -> int:
+    """Return the bytes that a call has allocated at the same time."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64, 65, 131])
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 40, 1000, 4096, 4097, 9000])
+def test_the_order_of_a_columns_sum_is_that_of_its_rows(isa, rows, columns):
+    """Numbers of very different size show in which order they were added."""
+    generator = np.random.default_rng(rows * columns)
+    numbers = generator.standard_normal((rows, columns)) * 10.0 ** generator.integers(0, 30, (rows, columns))
+    for dtype in ("float32", "float64"):
+        dy = numbers.astype(dtype)
+        mask = fd.keep_mask(dy.shape, keep_prob=0.9, rng=1)
+        for array in (dy, np.asfortranarray(dy), rows_with_gaps(dy)):
+            assert_identical(
+                fd.dropout_backward(array, mask, bias_grad=True)[1],
+                reference.dropout_backward(dy, mask, bias_grad=True)[1],
+            )
 
 
 # --- dtypes -----------------------------------------------------------------------------------

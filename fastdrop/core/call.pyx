@@ -30,7 +30,7 @@ from fastdrop.core cimport dispatch
 from fastdrop.core.dispatch cimport Columns, Plan
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
-from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
+from fastdrop.core.strided cimport Operand, Strided, hand_over, room_for
 from fastdrop.kernels.sweep cimport (
     ALL_KEPT, BFLOAT16, BUILD_TAG, DRAWN, FLOAT16, FLOAT32, FLOAT64, GAUSSIAN, NONE_KEPT, SAVED_BITS, SAVED_OUTPUT,
     decision_for, dropout_sweep,
@@ -229,6 +229,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
         y = result(out, x)
         source = source_of(rng, shape, (), call.plan.size)
         x = apart_from(y, x)
+        call.sweep.decision = GAUSSIAN
         _room = prepared_room(&call, x, y, None, None)
         while True:     # again if another thread has advanced the stream while the noise was made
             offset = 0 if source.stream is None else source.stream.offset
@@ -372,19 +373,20 @@ cdef prepared_bias(Call* call, bias):
     return repeated
 
 
-cdef tuple prepared_columns(Call* call, dy, tuple shape):
+cdef tuple prepared_columns(Call* call, cnp.ndarray dy, tuple shape):
     """Room for the sums of columns, strip by strip, and for the gradient of the bias."""
-    cdef ptrdiff_t rows
-    cdef cnp.npy_intp dims[2]
-    checks.columns_of(dy)
+    cdef ptrdiff_t rows, bytes_of_sums
+    if call.axes == 0:
+        checks.columns_of(dy)
     call.columns.row = shape[len(shape) - 1]
     call.columns.strip = formulas.rows_in_strip(call.columns.row)
     rows = call.plan.size // call.columns.row if call.columns.row else 0
     call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
-    dims[0], dims[1] = max(call.columns.strips, 1), call.columns.row
-    sums = cnp.PyArray_ZEROS(2, dims, cnp.NPY_FLOAT64, 0)
-    dbias = np.empty(call.columns.row, dy.dtype.newbyteorder("="))
-    call.columns.sums = <double*> cnp.PyArray_DATA(sums)
+    bytes_of_sums = max(call.columns.strips, 1) * call.columns.row * sizeof(double)
+    sums = PyBytes_FromStringAndSize(NULL, bytes_of_sums)
+    dbias = new_array(dy, 1, &call.lengths[call.axes - 1])
+    call.columns.sums = <double*> PyBytes_AS_STRING(sums)
+    memset(call.columns.sums, 0, bytes_of_sums)
     call.columns.total = cnp.PyArray_BYTES(dbias)
     call.plan.columns = &call.columns
     return sums, dbias
@@ -402,22 +404,29 @@ cdef inline cnp.ndarray elements(name, value):
 
 cdef inline cnp.ndarray result(out, cnp.ndarray x):
     """The array to write to, of no subclass."""
-    cdef int number = cnp.PyArray_TYPE(x)
-    if out is None and number < NPY_USERDEF:
-        return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), number, 0)
+    if out is None:
+        return new_array(x, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
     if isinstance(out, cnp.ndarray) and fits(out, x):
         return out
     return checks.result(out, x)
 
 
+cdef inline cnp.ndarray new_array(cnp.ndarray like, int axes, cnp.npy_intp* lengths):
+    """An array of these lengths, of the dtype of another, in this machine's byte order."""
+    cdef int number = cnp.PyArray_TYPE(like)
+    if number < NPY_USERDEF:
+        return cnp.PyArray_EMPTY(axes, lengths, number, 0)
+    return np.empty(tuple([lengths[axis] for axis in range(axes)]), checks.native((<object> like).dtype))
+
+
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
     """Whether a quick look shows that `out` is a result array for `x`."""
     return (
-        is_plain(x)
-        and is_plain(out)
+        type(out) is cnp.ndarray
         and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(x)
         and cnp.PyArray_ISWRITEABLE(out)
         and cnp.PyArray_SAMESHAPE(out, x)
+        and not overlaps_itself(out)
     )
 
 
@@ -429,9 +438,10 @@ cdef inline cnp.ndarray apart_from(cnp.ndarray y, cnp.ndarray array):
 cdef prepared_room(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual):
     """Room for a piece of each array on each thread, where an array is strided. The caller holds it while it is in use."""
     cdef ptrdiff_t per_thread
-    if all_plain(x, y, saved, residual):
+    call.sweep.dtype = element_type(y)
+    if not point(call, x, y, saved, residual):
         return None
-    per_thread = room_for(cnp.PyArray_ITEMSIZE(y), piece_of(call.plan.size))
+    per_thread = room_for(cnp.PyArray_ITEMSIZE(y), call.strided.piece)
     room = PyBytes_FromStringAndSize(NULL, call.plan.threads * per_thread)
     call.plan.room = PyBytes_AS_STRING(room)
     return room

@@ -13,7 +13,7 @@ from libc.stdint cimport uintptr_t
 
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.core.layout cimport sweep_by_layout
-from fastdrop.core.strided cimport PIECE, gather, room_for, scatter
+from fastdrop.core.strided cimport end_of_piece, gather, room_for, scatter
 from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
 
 from fastdrop.core import layout, strided
@@ -81,7 +81,12 @@ cdef void choose_stores(Plan* plan) noexcept nogil:
 cdef bint can_stream(const Plan* plan) noexcept nogil:
     """Whether the result is larger than the cache, and its elements are aligned."""
     cdef int size = itemsize(plan.sweep.dtype)
-    return plan.sweep.y != NULL and plan.size * size > streaming_bytes and <uintptr_t> plan.sweep.y % size == 0
+    return (
+        plan.sweep.y != NULL
+        and plan.size * size > streaming_bytes
+        and <uintptr_t> plan.sweep.y % size == 0
+        and plan.sweep.y_gap % size == 0
+    )
 
 
 cdef ptrdiff_t unit_of(const Plan* plan) noexcept nogil:
@@ -126,7 +131,9 @@ cdef void run_part_in_default_mode(const Plan* plan, int thread, ptrdiff_t first
 
 cdef void run_part(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
     """Run elements first, ..., last - 1 of a slice on one thread. Both ends are ends of units, or of the sweep."""
-    if plan.strided != NULL or plan.columns != NULL:
+    if plan.columns != NULL:
+        run_tiles(plan, thread, first, last)
+    elif plan.strided != NULL:
         run_pieces(plan, thread, first, last)
     else:
         run_decided(plan, plan.sweep, first, last)
@@ -135,22 +142,32 @@ cdef void run_part(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last
 
 
 cdef void run_pieces(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Run a part piece by piece; a piece stays in the cache while it is copied or summed."""
+    """Run a part piece by piece."""
     cdef dropout_sweep sweep = plan.sweep[0]
-    cdef char* room = NULL
+    cdef char* room = room_of(plan, thread)
     cdef ptrdiff_t end
-    if plan.strided != NULL:
-        room = plan.room + thread * room_for(itemsize(sweep.dtype), plan.strided.piece)
     while first < last:
-        end = min(first + PIECE, last)
-        if plan.strided != NULL:
-            gather(plan.strided, &sweep, first, end, room)
-        run_decided(plan, &sweep, first, end)
-        if plan.columns != NULL:
-            add_columns(plan.columns, &sweep, first, end)
-        if plan.strided != NULL:
-            scatter(plan.strided, &sweep, first, end)
+        end = end_of_piece(plan.strided, first, last)
+        run_piece(plan, &sweep, first, end, room)
         first = end
+
+
+cdef inline char* room_of(const Plan* plan, int thread) noexcept nogil:
+    """Return a thread's room for pieces, or NULL where there are none."""
+    if plan.strided == NULL:
+        return NULL
+    return plan.room + thread * room_for(itemsize(plan.sweep.dtype), plan.strided.piece)
+
+
+cdef inline void run_piece(
+    const Plan* plan, dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, char* room
+) noexcept nogil:
+    """Run elements that are copied to `room`, where arrays are strided. The sweep is pointed there."""
+    if plan.strided != NULL:
+        gather(plan.strided, sweep, first, last, room)
+    run_decided(plan, sweep, first, last)
+    if plan.strided != NULL:
+        scatter(plan.strided, sweep, first, last)
 
 
 cdef inline void run_decided(

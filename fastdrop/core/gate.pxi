@@ -7,6 +7,7 @@ cdef int seal(
 ) except -1:
     """Point the sweep at its arrays, if each still is what the call was prepared for. `name` is that of `x`."""
     cdef int dtype = element_type(y)
+    cdef ptrdiff_t room
     check_array(call, "out", y, dtype)
     check_array(call, name, x, dtype)
     check_array(call, "saved", saved, dtype)
@@ -18,10 +19,10 @@ cdef int seal(
     if conflicts(x, y) or conflicts(saved, y) or conflicts(residual, y):
         raise changed("out")
     call.sweep.dtype = dtype
-    if point(&call.sweep, &call.strided, x, y, saved, residual):
-        if call.plan.room == NULL:
+    room = call.strided.piece if call.plan.room != NULL else 0
+    if point(call, x, y, saved, residual):
+        if call.strided.piece > room:
             raise changed(name)
-        call.strided.piece = piece_of(call.plan.size)
         call.plan.strided = &call.strided
     return 0
 
@@ -67,10 +68,10 @@ cdef changed(name):
     )
 
 
-cdef bint point(
-    dropout_sweep* sweep, Strided* strided, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual
-) noexcept:
-    """Point the sweep at plain arrays; where one of them is strided, describe them all and return True."""
+cdef bint point(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp.ndarray residual) noexcept:
+    """Point the sweep at the arrays. Where it takes them in pieces, describe them and return True."""
+    cdef dropout_sweep* sweep = &call.sweep
+    cdef Strided* strided = &call.strided
     cdef int axis
     sweep.x = cnp.PyArray_BYTES(x)
     sweep.y = cnp.PyArray_BYTES(y)
@@ -87,8 +88,7 @@ cdef bint point(
     point_operand(&strided.y, y)
     point_operand(&strided.saved, saved)
     point_operand(&strided.residual, residual)
-    join_axes(strided)
-    return True
+    return not hand_over(strided, sweep, call.columns.row if call.plan.columns != NULL else 0)
 
 
 cdef void point_operand(Operand* operand, cnp.ndarray array) noexcept:

@@ -11,6 +11,7 @@ include "../kernels/bits.pxi"
 
 cdef enum:
     LONG_STRETCH = 512      # elements that are worth a call of the kernel
+    LAID = 32 * UNIT        # the most decisions that are laid side by side
 
 build_tag = BUILD_TAG       # dispatch compares it with its own
 
@@ -125,25 +126,39 @@ cdef void sweep_long_stretches(
 cdef void sweep_short_stretches(
     const dropout_kernel* kernel, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """Lay the decisions on a unit of elements side by side, and let the kernel apply them."""
-    cdef uint64_t bits[UNIT / 64]
+    """Lay the decisions on some elements side by side, and let the kernel apply them."""
+    cdef uint64_t bits[LAID / 64]
     cdef dropout_sweep part = sweep[0]
     cdef ptrdiff_t end
     part.saved = <const char*> bits
     while first < last:
         end = min(first + UNIT, last)
+        if is_transposed(layout) and UNIT < 8 * layout.count[layout.axes - 1] <= LAID:
+            end = min(end_of_rows(layout, first), last)
         lay_side_by_side(bits, sweep, layout, first, end)
         part.saved_bit = -<uint64_t> first      # bit 0 decides on `first`
         kernel.sweep_range(&part, first, end)
         first = end
 
 
+cdef inline bint is_transposed(const Layout* layout) noexcept nogil:
+    """Say whether the decisions on successive rows of the last axis lie side by side."""
+    cdef int axis = layout.axes - 1
+    return layout.length == 1 and axis > 0 and layout.stride[axis - 1] == 1
+
+
+cdef inline ptrdiff_t end_of_rows(const Layout* layout, ptrdiff_t element) noexcept nogil:
+    """Return the element after eight rows, of which an element's row is the first."""
+    cdef ptrdiff_t length = layout.count[layout.axes - 1]
+    return (element // length + 8) * length
+
+
 cdef void lay_side_by_side(
     uint64_t* bits, const dropout_sweep* sweep, const Layout* layout, ptrdiff_t first, ptrdiff_t last
 ) noexcept nogil:
-    """Copy the decisions on at most UNIT elements, the one on `first` to bit 0."""
-    ensure(last - first <= UNIT, "the bits of a unit have room")
-    memset(bits, 0, UNIT // 8)
+    """Copy the decisions on at most LAID elements, the one on `first` to bit 0."""
+    ensure(last - first <= LAID, "the bits have room")
+    memset(bits, 0, (last - first + 63) // 64 * 8)
     if layout.length == 1 and layout.axes:
         lay_transposed(bits, sweep, layout, first, last)
     elif not (layout.uniform and layout.axes == 1 and layout.stride[0] == 1):
@@ -204,7 +219,7 @@ cdef inline void lay_transposed(
     Where those of successive rows lie side by side, it takes eight rows at a time: eight bits by eight.
     """
     cdef int axis = layout.axes - 1
-    cdef bint adjacent = axis > 0 and layout.stride[axis - 1] == 1
+    cdef bint adjacent = is_transposed(layout)
     cdef ptrdiff_t length = layout.count[axis], row = first // length, columns, rows, element = first
     cdef ptrdiff_t rows_left = 0    # of those whose bits go on where the last row's did
     cdef uint64_t bit = 0

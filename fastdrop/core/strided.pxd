@@ -6,8 +6,9 @@ from fastdrop.kernels.sweep cimport UNIT, dropout_sweep
 from fastdrop.core.layout cimport MAX_AXES
 
 cdef enum:
-    PIECE = 4 * UNIT    # elements. Pieces stay in the cache, and begin at whole bytes of the mask.
-    OPERANDS = 4        # x, y, saved, residual
+    PIECE = 4 * UNIT            # elements. Pieces stay in the cache.
+    LONGEST_PIECE = 16 * UNIT   # elements where rows are transposed, so that a piece has whole squares of them
+    OPERANDS = 4                # x, y, saved, residual
 
 # One of several arrays with one shape.
 ctypedef struct Operand:
@@ -15,12 +16,16 @@ ctypedef struct Operand:
     char* data
     # Whether its bytes are in the other order.
     bint swapped
+    # Whether elements are side by side along the last axis but one: then squares of them are copied.
+    bint transposed
     # The number of bytes from one index to the next.
     ptrdiff_t stride[MAX_AXES]
 
 ctypedef struct Strided:
     # The number of elements for which there is room in a piece of an array.
     ptrdiff_t piece
+    # Pieces end at multiples of this many elements where they can.
+    ptrdiff_t border
     # The number of axes, and their lengths.
     int axes
     ptrdiff_t count[MAX_AXES]
@@ -29,15 +34,16 @@ ctypedef struct Strided:
     Operand saved
     Operand residual
 
-# Leave as few axes as there can be, but one at least: axes of length 1 go, and axes that all arrays step through as one
-# become one.
-cdef void join_axes(Strided* arrays) noexcept nogil
-
-# Return the number of elements of a piece where there are `elements` altogether.
-cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil
+# Choose how arrays are handed to a kernel, once their axes and operands are known. Return True where it takes their rows
+# as they are: `sweep`, which points at element 0 of each, is told the gaps between rows then. Otherwise it takes pieces.
+# `summed` is the number of columns whose sums are wanted, or 0.
+cdef bint hand_over(Strided* arrays, dropout_sweep* sweep, ptrdiff_t summed) noexcept nogil
 
 # Return the number of bytes that a thread needs for pieces of elements of `size` bytes.
 cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil
+
+# Return the element that ends the piece that begins with element `first`.
+cdef ptrdiff_t end_of_piece(const Strided* arrays, ptrdiff_t first, ptrdiff_t last) noexcept nogil
 
 # Point a sweep at elements first, ..., last - 1, at most a piece, copied to `room` where they are strided.
 cdef void gather(const Strided* arrays, dropout_sweep* part, ptrdiff_t first, ptrdiff_t last, char* room) noexcept nogil

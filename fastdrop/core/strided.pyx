@@ -1,13 +1,18 @@
-"""Pieces of arrays of any strides and byte order are gathered before a kernel runs, and scattered after it.
+"""Arrays of any strides and byte order are handed to a kernel row by row, or in pieces that are copied.
 
-This does not use numpy.nditer, because pieces must begin where threads may meet, nothing may be allocated once positions
-are reserved, and a piece that has not been computed must never be written.
+A kernel takes long rows as they are. Everything else is gathered into pieces before the kernel runs, and scattered
+after it. This does not use numpy.nditer, because the pieces of a thread must begin where threads may meet, nothing may
+be allocated once positions are reserved, and a piece that has not been computed must never be written.
 """
 
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy
 
-from fastdrop.kernels.sweep cimport BUILD_TAG, ensure, itemsize
+from fastdrop.kernels.sweep cimport BUILD_TAG, GAUSSIAN, UNIT, ensure, itemsize
+
+cdef enum:
+    LONG_ROW = 128      # elements that are worth a call of the kernel's loops
+    SQUARE = 16         # lines of as many elements, which are transposed at once
 
 
 cdef extern from *:
@@ -29,8 +34,14 @@ cdef extern from *:
             return reversed32((uint32_t)a);
         return (uint64_t)reversed32((uint32_t)a) << 32 | reversed32((uint32_t)(a >> 32));
     }
+    #if defined(__GNUC__)
+    #define prefetch(address) __builtin_prefetch(address)
+    #else
+    #define prefetch(address) (void)(address)
+    #endif
     """
     uint64_t reversed(uint64_t a, int size) noexcept nogil  # its lowest `size` bytes in the other order
+    void prefetch(const char* address) noexcept nogil       # any address is allowed
 
 build_tag = BUILD_TAG       # dispatch compares it with its own
 
@@ -38,7 +49,9 @@ build_tag = BUILD_TAG       # dispatch compares it with its own
 # --- axes -------------------------------------------------------------------------------------
 
 
-cdef void join_axes(Strided* arrays) noexcept nogil:
+cdef inline void join_axes(Strided* arrays) noexcept nogil:
+    """Leave as few axes as there can be, but one at least: axes of length 1 go, and axes that all arrays step through as
+    one become one."""
     cdef Operand* operands[OPERANDS]
     cdef int axis, axes = 0, k
     operands[0], operands[1], operands[2], operands[3] = &arrays.x, &arrays.y, &arrays.saved, &arrays.residual
@@ -70,11 +83,74 @@ cdef inline bint all_join(Operand** operands, int outer, int inner, ptrdiff_t co
     return True
 
 
+cdef bint hand_over(Strided* arrays, dropout_sweep* sweep, ptrdiff_t summed) noexcept nogil:
+    cdef int size = itemsize(sweep.dtype)
+    join_axes(arrays)
+    if takes_rows(arrays, sweep, size, summed):
+        sweep.row = arrays.count[1]
+        sweep.x_gap = gap_of(arrays, &arrays.x, size)
+        sweep.y_gap = gap_of(arrays, &arrays.y, size)
+        sweep.residual_gap = gap_of(arrays, &arrays.residual, size)
+        return True
+    choose_pieces(arrays, size)
+    return False
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+cdef inline bint takes_rows(
+    const Strided* arrays, const dropout_sweep* sweep, int size, ptrdiff_t summed
+) noexcept nogil:
+    """Say whether a kernel takes the rows of these arrays as they are. Where columns are summed, they are these rows'."""
+    return (
+        arrays.axes == 2
+        and arrays.count[1] >= LONG_ROW
+        and sweep.decision != GAUSSIAN
+        and has_plain_rows(&arrays.x, size)
+        and has_plain_rows(&arrays.y, size)
+        and has_plain_rows(&arrays.residual, size)
+        and arrays.saved.data == NULL
+        and (summed == 0 or summed == arrays.count[1] or arrays.y.data == NULL)
+    )
+
+
+cdef inline bint has_plain_rows(const Operand* operand, int size) noexcept nogil:
+    return operand.data == NULL or (operand.stride[1] == size and not operand.swapped)
+
+
+cdef inline ptrdiff_t gap_of(const Strided* arrays, const Operand* operand, int size) noexcept nogil:
+    return 0 if operand.data == NULL else operand.stride[0] - arrays.count[1] * size
+
+
 # --- pieces -----------------------------------------------------------------------------------
 
 
-cdef ptrdiff_t piece_of(ptrdiff_t elements) noexcept nogil:
-    return min(PIECE, elements)
+cdef void choose_pieces(Strided* arrays, int size) noexcept nogil:
+    """Choose how long pieces are. Where rows are transposed, a piece has as many as a square, if they are not too long."""
+    cdef Operand* operands[OPERANDS]
+    cdef int inner = arrays.axes - 1, axis, k
+    cdef ptrdiff_t elements = 1
+    operands[0], operands[1], operands[2], operands[3] = &arrays.x, &arrays.y, &arrays.saved, &arrays.residual
+    arrays.piece, arrays.border = PIECE, UNIT
+    for axis in range(arrays.axes):
+        elements *= arrays.count[axis]
+    for k in range(OPERANDS):
+        operands[k].transposed = (
+            operands[k].data != NULL and inner > 0
+            and operands[k].stride[inner - 1] == size and operands[k].stride[inner] != size
+        )
+        if operands[k].transposed:
+            arrays.piece = max(PIECE, min(SQUARE * arrays.count[inner], LONGEST_PIECE))
+            arrays.border = min(SQUARE * arrays.count[inner], arrays.piece)
+    arrays.piece = min(arrays.piece, elements)
+
+
+cdef ptrdiff_t end_of_piece(const Strided* arrays, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    cdef ptrdiff_t end = first + arrays.piece
+    if end >= last:
+        return last
+    return end - end % arrays.border if end // arrays.border > first // arrays.border else end
 
 
 cdef ptrdiff_t room_for(int size, ptrdiff_t piece) noexcept nogil:
@@ -109,7 +185,7 @@ cdef void scatter(const Strided* arrays, const dropout_sweep* part, ptrdiff_t fi
         copy(arrays, &arrays.y, size, first, last, part.y + first * size, False)
 
 
-# --- rows -------------------------------------------------------------------------------------
+# --- copies -----------------------------------------------------------------------------------
 
 # An element of an array. The elements after it, along the last axis, are the rest of its row.
 cdef struct Place:
@@ -152,20 +228,87 @@ cdef void copy(
     """Copy elements first, ..., last - 1 of an array, of `size` bytes each, to a piece; or back, unless it `gathers`."""
     cdef Place place
     cdef int inner = arrays.axes - 1
-    cdef ptrdiff_t stride = operand.stride[inner], count
+    cdef ptrdiff_t stride = operand.stride[inner], count, rows
     go_to(&place, arrays, operand, first)
-    count = min(last - first, arrays.count[inner] - place.index[inner])
     while True:
-        if gathers:
+        count = min(last - first, arrays.count[inner] - place.index[inner])
+        rows = rows_of_square(&place, arrays, operand, last - first)
+        if rows > 1:
+            copy_band(place.data, stride, piece, count, size, operand.swapped, gathers)
+            place.index[inner - 1] += rows - 1
+            place.data += (rows - 1) * operand.stride[inner - 1]
+        elif gathers:
             copy_row(piece, size, place.data, stride, count, size, operand.swapped)
         else:
             copy_row(place.data, stride, piece, size, count, size, operand.swapped)
-        piece += count * size
-        first += count
+        piece += rows * count * size
+        first += rows * count
         if first == last:
             break
         go_to_next_row(&place, arrays, operand)
-        count = min(last - first, arrays.count[inner])
+
+
+cdef inline ptrdiff_t rows_of_square(
+    const Place* place, const Strided* arrays, const Operand* operand, ptrdiff_t elements
+) noexcept nogil:
+    """Return how many rows can be copied together: those of a square, or one."""
+    cdef int inner = arrays.axes - 1
+    return SQUARE if (
+        operand.transposed
+        and place.index[inner] == 0
+        and place.index[inner - 1] + SQUARE <= arrays.count[inner - 1]
+        and SQUARE * arrays.count[inner] <= elements
+    ) else 1
+
+
+cdef inline void copy_band(
+    char* array, ptrdiff_t stride, char* piece, ptrdiff_t count, int size, bint swapped, bint gathers
+) noexcept nogil:
+    """Copy transposed rows, as many as a square has, in squares and what is left of them row by row."""
+    cdef ptrdiff_t column = 0, row = count * size, n
+    while column + SQUARE <= count:
+        for n in range(SQUARE, 2 * SQUARE):     # the ends of the next square's lines, whose beginnings may be here
+            prefetch(<const char*> (<uintptr_t> array + (column + n) * stride + SQUARE * size - 1))
+        if gathers:
+            copy_square_of(piece + column * size, row, array + column * stride, stride, size, swapped)
+        else:
+            copy_square_of(array + column * stride, stride, piece + column * size, row, size, swapped)
+        column += SQUARE
+    if column == count:
+        return
+    array += column * stride
+    piece += column * size
+    for n in range(SQUARE):
+        if gathers:
+            copy_row(piece + n * row, size, array + n * size, stride, count - column, size, swapped)
+        else:
+            copy_row(array + n * size, stride, piece + n * row, size, count - column, size, swapped)
+
+
+cdef inline void copy_square_of(
+    char* to, ptrdiff_t to_distance, const char* source, ptrdiff_t distance, int size, bint swapped
+) noexcept nogil:
+    if size == 2:
+        copy_square(to, to_distance, source, distance, 2, swapped)
+    elif size == 4:
+        copy_square(to, to_distance, source, distance, 4, swapped)
+    else:
+        copy_square(to, to_distance, source, distance, 8, swapped)
+
+
+cdef inline void copy_square(
+    char* to, ptrdiff_t to_distance, const char* source, ptrdiff_t distance, int size, bint swapped
+) noexcept nogil:
+    """Copy lines, whose first elements are so many bytes apart: line n gets element n of each line of the source.
+
+    Each line is read at once and written at once, because lines may displace each other from the cache.
+    """
+    cdef char lines[SQUARE * SQUARE * 8]
+    cdef ptrdiff_t n
+    for n in range(SQUARE):
+        memcpy(lines + n * SQUARE * size, source + n * distance, SQUARE * size)
+    for n in range(SQUARE):
+        copy_elements(to + n * to_distance, size, lines + n * size, SQUARE * size, SQUARE, size, swapped)
 
 
 cdef inline void copy_row(

@@ -160,11 +160,12 @@ cdef inline void apply_while_drawing(
 
 # Loops and chunks begin at boundaries, because a store that straddles two cache lines costs two. A boundary is where a
 # cache line of the result begins, or a step after it. Where no element of the result begins with a cache line, a
-# boundary is where a byte of the mask begins.
+# boundary is where a byte of the mask begins. So it is in rows with gaps, because a part of a step at the beginning of
+# each costs more, unless their stores bypass the cache.
 
 
 cdef inline bint can_align(int dtype, const dropout_sweep* sweep) noexcept nogil:
-    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(dtype) == 0
+    return sweep.x != NULL and <uintptr_t> sweep.y % itemsize(dtype) == 0 and (sweep.row == 0 or sweep.streaming)
 
 
 cdef inline ptrdiff_t between_boundaries(int dtype, const dropout_sweep* sweep) noexcept nogil:
@@ -335,6 +336,44 @@ cdef void apply_bfloat16(
     apply_by_form(BFLOAT16, sweep, first, last, keep, bit, draw, ahead)
 
 
+cdef inline void apply_by_dtype(
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    """Apply decisions to elements without gaps between them."""
+    if sweep.dtype == FLOAT32:
+        apply_float32(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT64:
+        apply_float64(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.dtype == FLOAT16:
+        apply_float16(sweep, first, last, keep, bit, draw, ahead)
+    else:
+        apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
+
+
+cdef inline void apply_rows(
+    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    """Apply decisions row by row. For each row the arrays begin where they would begin if they had no gaps."""
+    cdef dropout_sweep part = sweep[0]
+    cdef ptrdiff_t number = first // sweep.row, end
+    part.x += number * sweep.x_gap
+    part.y += number * sweep.y_gap
+    if part.residual != NULL:
+        part.residual += number * sweep.residual_gap
+    while first < last:
+        end = min((number + 1) * sweep.row, last)
+        apply_by_dtype(&part, first, end, keep, bit, draw, ahead)
+        bit += end - first
+        first = end
+        number += 1
+        part.x += sweep.x_gap
+        part.y += sweep.y_gap
+        if part.residual != NULL:
+            part.residual += sweep.residual_gap
+
+
 cdef void apply_decisions(
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
@@ -346,14 +385,10 @@ cdef void apply_decisions(
     """
     if sweep.x == NULL:
         pass
-    elif sweep.dtype == FLOAT32:
-        apply_float32(sweep, first, last, keep, bit, draw, ahead)
-    elif sweep.dtype == FLOAT64:
-        apply_float64(sweep, first, last, keep, bit, draw, ahead)
-    elif sweep.dtype == FLOAT16:
-        apply_float16(sweep, first, last, keep, bit, draw, ahead)
+    elif sweep.row:
+        apply_rows(sweep, first, last, keep, bit, draw, ahead)
     else:
-        apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
+        apply_by_dtype(sweep, first, last, keep, bit, draw, ahead)
     if sweep.mask != NULL and not sweep.relu:
         copy_bits(sweep.mask, first, keep, bit, last - first)
 

@@ -227,7 +227,7 @@ cdef void sweep_range(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t las
             sweep_drawn(sweep, first, last, &draw)
     elif sweep.decision == GAUSSIAN:
         sweep_gaussian(sweep, first, last)
-    elif sweep.decision == NONE_KEPT and sweep.x != NULL and not form_of(sweep) & GENERAL:
+    elif sweep.decision == NONE_KEPT and sweep.x != NULL and not sweep.row and not form_of(sweep) & GENERAL:
         sweep_zeros(sweep, first, last)
     else:
         sweep_given(sweep, first, last)

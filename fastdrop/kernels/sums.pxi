@@ -1,36 +1,65 @@
 # The gradient of a bias is a sum of elements per column. Sums are float64, and are rounded once, at the end.
 
-cdef inline void add_as(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil:
-    cdef float values[STEP]
-    cdef char padded[STEP * 4]
-    cdef ptrdiff_t n = 0
-    cdef int i, some = STEP
-    while n < count:
-        if count - n < STEP:
-            some = count - n
-            memset(padded, 0, sizeof(padded))
-            memcpy(padded, elements, some * itemsize(dtype))
-            elements = padded
-        lanes_store(FLOAT32, <char*> values, lanes_load(dtype, elements))
-        for i in range(some):
-            sums[n + i] += values[i]
-        elements += STEP * itemsize(dtype)
-        n += STEP
+cdef inline void add_step(
+    int dtype, const char* elements, ptrdiff_t distance, ptrdiff_t rows, const double* sums, double* to
+) noexcept nogil:
+    """Add rows of 16 elements to 16 sums, which stay in registers meanwhile."""
+    cdef lanes low = lanes_load(FLOAT64, <const char*> sums)
+    cdef lanes high = lanes_load(FLOAT64, <const char*> (sums + STEP // 2))
+    cdef ptrdiff_t row
+    for row in range(rows):
+        low = lanes_add(FLOAT64, low, lanes_load_wide(dtype, elements))
+        high = lanes_add(FLOAT64, high, lanes_load_wide(dtype, elements + STEP // 2 * itemsize(dtype)))
+        elements += distance
+    lanes_store(FLOAT64, <char*> to, low)
+    lanes_store(FLOAT64, <char*> (to + STEP // 2), high)
 
 
-cdef void add_to_sums(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil:
-    cdef double value
-    cdef ptrdiff_t n
-    if dtype == FLOAT64:
-        for n in range(count):
-            memcpy(&value, elements + 8 * n, 8)
-            sums[n] += value
-    elif dtype == FLOAT32:
-        add_as(FLOAT32, elements, sums, count)
+cdef inline void add_narrow(
+    int dtype, const char* elements, ptrdiff_t distance, ptrdiff_t rows, double* sums, ptrdiff_t columns
+) noexcept nogil:
+    """Add rows of fewer elements than a step, which are padded."""
+    cdef char padded[STEP_BYTES]
+    cdef double few[STEP]
+    cdef ptrdiff_t row
+    memset(padded, 0, sizeof(padded))
+    memset(few, 0, sizeof(few))
+    memcpy(few, sums, 8 * columns)
+    for row in range(rows):
+        memcpy(padded, elements + row * distance, columns * itemsize(dtype))
+        add_step(dtype, padded, 0, 1, few, few)
+    memcpy(sums, few, 8 * columns)
+
+
+cdef inline void add_as(
+    int dtype, const char* elements, ptrdiff_t distance, ptrdiff_t rows, double* sums, ptrdiff_t columns
+) noexcept nogil:
+    """Add rows 16 columns at a time. The last step begins before columns that are left, and its other sums go nowhere."""
+    cdef double last[STEP]
+    cdef ptrdiff_t column = 0, rest = columns % STEP
+    if columns < STEP:
+        add_narrow(dtype, elements, distance, rows, sums, columns)
+        return
+    while column + STEP <= columns:
+        add_step(dtype, elements + column * itemsize(dtype), distance, rows, sums + column, sums + column)
+        column += STEP
+    if rest:
+        column = columns - STEP
+        add_step(dtype, elements + column * itemsize(dtype), distance, rows, sums + column, last)
+        memcpy(sums + columns - rest, last + STEP - rest, 8 * rest)
+
+
+cdef void add_to_sums(
+    int dtype, const char* elements, ptrdiff_t distance, ptrdiff_t rows, double* sums, ptrdiff_t columns
+) noexcept nogil:
+    if dtype == FLOAT32:
+        add_as(FLOAT32, elements, distance, rows, sums, columns)
+    elif dtype == FLOAT64:
+        add_as(FLOAT64, elements, distance, rows, sums, columns)
     elif dtype == FLOAT16:
-        add_as(FLOAT16, elements, sums, count)
+        add_as(FLOAT16, elements, distance, rows, sums, columns)
     else:
-        add_as(BFLOAT16, elements, sums, count)
+        add_as(BFLOAT16, elements, distance, rows, sums, columns)
 
 
 cdef inline float to_odd(double value) noexcept nogil:

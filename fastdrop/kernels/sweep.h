@@ -40,6 +40,13 @@ typedef struct {
     double shift;
     /* The elements that are added last. */
     const char *residual;
+    /* The elements of a row, where rows have gaps between them; else 0. */
+    ptrdiff_t row;
+    /* The bytes from the end of a row of an array to its next row. The saved elements have no gaps, and neither has any
+     * array of a GAUSSIAN sweep. */
+    ptrdiff_t x_gap;
+    ptrdiff_t y_gap;
+    ptrdiff_t residual_gap;
     /* The bias, in the dtype of the arithmetic. Element n has the (n % period)-th number. */
     const char *bias;
     /* The length of the bias, which is at least 16. The first 16 numbers follow once more after the last. */
@@ -73,8 +80,9 @@ typedef struct {
     void (*sweep_range)(const dropout_sweep *sweep, ptrdiff_t first, ptrdiff_t last);
     /* Make results that bypassed the cache visible to other threads. A thread calls it after its last range. */
     void (*finish_streaming)(void);
-    /* Add `count` elements to as many sums. */
-    void (*add_to_sums)(int dtype, const char *elements, double *sums, ptrdiff_t count);
+    /* Add rows of elements, which begin `distance` bytes apart, to the sums of their columns, row after row. */
+    void (*add_to_sums)(int dtype, const char *elements, ptrdiff_t distance, ptrdiff_t rows, double *sums,
+                        ptrdiff_t columns);
     /* Round `count` sums to elements. */
     void (*round_sums)(int dtype, const double *sums, char *elements, ptrdiff_t count);
 } dropout_kernel;

@@ -33,6 +33,10 @@ cdef extern from "sweep.h":
         double dropped
         double shift
         const char* residual
+        ptrdiff_t row
+        ptrdiff_t x_gap
+        ptrdiff_t y_gap
+        ptrdiff_t residual_gap
         const char* bias
         ptrdiff_t period
         const char* saved
@@ -48,7 +52,9 @@ cdef extern from "sweep.h":
         const char* name
         void (*sweep_range)(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil
         void (*finish_streaming)() noexcept nogil
-        void (*add_to_sums)(int dtype, const char* elements, double* sums, ptrdiff_t count) noexcept nogil
+        void (*add_to_sums)(
+            int dtype, const char* elements, ptrdiff_t distance, ptrdiff_t rows, double* sums, ptrdiff_t columns
+        ) noexcept nogil
         void (*round_sums)(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil
     int decision_for(double keep_prob, uint64_t* threshold) noexcept nogil
 

@@ -38,6 +38,7 @@ cdef extern from *:
     ctypedef struct lanes:
         pass
     lanes lanes_load(int dtype, const char* source) noexcept nogil
+    lanes lanes_load_wide(int dtype, const char* source) noexcept nogil     # 8 elements of any dtype, as float64
     void lanes_store(int dtype, char* to, lanes a) noexcept nogil
     void lanes_stream(int dtype, char* to, lanes a) noexcept nogil   # bypasses the cache; `to` is aligned
     lanes lanes_fill(int dtype, double value) noexcept nogil         # every lane is `value`, rounded

@@ -23,7 +23,7 @@ from fastdrop.core cimport dispatch
 from fastdrop.core.dispatch cimport Plan
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.core.layout cimport MAX_AXES, Layout, lay_out
-from fastdrop.core.strided cimport Operand, Strided, join_axes, piece_of, room_for
+from fastdrop.core.strided cimport Operand, Strided, hand_over, room_for
 from fastdrop.formulas cimport training_scale
 from fastdrop.kernels.sweep cimport (
     BFLOAT16, BUILD_TAG, FLOAT16, FLOAT32, FLOAT64, SAVED_BITS, decision_for, dropout_sweep, itemsize,
@@ -342,8 +342,8 @@ cdef object aim_strided(
     aim_operand(&work.strided.x, x, at_x)
     aim_operand(&work.strided.y, y, at_y)
     aim_operand(&work.strided.residual, residual, at_residual)
-    join_axes(&work.strided)
-    work.strided.piece = piece_of(work.plan.size)
+    if hand_over(&work.strided, &work.sweep, 0):
+        return None
     per_thread = room_for(itemsize(work.sweep.dtype), work.strided.piece)
     room = PyBytes_FromStringAndSize(NULL, work.plan.threads * per_thread)
     work.plan.strided = &work.strided

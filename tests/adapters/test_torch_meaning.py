@@ -243,8 +243,11 @@ def test_in_place_is_noticed_by_a_backward_pass():
 LAYOUTS = {
     "channels_last": lambda: values(2, 5, 4, 3).contiguous(memory_format=torch.channels_last),
     "large channels_last": lambda: values(2, 64, 20, 20).contiguous(memory_format=torch.channels_last),
+    "channels_last, wide": lambda: values(2, 5000, 3, 3).contiguous(memory_format=torch.channels_last),
+    "channels_last, wider": lambda: values(1, 17_000, 3, 3).contiguous(memory_format=torch.channels_last),
     "permuted": lambda: values(3, 4, 5, 2).permute(3, 2, 1, 0),
     "sliced": lambda: values(4, 5, 4, 6)[::2, :, 1:, ::2],
+    "long rows with gaps": lambda: values(2, 5, 4, 300)[..., 50:250],
     "expanded": lambda: values(2, 5, 1, 3).expand(2, 5, 4, 3),
 }
 
@@ -271,6 +274,7 @@ RESIDUALS = {
     "channels_last": lambda channels: values(2, channels, 4, 3).contiguous(memory_format=torch.channels_last),
     "permuted": lambda channels: values(3, 4, channels, 2).permute(3, 2, 1, 0),
     "sliced": lambda channels: values(4, channels, 4, 6)[::2, :, :, ::2],
+    "long rows with gaps": lambda channels: values(2, channels + 1, 4, 3)[:, 1:],
     "expanded": lambda channels: values(2, channels, 1, 3).expand(2, channels, 4, 3),
 }
 

@@ -76,6 +76,7 @@ EMULATED __m512i emulated_mov64(u64x8 a, __mmask8 m, u64x8 b)
 #define _mm512_loadu_si512(from) emulated_load(from)
 #define _mm512_storeu_si512(to, a) emulated_store(to, a)
 #define _mm512_stream_si512(to, a) emulated_stream(to, a)
+#define _mm512_castsi512_si256(a) emulated_low(a)
 
 EMULATED __m512i emulated_load(const void *from)
 {
@@ -87,6 +88,13 @@ EMULATED __m512i emulated_load(const void *from)
 EMULATED void emulated_store(void *to, __m512i a)
 {
     memcpy(to, &a, sizeof a);
+}
+
+EMULATED __m256i emulated_low(__m512i a)
+{
+    __m256i half;
+    memcpy(&half, &a, sizeof half);
+    return half;
 }
 
 EMULATED void emulated_stream(void *to, __m512i a)
@@ -111,6 +119,7 @@ EMULATED void emulated_stream(void *to, __m512i a)
 #define _mm512_cmp_pd_mask(a, b, how) emulated_cmp_double(a, b, how)
 #define _mm512_cvtps_ph(a, rounding) emulated_to_half(a)
 #define _mm512_cvtph_ps(a) emulated_from_half(a)
+#define _mm512_cvtps_pd(a) __builtin_convertvector(a, __m512d)
 
 #define EMULATED_COMPARISON(a, b, how) \
     ((how) == _CMP_UNORD_Q ? (a) != (a) || (b) != (b) : (how) == _CMP_NLE_UQ ? !((a) <= (b)) : (a) != (b))

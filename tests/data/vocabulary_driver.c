@@ -228,6 +228,7 @@ VOCABULARY void check_lanes(int dtype)
     lanes value = lanes_load(dtype, elements + 1);
     lanes_mask mask = mask_load(dtype, bits + 1);
     print_lanes(dtype, "load", value);
+    print_lanes(FLOAT64, "load wide", lanes_load_wide(dtype, elements + 1));
     print_streamed(dtype, value);
     for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
         lanes scale = lanes_fill(dtype, scales[i]);

@@ -40,6 +40,24 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
     return a;
 }
 
+VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
+{
+    lanes a;
+    if (dtype == FLOAT64)
+        return lanes_load(dtype, from);
+    EACH_HALF {
+        __m128 four;
+        if (dtype == FLOAT16)
+            four = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(from + 8 * i)));
+        else if (dtype == BFLOAT16)
+            four = _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(from + 8 * i))), 16));
+        else
+            four = _mm_castsi128_ps(_mm_loadu_si128((const __m128i *)(from + 16 * i)));
+        a.half[i] = _mm256_castpd_si256(_mm256_cvtps_pd(four));
+    }
+    return a;
+}
+
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
     EACH_HALF {

@@ -108,6 +108,21 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
     return _mm512_loadu_si512(from);
 }
 
+VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
+{
+    __m256i eight;
+    if (dtype == FLOAT64)
+        return lanes_load(dtype, from);
+    if (dtype == FLOAT16)
+        eight = _mm512_castsi512_si256(_mm512_castps_si512(
+            _mm512_cvtph_ps(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)from)))));
+    else if (dtype == BFLOAT16)
+        eight = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+    else
+        eight = _mm256_loadu_si256((const __m256i *)from);
+    return _mm512_castpd_si512(_mm512_cvtps_pd(_mm256_castsi256_ps(eight)));
+}
+
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
     if (dtype == FLOAT16 || dtype == BFLOAT16)

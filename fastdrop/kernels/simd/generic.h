@@ -351,6 +351,28 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
     return a;
 }
 
+VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
+{
+    lanes a;
+    float value[8];
+    uint16_t half[8];
+    if (dtype == FLOAT64)
+        return lanes_load(dtype, from);
+    if (dtype == FLOAT16 || dtype == BFLOAT16) {
+        memcpy(half, from, sizeof half);
+        for (int i = 0; i < 8; i++)
+            value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
+        from = (const char *)value;
+    }
+    EACH_PART {
+        float two[2];
+        memcpy(two, from + 8 * i, sizeof two);
+        double wide[2] = {two[0], two[1]};
+        memcpy(&a.part[i], wide, 16);
+    }
+    return a;
+}
+
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
     if (dtype == FLOAT16) {

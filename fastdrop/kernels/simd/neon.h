@@ -131,6 +131,21 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
     return a;
 }
 
+VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
+{
+    lanes a;
+    char padded[64] = {0};
+    if (dtype == FLOAT64)
+        return lanes_load(dtype, from);
+    memcpy(padded, from, dtype == FLOAT32 ? 32 : 16);
+    lanes narrow = lanes_load(dtype, padded);
+    EACH_QUARTER {
+        float32x4_t four = vreinterpretq_f32_u32(narrow.quarter[i / 2]);
+        a.quarter[i] = vreinterpretq_u32_f64(vcvt_f64_f32(i % 2 ? vget_high_f32(four) : vget_low_f32(four)));
+    }
+    return a;
+}
+
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
     EACH_QUARTER {
