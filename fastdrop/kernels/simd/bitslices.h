@@ -6,9 +6,8 @@
 
 #include "common.h"
 
-/* BITSLICE_LANES blocks are drawn together. gcc and clang have a notation for vectors, and MSVC has names for those of
- * every x86-64. FASTDROP_PLAIN asks for the names. Without vectors a bit slice is a word, and tables are as
- * fast. */
+/* BITSLICE_LANES blocks are drawn together. gcc and clang have a notation for vectors. MSVC has names for those of every
+ * x86-64, and FASTDROP_PLAIN asks for the names too. Without vectors a bit slice is a word, and tables are as fast. */
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTDROP_PLAIN) && \
     (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__))
 

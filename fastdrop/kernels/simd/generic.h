@@ -471,6 +471,7 @@ VOCABULARY void stream_end(void)
 #undef FLOAT_SUM
 #undef FLOAT_PRODUCT
 #undef CHOOSE
+#undef SHUFFLE
 #undef EACH_PART
 
 #endif
