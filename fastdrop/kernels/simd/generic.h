@@ -354,15 +354,14 @@ VOCABULARY lanes lanes_load(int dtype, const char *from)
 VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
 {
     lanes a;
-    float value[8];
-    uint16_t half[8];
+    char narrow[32] = {0};
     if (dtype == FLOAT64)
         return lanes_load(dtype, from);
     if (dtype == FLOAT16 || dtype == BFLOAT16) {
-        memcpy(half, from, sizeof half);
-        for (int i = 0; i < 8; i++)
-            value[i] = dtype == FLOAT16 ? float16_to_float(half[i]) : bfloat16_to_float(half[i]);
-        from = (const char *)value;
+        memcpy(narrow, from, 16);
+        a = lanes_load(dtype, narrow);
+        memcpy(narrow, a.part, sizeof narrow); /* The first eight of 16 lanes are float32 now. */
+        from = narrow;
     }
     EACH_PART {
         float two[2];
