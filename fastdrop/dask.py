@@ -52,6 +52,8 @@ class Draws:
         The seed of the stream, and the position of the first decision.
     shared : tuple of int
         The axes along which elements share one decision.
+    relu : bool
+        Whether a ReLU came first. Its gradient needs the output too.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +62,7 @@ class Draws:
     seed: int
     offset: int
     shared: tuple[int, ...] = ()
+    relu: bool = False
 
     def __post_init__(self) -> None:
         checks.keep_probability(self.keep_prob)
@@ -73,14 +76,15 @@ class Draws:
 
     @classmethod
     def reserve(
-        cls, shape: tuple[int, ...], keep_prob: float, mode: Mode, rng: RNG, broadcast_dims: Axes = ()
-    ) -> Draws:
+        cls, shape: tuple[int, ...], keep_prob: float, mode: Mode, rng: RNG, broadcast_dims: Axes = (), *,
+        relu: bool = False,
+    ) -> Draws:  # fmt: skip
         keep_prob, mode = checks.keep_probability(keep_prob), checks.dropout_mode(mode)
         shared = checks.shared_axes(broadcast_dims, len(shape))
         stream = as_stream(rng)
         offset = stream.reserve(math.prod(formulas.decided_shape(shape, shared)))
         return cls(
-            shape=shape, keep_prob=keep_prob, mode=mode, seed=stream.seed, offset=offset, shared=shared
+            shape=shape, keep_prob=keep_prob, mode=mode, seed=stream.seed, offset=offset, shared=shared, relu=relu
         )
 
     def tile(self, block_info: Any) -> Tile:
@@ -240,6 +244,9 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
     y, dy = fitting("y", y, draws), fitting("dy", dy, draws)
     if dy.dtype.type is not y.dtype.type:
         raise TypeError(f"dy must have y's dtype {y.dtype.name}, got {dy.dtype.name}")
+    if not draws.relu:
+        raise ValueError("draws must come from relu_dropout, got those of dropout: "
+                         "pass them to dropout_backward(dy, draws)")  # fmt: skip
     return mapped(gradient, y, dy.rechunk(y.chunks), draws=draws)
 
 
@@ -265,7 +272,11 @@ def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     ValueError
         If its shape is not that of the forward call.
     """
-    return mapped(dropped, fitting("dy", dy, draws), form="dropout", draws=draws)
+    dy = fitting("dy", dy, draws)
+    if draws.relu:
+        raise ValueError("draws must come from dropout, got those of relu_dropout, whose gradient needs y: "
+                         "pass them to relu_dropout_backward(dy, y, draws)")  # fmt: skip
+    return mapped(dropped, dy, form="dropout", draws=draws)
 
 
 @explained
@@ -361,12 +372,21 @@ def keep_mask(
     TypeError, ValueError
         If an argument is not accepted.
     """
-    draws = Draws.reserve(checks.shape_of("shape", shape), keep_prob, "inverted", rng)
-    places = da.empty(draws.shape, chunks=chunks, dtype=bool)
+    shape = checks.shape_of("shape", shape)
+    places = da.empty(shape, chunks=chunks_of(shape, chunks), dtype=bool)
+    draws = Draws.reserve(shape, keep_prob, "inverted", rng)
     return da.map_blocks(kept, places, draws=draws, dtype=bool, meta=np.empty((0,) * places.ndim, bool))
 
 
 # --- a block ----------------------------------------------------------------------------------
+
+
+def chunks_of(shape: tuple[int, ...], chunks: Any) -> Any:
+    """Return the chunks that Dask makes of `chunks`."""
+    try:
+        return da.core.normalize_chunks(chunks, shape, dtype=bool)
+    except ValueError as error:
+        raise ValueError(f"chunks must fit an array of shape {shape}, got {chunks!r}: {error}") from None
 
 
 def kept(block: Any, draws: Draws, block_info: Any = None) -> Any:
@@ -414,7 +434,7 @@ def forward(
 ) -> tuple[da.Array, Draws]:
     x = of_floats("x", x)
     bias = chunked_like(x, bias)
-    draws = Draws.reserve(x.shape, keep_prob, mode, rng, broadcast_dims)
+    draws = Draws.reserve(x.shape, keep_prob, mode, rng, broadcast_dims, relu=form == "relu_dropout")
     return mapped(dropped, x, bias, form=form, draws=draws), draws
 
 

@@ -6,6 +6,7 @@ from NumPy's global generator, which `thinc.util.fix_random_seed` and spaCy's `t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -168,6 +169,8 @@ def drop_any(
 
 def within_0_and_1(rate: float | None) -> float:
     """Return the rate as Thinc's masks treat it: None and below 0 drop nothing, above 1 everything."""
+    if rate is not None and math.isnan(rate):
+        raise ValueError("rate must be a number, got nan")
     return min(max(rate or 0.0, 0.0), 1.0)
 
 
@@ -178,7 +181,8 @@ def like(padded: Padded, data: Any) -> Padded:
 def drop(form: str, x: Any, rate: float) -> tuple[Any, Callable[[Any], Any]]:
     """Return the result for an array, and the function that computes its gradient."""
     y, mask = getattr(functional, form)(x, keep_prob=1.0 - rate, rng=new_seed() if rate else 0)
-    return y, lambda dy: getattr(functional, f"{form}_backward")(as_floats(dy, x.dtype), mask)
+    dtype = y.dtype  # of the result, so that the input may be freed before the gradient is computed
+    return y, lambda dy: getattr(functional, f"{form}_backward")(as_floats(dy, dtype), mask)
 
 
 def as_floats(dy: Any, dtype: Any) -> Any:

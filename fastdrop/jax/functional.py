@@ -105,6 +105,8 @@ def dropout(x: Array, *, keep_prob: float, key: Array) -> Array:
 
 def drop(form: str, x: Any, keep_prob: float, key: Any) -> Array:
     call = Call(form, checks.keep_probability(keep_prob), paths.in_use())
+    if not is_key(key):
+        raise TypeError(f"key must be a key of jax.random, got {key!r}")
     return compiled(call, x if isinstance(x, Array) else jnp.asarray(x), key)
 
 
@@ -121,16 +123,24 @@ def compiled(call: Call, x: Array, key: Array) -> Array:
 
 def seed_from(key: Any, call: Call) -> tuple[Array, str]:
     """What the handler makes a seed of, and how: a threefry key as it is, and the words of any other key."""
-    if not is_key(key):
-        raise TypeError(f"key must be a key of jax.random, got {key!r}")
     data = jax.random.key_data(key)
     if data.ndim > 1:
         shape = data.shape[:-1]
         raise ValueError(f"key must be one key, got an array of shape {shape}; jax.vmap takes several")
-    if call.path == "ffi" and str(jax.random.key_impl(key)) == "threefry2x32":
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        return words_of_each(key), "words"
+    if call.path == "ffi":
         config: Any = jax.config
         return data, "partitionable" if config.jax_threefry_partitionable else "original"
-    return jax.random.bits(key, (SEED_WORDS,), "uint32"), "words"
+    return words_of(key), "words"
+
+
+def words_of(key: Any) -> Array:
+    return jax.random.bits(key, (SEED_WORDS,), "uint32")
+
+
+# Under vmap, JAX's other generators draw from the first key alone. So keys are taken one after the other.
+words_of_each = jax.custom_batching.sequential_vmap(words_of)
 
 
 def is_key(key: Any) -> bool:
@@ -140,7 +150,15 @@ def is_key(key: Any) -> bool:
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or (key.dtype == jnp.uint32 and key.ndim > 0)
 
 
-# --- shard_map --------------------------------------------------------------------------------
+# --- sharding ---------------------------------------------------------------------------------
+
+
+def typed_like(array: Array, like: Array) -> Array:
+    """`array` with what the type of `like` says about devices: where it varies, and its explicit sharding."""
+    sharding: Any = getattr(jax.typeof(like), "sharding", None) if hasattr(jax, "typeof") else None
+    explicit = getattr(getattr(sharding, "mesh", None), "explicit_axes", ())
+    array = vary(array, axes_varied_over(like))
+    return jax.sharding.reshard(array, sharding) if explicit else array
 
 
 def varying_with(array: Array, other: Array) -> Array:
@@ -178,9 +196,8 @@ def vary(array: Array, axes: frozenset[Any]) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def forward(call: Call, x: Array, seed: Array) -> tuple[Array, Array]:
     """The result and the packed bits."""
-    axes = axes_varied_over(x)
     y, bits = paths.forward(call, x, seed)
-    return vary(y, axes), vary(bits, axes)
+    return typed_like(y, x), vary(bits, axes_varied_over(x))
 
 
 def forward_for_gradient(call: Call, x: Array, seed: Array) -> tuple[tuple[Array, Array], Array]:
@@ -195,7 +212,7 @@ def backward(call: Call, bits: Array, gradients: tuple[Array, Any]) -> tuple[Arr
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def masked(call: Call, dy: Array, bits: Array) -> Array:
     """The gradient: linear in `dy` and its own transpose, so that it has gradients of every order."""
-    return vary(paths.backward(call, dy, bits), axes_varied_over(dy))
+    return typed_like(paths.backward(call, dy, bits), dy)
 
 
 def masked_for_gradient(call: Call, dy: Array, bits: Array) -> tuple[Array, Array]:
