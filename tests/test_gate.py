@@ -68,6 +68,27 @@ print(str(hit(resize, prepare, call)).split(",")[0], stream.offset == 2**26)
 
 
 @on_posix
+def test_a_signal_handler_cannot_close_the_gaps_between_rows():
+    code = (
+        IN_THE_MIDDLE
+        + """
+import warnings
+warnings.simplefilter("ignore")     # NumPy deprecates what the handler does
+def close(*_):
+    x.strides = 2**14, 2
+def prepare():
+    global x
+    x = np.ones((2**13, 2**13 + 64), np.float16)[:, 64:]
+def call():
+    fd.relu_dropout(x, keep_prob=0.9, rng=1, return_mask=False)
+print(str(hit(close, prepare, call)).split(",")[0])
+"""
+    )
+    printed = printed_by(code, FASTDROP_ISA=cpu.available()[-1], FASTDROP_NUM_THREADS="1")
+    assert printed == "x must stay as it is while a call is under way"
+
+
+@on_posix
 def test_an_interrupted_call_leaves_what_it_has_not_reached():
     """Where input and result overlap, elements that were not computed keep their values."""
     code = (

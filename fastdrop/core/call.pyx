@@ -382,9 +382,9 @@ cdef tuple prepared_columns(Call* call, cnp.ndarray dy, tuple shape):
     call.columns.strip = formulas.rows_in_strip(call.columns.row)
     rows = call.plan.size // call.columns.row if call.columns.row else 0
     call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
+    dbias = new_array(dy, 1, &call.lengths[call.axes - 1])  # before the sums, as it refuses a row of too many bytes
     bytes_of_sums = max(call.columns.strips, 1) * call.columns.row * sizeof(double)
     sums = PyBytes_FromStringAndSize(NULL, bytes_of_sums)
-    dbias = new_array(dy, 1, &call.lengths[call.axes - 1])
     call.columns.sums = <double*> PyBytes_AS_STRING(sums)
     memset(call.columns.sums, 0, bytes_of_sums)
     call.columns.total = cnp.PyArray_BYTES(dbias)

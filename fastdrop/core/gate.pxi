@@ -75,6 +75,7 @@ cdef bint point(Call* call, cnp.ndarray x, cnp.ndarray y, cnp.ndarray saved, cnp
     cdef int axis
     sweep.x = cnp.PyArray_BYTES(x)
     sweep.y = cnp.PyArray_BYTES(y)
+    sweep.row = sweep.x_gap = sweep.y_gap = sweep.residual_gap = 0     # what an earlier look found may have changed
     if saved is not None:
         sweep.saved = cnp.PyArray_BYTES(saved)
     if residual is not None:
