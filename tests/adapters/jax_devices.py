@@ -195,7 +195,9 @@ def test_explicit_sharding():
     with jax.set_mesh(mesh):
         x = jax.device_put(X, NamedSharding(mesh, P("d")))
         for wrap in (lambda function: function, jax.jit):
-            assert equal(wrap(relu_dropout)(x, KEYS[0]), result(X, KEYS[0]))
+            y, slope = wrap(relu_dropout)(x, KEYS[0]), wrap(jax.grad(loss))(x, KEYS[0])
+            assert equal(y, result(X, KEYS[0])) and equal(slope, gradient(X, KEYS[0]))
+            assert jax.typeof(y) == jax.typeof(slope) == jax.typeof(x)
 
 
 def test_a_sharded_batch_of_keys():

@@ -103,7 +103,6 @@ def drawn(rng):
 
     axes = axes_drawn(one)
     on_devices = any(axis.runs in ON_DEVICES for axis in axes)
-    batched_keys = any(axis.runs == "vmap" and axis.maps_key for axis in axes)
     sums = not all(axis.maps_x for axis in axes)
     # JAX cannot show an empty result of shard_map outside of jit.
     cores = SMALL + (() if on_devices else EMPTY) + (() if axes else LARGE)
@@ -119,8 +118,7 @@ def drawn(rng):
         # jit of pmap takes no typed keys before JAX 0.7.
         typed=one(True, False) and (jax.__version_info__ >= (0, 7) or not on_devices),
         partitionable=one(True, False),
-        # A batch of keys of rbg gives other bits than its keys give one by one.
-        implementation="threefry2x32" if batched_keys else one("threefry2x32", "threefry2x32", "rbg", "unsafe_rbg"),
+        implementation=one("threefry2x32", "threefry2x32", "rbg", "unsafe_rbg"),
         sharded=one(True, False) and not on_devices,
     )
 

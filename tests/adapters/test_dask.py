@@ -255,6 +255,8 @@ def test_results_are_declared_in_the_byte_order_that_they_have(dtype):
     dx = fdask.relu_dropout_backward(lazy, y, draws)
     check(dx, fd.relu_dropout_backward(x, mask))
     check(fdask.relu_dropout_backward(lazy, y.astype(dtype), draws), fd.relu_dropout_backward(x, mask))
+    plain, draws = fdask.dropout(lazy, keep_prob=0.6, rng=3)
+    check(plain, fd.dropout(x, keep_prob=0.6, rng=3)[0])
     check(fdask.dropout_backward(lazy, draws), fd.dropout(x, keep_prob=0.6, rng=3)[0])
     check(fdask.dropout_predict(lazy, keep_prob=0.6), fd.dropout_predict(x, keep_prob=0.6))
 
@@ -267,6 +269,24 @@ def test_other_kinds_of_ndarrays_come_back_as_plain_ones(tmp_path):
     for array in (mapped, x.view(np.matrix), x.view(np.recarray)):
         lazy = da.from_array(array, chunks=(3, 7), asarray=False)
         check(fdask.dropout(lazy, keep_prob=0.5, rng=1)[0], expected)
+
+
+def test_draws_of_the_other_form_are_refused():
+    """A gradient without the ReLU of the forward call would be wrong in silence."""
+    x = da.ones((4, 6), chunks=2, dtype="float32")
+    y, of_relu = fdask.relu_dropout(x, keep_prob=0.5, rng=7)
+    _, of_dropout = fdask.dropout(x, keep_prob=0.5, rng=7)
+    with pytest.raises(ValueError, match="draws must come from dropout, got those of relu_dropout"):
+        fdask.dropout_backward(x, of_relu)
+    with pytest.raises(ValueError, match="draws must come from relu_dropout, got those of dropout"):
+        fdask.relu_dropout_backward(x, y, of_dropout)
+
+
+def test_wrong_chunks_name_themselves_and_move_no_stream():
+    stream = fd.Stream(3)
+    with pytest.raises(ValueError, match=r"chunks must fit an array of shape \(5, 5\), got \(99, \(1, 2\)\)"):
+        fdask.keep_mask((5, 5), keep_prob=0.5, chunks=(99, (1, 2)), rng=stream)
+    assert stream.offset == 0
 
 
 def test_masked_chunks_are_refused():
@@ -293,12 +313,12 @@ def test_masked_chunks_are_refused():
 def test_chunks_that_are_not_what_their_array_declares_are_refused(wrong):
     """They would be computed at places of other chunks, or come back as an array of another dtype."""
     blocks = da.from_array(values((6, 30)), chunks=(3, 7)).map_blocks(wrong, dtype=np.float32, meta=values((0, 0)))
-    draws = fdask.dropout(da.ones((6, 30), np.float32), keep_prob=0.5)[1]
+    ones = da.ones((6, 30), np.float32)
     for lazy in (
         fdask.dropout(blocks, keep_prob=0.5)[0],
         fdask.relu_dropout_predict(blocks, keep_prob=0.5),
-        fdask.relu_dropout_backward(da.ones((6, 30), dtype=np.float32), blocks, draws),
-        fdask.dropout_backward(blocks, draws),
+        fdask.relu_dropout_backward(ones, blocks, fdask.relu_dropout(ones, keep_prob=0.5)[1]),
+        fdask.dropout_backward(blocks, fdask.dropout(ones, keep_prob=0.5)[1]),
     ):
         with pytest.raises(ValueError, match=r"a chunk must have the shape .* and the dtype float32 .* declares, got"):
             lazy.compute(scheduler="sync")

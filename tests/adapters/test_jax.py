@@ -137,6 +137,16 @@ def test_the_masks_of_a_key_never_change(implementation, partitionable, bits):
                 assert np.packbits(kept, bitorder="little").tobytes().hex() == bits
 
 
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
+def test_under_vmap_each_key_of_any_generator_draws_its_own_mask(implementation):
+    """JAX's own random numbers of these generators come from the first key of a batch alone."""
+    keys = jax.random.split(jax.random.key(1, impl=implementation), 3)
+    x = values(3, 200)
+    wanted = jnp.stack([call("dropout")(*row) for row in zip(x, keys)])
+    for function in (jax.vmap(call("dropout")), jax.jit(jax.vmap(call("dropout")))):
+        assert same(function(x, keys), wanted)
+
+
 @pytest.mark.parametrize("partitionable", [True, False])
 def test_a_seed_is_what_jax_draws_from_its_key(partitionable):
     with jax.threefry_partitionable(partitionable):

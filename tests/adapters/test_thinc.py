@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import pickle
 import re
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 
@@ -74,6 +76,17 @@ def test_ragged_padded_and_lists(form):
     y, back = model(padded, is_train=True)
     assert isinstance(y, Padded)
     assert np.array_equal(back(y).data != 0, y.data != 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_backprop_holds_no_input(form):
+    x = values(5, 6)
+    there = weakref.ref(x)
+    _, back = FORMS[form](0.5)(x, is_train=True)
+    del x
+    gc.collect()
+    assert there() is None
+    assert back(values(5, 6)).dtype == np.float32
 
 
 @pytest.mark.parametrize("form", FORMS)
