@@ -313,7 +313,7 @@ def test_masked_chunks_are_refused():
 def test_chunks_that_are_not_what_their_array_declares_are_refused(wrong):
     """They would be computed at places of other chunks, or come back as an array of another dtype."""
     blocks = da.from_array(values((6, 30)), chunks=(3, 7)).map_blocks(wrong, dtype=np.float32, meta=values((0, 0)))
-    ones = da.ones((6, 30), np.float32)
+    ones = da.ones((6, 30), dtype=np.float32)
     for lazy in (
         fdask.dropout(blocks, keep_prob=0.5)[0],
         fdask.relu_dropout_predict(blocks, keep_prob=0.5),
