@@ -114,15 +114,17 @@ def overview(rows: list[Row]) -> Figure:
     """Plot four lines that a reader compares in five seconds, each named at its end."""
     rows = of_series(rows, "peers", "forward")
     ours = next(name for name in competitors(rows) if name.startswith("fastdrop"))
-    named = {"PyTorch eager": ("PyTorch", "top"), "NumPy, textbook": ("NumPy", "bottom"),
-             ours: ("fastdrop", "bottom"), "copy": ("a copy", "top")}  # fmt: skip
+    named = {"PyTorch eager": "PyTorch", "NumPy, textbook": "NumPy", ours: "fastdrop", "copy": "a copy"}
     figure, axes = plt.subplots(figsize=(7.5, 4))
-    for name, (label, side) in named.items():
+    ends = {}
+    for name in named:
         style: dict[str, Any] = {"linewidth": 3 if name == ours else 1.6, "linestyle": "--" if name == "copy" else "-"}
         line(axes, rows, name, "size", nanoseconds, **style)
         last = max((row for row in rows if row["contender"] == name), key=lambda row: row["size"])
-        axes.annotate(label, (last["size"], nanoseconds(last)["median"]), xytext=(8, 0), textcoords="offset points",
-                      va=side, color=COLOURS[name], weight="bold" if name == ours else "normal")  # fmt: skip
+        ends[name] = last["size"], nanoseconds(last)["median"]
+    for place, name in enumerate(sorted(named, key=lambda name: -ends[name][1])):
+        axes.annotate(named[name], ends[name], xytext=(8, 0), textcoords="offset points", color=COLOURS[name],
+                      va="top" if place % 2 else "bottom", weight="bold" if name == ours else "normal")  # fmt: skip
     over_sizes(axes, rows)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")

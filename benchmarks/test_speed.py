@@ -42,6 +42,8 @@ class Measure:
     def __call__(self, series: str, case: Case, competitor: Competitor, competitors: tuple[Competitor, ...]) -> None:
         if reason := reason_missing(competitor):
             pytest.skip(reason)
+        if not competitor.offers(case):
+            pytest.skip(f"{competitor.name} is for larger arrays")
         competitors = tuple(competitor for competitor in competitors if competitor.name.startswith(self.wanted))
         comparison = compared(case, competitors, self.seconds)
         what = f"{case.operation} {sizes.label(case.size)} {case.dtype} keep_prob={case.keep_prob:.6g}"
@@ -95,7 +97,7 @@ def by_name(competitors: tuple[Competitor, ...]) -> Callable[..., Any]:
         pytest.param(operation, competitor, id=f"{operation}-{competitor.name}")
         for operation in OPERATIONS
         for competitor in EVERYBODY
-        if competitor.offers(Case(operation))
+        if competitor.offers(Case(operation, max(sizes.ALL)))
     ],
 )
 def test_beside_everybody(measure: Measure, operation: str, size: int, competitor: Competitor) -> None:
