@@ -173,7 +173,8 @@ def plain_package(folder: Path, init: str = "") -> Path:
 
 # --- other processes --------------------------------------------------------------------------
 
-OURS = ("FASTDROP_", "OMP_")  # how the names of the variables begin that change what the package does
+# How the names of the variables begin that change what the package does, or what pytest does in a process of its own.
+OURS = ("FASTDROP_", "OMP_", "PYTEST_XDIST_")
 
 
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[Any]:

@@ -413,10 +413,13 @@ cdef inline cnp.ndarray result(out, cnp.ndarray x):
 
 cdef inline cnp.ndarray new_array(cnp.ndarray like, int axes, cnp.npy_intp* lengths):
     """An array of these lengths, of the dtype of another, in this machine's byte order."""
-    cdef int number = cnp.PyArray_TYPE(like)
+    cdef int axis, number = cnp.PyArray_TYPE(like)
+    cdef list shape = []
     if number < NPY_USERDEF:
         return cnp.PyArray_EMPTY(axes, lengths, number, 0)
-    return np.empty(tuple([lengths[axis] for axis in range(axes)]), checks.native((<object> like).dtype))
+    for axis in range(axes):
+        shape.append(lengths[axis])
+    return np.empty(shape, checks.native((<object> like).dtype))
 
 
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
