@@ -114,7 +114,8 @@ def overview(rows: list[Row]) -> Figure:
     """Plot four lines that a reader compares in five seconds, each named at its end."""
     rows = of_series(rows, "peers", "forward")
     ours = next(name for name in competitors(rows) if name.startswith("fastdrop"))
-    named = {"PyTorch eager": "PyTorch", "NumPy, textbook": "NumPy", ours: "fastdrop", "copy": "a copy"}
+    labels = {"PyTorch eager": "PyTorch", "NumPy, textbook": "NumPy", ours: "fastdrop", "copy": "a copy"}
+    named = {name: label for name, label in labels.items() if name in competitors(rows)}
     figure, axes = plt.subplots(figsize=(7.5, 4))
     ends = {}
     for name in named:
