@@ -108,7 +108,7 @@ def test_plots_are_drawn(tmp_path, results):
     pytest.importorskip("matplotlib", reason="it draws the plots")
     assert report.main([str(results), "--plots", str(tmp_path / "plots")]) == 0
     drawn = {path.stem for path in (tmp_path / "plots").iterdir()}
-    assert drawn == {"time_an_element", "share_of_copy", "threads", "undecided_bits"}
+    assert drawn == {"overview", "time_an_element", "share_of_copy", "threads", "undecided_bits"}
 
 
 def test_targets_are_judged_by_the_median():
