@@ -41,7 +41,10 @@ forward = function(
 
 @njit
 def relu_dropout_rows(x, y, keep_prob):
-    """Write ``fd.relu_dropout(x[n], keep_prob=keep_prob, rng=n)`` to row n of `y`. Return 0 on success."""
+    """Write ``fd.relu_dropout(x[n], keep_prob=keep_prob, rng=n)`` to row n of `y`. Return 0 on success.
+
+    The functions take addresses and see no dtype, so both arrays have to be float32, with contiguous rows.
+    """
     stream = np.zeros(3, np.uint64)  # a fastdrop_stream: low and high word of the seed, offset
     status = 0
     for n in range(x.shape[0]):
