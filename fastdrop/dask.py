@@ -239,7 +239,7 @@ def relu_dropout_backward(dy: da.Array, y: da.Array, draws: Draws) -> da.Array:
     TypeError
         If an array is not a Dask array, or the dtypes differ.
     ValueError
-        If a shape is not that of the forward call.
+        If a shape is not that of the forward call, or `draws` are those of `dropout`.
     """
     y, dy = fitting("y", y, draws), fitting("dy", dy, draws)
     if dy.dtype.type is not y.dtype.type:
@@ -270,7 +270,7 @@ def dropout_backward(dy: da.Array, draws: Draws) -> da.Array:
     TypeError
         If `dy` is not a Dask array of an accepted dtype.
     ValueError
-        If its shape is not that of the forward call.
+        If its shape is not that of the forward call, or `draws` are those of `relu_dropout`.
     """
     dy = fitting("dy", dy, draws)
     if draws.relu:

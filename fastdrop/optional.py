@@ -5,16 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install '.[{extra}]' in the checkout"
+
+
 def needs(what: str, package: str, extra: str) -> str:
     """Return the sentence for a package that `what` needs and that is missing."""
-    return f"{what} needs {package}, which is not installed: run pip install '.[{extra}]' in the checkout"
+    return f"{what} needs {package}, which is not installed: run {install(extra)}"
 
 
-def require(extra: str, *packages: str) -> None:
-    """Import the packages of an adapter, which has the name of its extra, or say how to install them."""
-    for package in packages or (extra,):
-        try:
-            import_module(package)
-        except ModuleNotFoundError as error:
-            missing = (error.name or package).partition(".")[0]
-            raise ModuleNotFoundError(needs(f"fastdrop.{extra}", missing, extra), name=missing) from error
+def require(framework: str) -> None:
+    """Import the framework of an adapter, whose name its extra has too, or say how to install it."""
+    try:
+        import_module(framework)
+    except ModuleNotFoundError as error:
+        missing = (error.name or framework).partition(".")[0]
+        raise ModuleNotFoundError(needs(f"fastdrop.{framework}", missing, framework), name=missing) from error

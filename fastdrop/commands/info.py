@@ -14,6 +14,7 @@ import fastdrop
 from fastdrop import cpu, threads
 from fastdrop.commands import DONE, add_json_argument, show_json, show_table
 from fastdrop.core import dispatch
+from fastdrop.optional import install
 
 WITHOUT = {"openmp": "no, so every call runs on one thread"}
 
@@ -52,7 +53,7 @@ def facts() -> dict[str, Any]:
 def framework(adapter: str) -> str:
     """Return the version of an adapter's framework. For JAX also return how calls reach the kernels."""
     if find_spec(adapter) is None:
-        return f"not installed: pip install '.[{adapter}]' in the checkout"
+        return f"not installed: {install(adapter)}"
     version = metadata.version(adapter)
     if adapter != "jax":
         return version

@@ -103,7 +103,7 @@ def dropout(x: Array, *, keep_prob: float, key: Array) -> Array:
     return drop("dropout", x, keep_prob, key)
 
 
-def drop(form: str, x: Any, keep_prob: float, key: Any) -> Array:
+def drop(form: str, x: Any, keep_prob: Any, key: Any) -> Array:
     if isinstance(keep_prob, jax.core.Tracer):
         raise TypeError("keep_prob must be a Python number, got a traced value: make it a static argument of jax.jit")
     call = Call(form, checks.keep_probability(keep_prob), paths.in_use())
