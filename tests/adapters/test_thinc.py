@@ -240,7 +240,17 @@ def test_thincs_own_tests_pass_with_our_dropout():
     assert int(re.search(r"(\d+) passed", printed)[1]) > 100
 
 
-CONFIG = """
+EMBEDDING = """\
+@architectures = "spacy.HashEmbedCNN.v2"
+pretrained_vectors = null
+width = 32
+depth = 1
+embed_size = 200
+window_size = 1
+maxout_pieces = 2
+subword_features = true
+"""
+CONFIG = f"""
 [nlp]
 lang = "en"
 pipeline = ["textcat"]
@@ -254,15 +264,7 @@ factory = "textcat"
 @layers = "chain.v1"
 
 [components.textcat.model.*.embed]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
-width = 32
-depth = 1
-embed_size = 200
-window_size = 1
-maxout_pieces = 2
-subword_features = true
-
+{EMBEDDING}
 [components.textcat.model.*.ragged]
 @layers = "list2ragged.v1"
 
@@ -320,7 +322,7 @@ def test_a_spacy_classifier_learns_through_it(spacy):
     assert sum((nlp(text).cats["GOOD"] > 0.5) == y for text, y in sentences()) >= 36
 
 
-TRAINING = """
+TRAINING = f"""
 [nlp]
 lang = "en"
 pipeline = ["tok2vec", "tagger", "textcat"]
@@ -331,15 +333,7 @@ pipeline = ["tok2vec", "tagger", "textcat"]
 factory = "tok2vec"
 
 [components.tok2vec.model]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
-width = 32
-depth = 1
-embed_size = 200
-window_size = 1
-maxout_pieces = 2
-subword_features = true
-
+{EMBEDDING}
 [components.tagger]
 factory = "tagger"
 
