@@ -14,20 +14,6 @@
 
 enum { NORMAL_PAIRS = 16, NORMAL_GROUP = 2 * NORMAL_PAIRS };
 
-VOCABULARY float as_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-VOCABULARY uint32_t as_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 /* Return all ones if the top bit is set, else zeros. */
 VOCABULARY uint32_t spread_top(uint32_t word)
 {

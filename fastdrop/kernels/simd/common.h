@@ -55,4 +55,18 @@ VOCABULARY void prefetch(const char *from)
 #endif
 }
 
+VOCABULARY float as_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+VOCABULARY uint32_t as_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 #endif

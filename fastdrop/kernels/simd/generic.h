@@ -248,22 +248,8 @@ typedef uint32_t words;
 #define WORDS(parts, i) (parts)[i / 4].word[i % 4]
 #define EACH_WORDS for (int i = 0; i < 16; i++)
 #define ABOVE(a, constant) ((int32_t)(a) > (constant) ? UINT32_MAX : 0)
-#define FLOAT_SUM(a, constant) bits_of(float_of(a) + (constant))
-#define FLOAT_PRODUCT(a, constant) bits_of(float_of(a) * (constant))
-
-VOCABULARY float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-VOCABULARY uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
+#define FLOAT_SUM(a, constant) as_bits(as_float(a) + (constant))
+#define FLOAT_PRODUCT(a, constant) as_bits(as_float(a) * (constant))
 
 VOCABULARY void halves_load(part *to, const char *from)
 {
