@@ -34,6 +34,8 @@ numpydoc_show_class_members = False
 autodoc_typehints = "none"  # the sections of numpydoc name the types in words
 
 NOT_SHOWN = "mlp_digits|dropconnect|flax_modules|numba_loop|larger_than_memory|plot_uncertainty|setup"
+if "torch" in without:
+    NOT_SHOWN += "|plot_pytorch_training"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",

@@ -76,8 +76,9 @@ def test_dropconnect_learns_to_read_digits():
 
 @pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
 def test_what_an_example_of_the_gallery_asserts_holds(path, tmp_path):
-    if "import dask" in path.read_text():
-        pytest.importorskip("dask.array", reason="Dask is an optional dependency")
+    for name, module in (("Dask", "dask.array"), ("PyTorch", "torch")):
+        if f"import {module}" in path.read_text():
+            pytest.importorskip(module, reason=f"{name} is an optional dependency")
     places = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
     # Speed does not matter for the program that one of them compiles.
     options = {"MPLBACKEND": "agg", "CFLAGS": "-O0", "FASTDROP_NUM_THREADS": "1"}
