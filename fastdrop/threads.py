@@ -23,7 +23,8 @@ def get_num_threads() -> int:
     quota of its control group (the limit of a container). It is one in a forked child, and in a build
     without OpenMP.
 
-    A call uses fewer threads if it has less work, or if the system cannot start them.
+    A call uses fewer threads if it has less work, or if the system cannot start them. It runs alone for up
+    to 1.6 seconds after a call whose threads had to wait for a processor, because others are busy.
 
     Returns
     -------

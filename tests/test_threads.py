@@ -204,3 +204,37 @@ _, status = os.waitpid(child, 0)
 print(os.waitstatus_to_exitcode(status))
 """
     assert printed_by(code) == "0"
+
+
+# --- a busy machine ---------------------------------------------------------------------------
+
+QUICK, STALLED = (1e-4, 1e-5), (1e-4, 8e-3)  # how long a region worked, and then waited, in seconds
+
+
+def regions(*kinds, every=0.5):
+    """Regions that begin `every` so many seconds, or where the pause ends, if that is later."""
+    from fastdrop.core.dispatch import pauses_after
+
+    times = []
+    for worked, waited in kinds:
+        end = pauses_after(times)[-1][1] if times else 0
+        begun = max(len(times) * every, end)
+        times.append((begun, begun + worked, begun + worked + waited))
+    return [length for length, _ in pauses_after(times)]
+
+
+def test_calls_run_alone_after_a_call_whose_threads_waited():
+    assert regions(QUICK, STALLED, every=0) == [0, 0.1]
+
+
+def test_they_run_alone_for_longer_after_each_such_call_but_not_for_ever():
+    assert regions(*[STALLED] * 5, every=0) == pytest.approx([0.1, 0.4, 1.6, 1.6, 1.6])
+
+
+def test_a_stall_is_forgotten_after_as_much_time_without_one():
+    assert regions(STALLED, QUICK, QUICK, STALLED, every=0) == [0.1, 0.1, 0.1, 0.4]
+    assert regions(STALLED, QUICK, QUICK, STALLED) == [0.1, 0, 0, 0.1]
+
+
+def test_threads_that_work_at_different_speeds_have_not_waited():
+    assert regions((1e-3, 1e-3), (1e-2, 1.9e-2), (1e-5, 1e-4)) == [0, 0, 0]

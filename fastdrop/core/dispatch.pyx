@@ -25,7 +25,12 @@ cdef extern from "cpu_features.h":
 cdef extern from "openmp.h":
     const int WITH_OPENMP
     int omp_get_max_threads() nogil
+    double omp_get_wtime() nogil
     int threads_that_start(int wanted) nogil
+    ctypedef struct thread_pause:
+        double length
+        double end
+    thread_pause* own_pause() nogil
     void register_fork_handler(void (*child)() noexcept nogil)
 
 cdef extern from *:
@@ -42,6 +47,9 @@ cdef extern from *:
 cdef enum:
     SLICE = 1 << 24         # elements per slice, which take well below half a second
     SHORT = 1 << 10         # below this many elements, releasing the GIL costs more than the work
+
+# A region stalls if it waits this much longer than twice what it worked. All are in seconds.
+cdef double STALL = 2e-4, SHORTEST_PAUSE = 0.1, LONGEST_PAUSE = 1.6
 
 cdef str REBUILD = "fastdrop's compiled modules come from different builds, so install or build it anew"
 
@@ -99,9 +107,11 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t units = min(max(SLICE // unit, plan.threads), (plan.size - first + unit - 1) // unit)
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
     cdef int threads = min(plan.threads, units), thread
+    cdef double begun, worked
     ensure(first % unit == 0, "slices, and so threads, meet at units")
     if threads > 1:
-        threads = threads_that_start(threads)
+        begun = omp_get_wtime()
+        threads = threads_that_start(threads) if begun >= own_pause().end else 1
     if threads == 1:
         run_part(plan, 0, first, last)
         return last
@@ -111,7 +121,9 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
             thread,
             first + units * thread // threads * unit,
             min(first + units * (thread + 1) // threads * unit, last),
+            &worked,
         )
+    own_pause()[0] = pause_after(own_pause()[0], begun, worked, omp_get_wtime())
     return last
 
 
@@ -122,11 +134,18 @@ cdef void run_slices(Plan* plan) noexcept nogil:
         first = run_slice(plan, first)
 
 
-cdef void run_part_in_default_mode(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    """Run the part of one of several threads, each of which has a floating-point mode of its own."""
+cdef void run_part_in_default_mode(
+    const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last, double* worked
+) noexcept nogil:
+    """Run the part of one of several threads, each of which has a floating-point mode of its own.
+
+    The calling thread is number 0. It sets `worked` to the time when its part is done.
+    """
     cdef float_mode mode = enter_default_mode()
     run_part(plan, thread, first, last)
     leave_default_mode(mode)
+    if thread == 0:
+        worked[0] = omp_get_wtime()
 
 
 cdef void run_part(const Plan* plan, int thread, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
@@ -178,6 +197,36 @@ cdef inline void run_decided(
         sweep_by_layout(kernel, sweep, plan.layout, first, last)
     else:
         kernel.sweep_range(sweep, first, last)
+
+
+# --- a busy machine ---------------------------------------------------------------------------
+
+# A call on threads ends when its last thread does. Where other processes are busy, that thread may wait milliseconds for
+# a processor. A call that waited much longer than it worked has stalled, and the next calls run alone for a while. If
+# they stall again soon after that, they run alone for four times as long.
+
+
+cdef inline thread_pause pause_after(thread_pause pause, double begun, double worked, double ended) noexcept nogil:
+    """Return a thread's pause after a region that began, whose own part was done, and that ended at these times."""
+    if ended - worked > STALL + 2 * (worked - begun):
+        pause.length = min(max(4 * pause.length, SHORTEST_PAUSE), LONGEST_PAUSE)
+        pause.end = ended + pause.length
+    elif ended > pause.end + pause.length:
+        pause.length = 0
+    return pause
+
+
+def pauses_after(regions):
+    """Return the length and the end of a thread's pause after each of these regions; tests call it.
+
+    A region is the times when it began, when its own part was done, and when it ended, in seconds.
+    """
+    cdef thread_pause pause = thread_pause(0, 0)
+    found = []
+    for begun, worked, ended in regions:
+        pause = pause_after(pause, begun, worked, ended)
+        found.append((pause.length, pause.end))
+    return found
 
 
 # --- settings ---------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-/* This declares OpenMP, or one thread where the compiler does not have it, and handles threads that cannot start and
- * forks. */
+/* This declares OpenMP, or one thread where the compiler does not have it, and handles threads that cannot start, threads
+ * that wait for a processor, and forks. */
 #ifdef _OPENMP
 #include <omp.h>
 #define WITH_OPENMP 1
@@ -9,7 +9,30 @@ static inline int omp_get_max_threads(void)
 {
     return 1;
 }
+
+static inline double omp_get_wtime(void)
+{
+    return 0;
+}
 #endif
+
+#if defined(_MSC_VER)
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+
+/* The time for which a thread's calls run alone. Its rules are those of dispatch.pyx. */
+typedef struct {
+    double length; /* seconds, and 0 before the first */
+    double end;    /* by omp_get_wtime */
+} thread_pause;
+
+static inline thread_pause *own_pause(void)
+{
+    static THREAD_LOCAL thread_pause pause;
+    return &pause;
+}
 
 #if defined(_OPENMP) && !defined(_WIN32)
 #include <pthread.h>
@@ -48,7 +71,7 @@ static int count_threads(int wanted)
  * use. */
 static inline int threads_that_start(int wanted)
 {
-    static _Thread_local int last = 1;
+    static THREAD_LOCAL int last = 1;
     int created;
     if (wanted <= 1 || omp_in_parallel())
         return 1;
