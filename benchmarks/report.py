@@ -1,15 +1,19 @@
 """Make Markdown tables and plots from the JSON of the suite.
 
-    python -m benchmarks.report RESULTS.json [--plots DIR] [--into FILE.md] [--targets FILE.md]
+    python -m benchmarks.report RESULTS.json [--plots DIR] [--into FILE.md] [--targets FILE.md] [--history FILE.csv]
 
 The tables go to standard output, or into a Markdown file, each between the lines
 `<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`. NAME is machine, forward, backward,
 predict, mask, float64, keep_prob, results, threads, steps, readme, or targets.
+
+The history keeps what each run said of this package: a line per kernel, operation and size, with the commit and
+the load of the machine. Compare lines of one machine alone, and ratios rather than times.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -41,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, action="append", default=[], metavar="FILE",
                         help="write the tables into this file; may be repeated")  # fmt: skip
     parser.add_argument("--targets", type=Path, metavar="FILE", help="the table of benchmarks.targets")
+    parser.add_argument("--history", type=Path, metavar="FILE", help="append this run to a CSV file of all runs")
     chosen = parser.parse_args(arguments)
     machine, rows = load(chosen.results)
     tables = all_tables(machine, rows)
@@ -52,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import plots
 
         plots.draw(rows, machine, chosen.plots)
-    if not chosen.into:
+    if chosen.history:
+        append(chosen.history, history(json.loads(chosen.results.read_text()), machine, rows))
+    if not chosen.into and not chosen.history:
         print("\n\n".join(tables.values()))
     return 0
 
@@ -62,6 +69,29 @@ def load(path: Path) -> tuple[dict[str, str], list[Row]]:
     record = json.loads(path.read_text())
     rows = [entry["extra_info"] for entry in record["benchmarks"] if "series" in entry["extra_info"]]
     return record["machine_info"]["fastdrop"], rows
+
+
+HISTORY = ("date", "commit", "cpu", "load", "kernel", "operation", "elements", "ns per element", "ratio to a copy")
+
+
+def history(record: dict[str, Any], machine: dict[str, str], rows: list[Row]) -> list[list[str]]:
+    """Return a line for each size and operation of each kernel that was measured beside a copy."""
+    commit = record["commit_info"].get("id") or "unknown"
+    run = [record["datetime"][:10], commit[:10], machine["cpu"], machine["load"]]
+    lines = []
+    for row in rows:
+        copy = row["ratios"].get("copy")
+        if row["series"] == "peers" and row["contender"].startswith("fastdrop") and copy:
+            times = [f"{row['ns_an_element']['median']:.4g}", f"{copy['median']:.3g}"]
+            lines.append([*run, row["isa"], row["operation"], str(row["size"]), *times])
+    return lines
+
+
+def append(path: Path, lines: list[list[str]]) -> None:
+    """Append lines to a history, which begins with the names of the columns."""
+    begins = not path.exists()
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HISTORY] * begins + lines)
 
 
 def filled(text: str, tables: dict[str, str]) -> str:

@@ -104,6 +104,16 @@ def test_the_suite_makes_a_report(tmp_path, results):
     assert f"| fastdrop {cpu.available()[0]} |" in text
 
 
+def test_a_history_keeps_each_run(tmp_path, results):
+    path = tmp_path / "history.csv"
+    for _ in range(2):
+        assert report.main([str(results), "--history", str(path)]) == 0
+    header, *lines = path.read_text().splitlines()
+    assert header.split(",") == list(report.HISTORY)
+    assert len(lines) % 2 == 0
+    assert {line.split(",")[4] for line in lines} == set(cpu.available())
+
+
 def test_plots_are_drawn(tmp_path, results):
     pytest.importorskip("matplotlib", reason="it draws the plots")
     assert report.main([str(results), "--plots", str(tmp_path / "plots")]) == 0
