@@ -1,6 +1,7 @@
 """Compile the package, and the kernels once per instruction set that the target machine may have."""
 
 import hashlib
+import multiprocessing
 import os
 import platform
 import re
@@ -248,6 +249,17 @@ def openmp() -> list[str]:
     return [] if tried.returncode else ["-fopenmp"]
 
 
+def cython_processes() -> int:
+    """Return how many processes may run Cython; 0 if it has to run in this one, one module after another."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError):  # there are no semaphores, or /dev/shm is not writable, as in some sandboxes
+        return 0
+    return os.cpu_count() or 1
+
+
 def tag(files: list[str]) -> str:
     """Return a tag of the contents of `files`. Modules with equal tags were compiled from the same files."""
     digest = hashlib.sha256()
@@ -350,7 +362,7 @@ setup(
             "auto_pickle": False,  # values are recreated only through their own check
             "freethreading_compatible": True,
         },
-        nthreads=os.cpu_count() if sys.platform == "linux" else 0,
+        nthreads=cython_processes(),
         force=any(made_before_setup(extension) for extension in extensions),
     ),
 )
