@@ -252,6 +252,14 @@ def test_what_is_missing_to_compile_is_said_at_once(tmp_path, program, sentence)
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize("command", ["egg_info", "dist_info", "sdist"])
+def test_a_command_that_compiles_nothing_writes_no_c_file(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["setup.py", command])
+    assert setup_script().describes
+    monkeypatch.setattr(sys, "argv", ["setup.py", command, "build_ext"])
+    assert not setup_script().describes
+
+
 @pytest.mark.parametrize("error", [PermissionError, ImportError])
 def test_without_shared_semaphores_cython_runs_in_one_process(error, monkeypatch):
     processes = setup_script().cython_processes
