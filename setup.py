@@ -1,6 +1,7 @@
 """Compile the package, and the kernels once per instruction set that the target machine may have."""
 
 import hashlib
+import multiprocessing
 import os
 import platform
 import re
@@ -71,9 +72,10 @@ elif MACHINE in ("aarch64", "arm64"):
 # any arithmetic or structure layout that is still not the platform's.
 CHECKS = str(Path(CORE, "build_checks.h").resolve())
 if WINDOWS:
-    ARITHMETIC, FAST, QUICK = ["/fp:precise", f"/FI{CHECKS}"], ["/O2"], ["/O2"]
+    ARITHMETIC, QUIET, FAST, QUICK = ["/fp:precise", f"/FI{CHECKS}"], [], ["/O2"], ["/O2"]
 else:
     ARITHMETIC = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-include", CHECKS]
+    QUIET = ["-Wno-unused-function"]  # Cython defines more helpers than a module calls
     FAST, QUICK = ["-O3"], ["-O2"]  # -O3 compiles a third longer, and only the kernels gain from it
 # gcc inlines functions that are called once into one huge function, and then stops optimising it. clang
 # has no such flag, so its warning is silenced.
@@ -201,6 +203,7 @@ class CheckedBuild(build_ext):
 
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 COMPILING = {"build", "build_ext", "install", "develop", "bdist_wheel", "editable_wheel"}
+DESCRIBING = {"egg_info", "dist_info", "sdist"}  # what pip asks first, and the source distribution, need no C files
 
 
 def compiled(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -248,6 +251,17 @@ def openmp() -> list[str]:
     return [] if tried.returncode else ["-fopenmp"]
 
 
+def cython_processes() -> int:
+    """Return how many processes may run Cython; 0 if it has to run in this one, one module after another."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        multiprocessing.Lock()
+    except (ImportError, OSError):  # there are no semaphores, or /dev/shm is not writable, as in some sandboxes
+        return 0
+    return os.cpu_count() or 1
+
+
 def tag(files: list[str]) -> str:
     """Return a tag of the contents of `files`. Modules with equal tags were compiled from the same files."""
     digest = hashlib.sha256()
@@ -289,7 +303,7 @@ def extension(name: str, flags: list[str] = QUICK, link: list[str] = (), **macro
         [f"{path}.py" if Path(f"{path}.py").exists() else f"{path}.pyx"],
         include_dirs=[CORE, KERNEL_DIR, "fastdrop/include", np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *(TAGS | macros).items()],
-        extra_compile_args=[*ARITHMETIC, *flags],
+        extra_compile_args=[*ARITHMETIC, *QUIET, *flags],
         extra_link_args=list(link),
         depends=["setup.py", *compiled_into(name)],
     )
@@ -312,6 +326,22 @@ def made_before_setup(extension: Extension) -> bool:
     return in_c.exists() and in_c.stat().st_mtime < Path("setup.py").stat().st_mtime
 
 
+def in_c(extensions: list[Extension]) -> list[Extension]:
+    """Return the extensions with their C files, which Cython writes where they are out of date."""
+    return cythonize(
+        extensions,
+        compiler_directives={
+            "language_level": 3,
+            "cdivision": True,
+            "annotation_typing": False,
+            "auto_pickle": False,  # values are recreated only through their own check
+            "freethreading_compatible": True,
+        },
+        nthreads=cython_processes(),
+        force=any(made_before_setup(extension) for extension in extensions),
+    )
+
+
 def kernel(isa: str, flags: list[str]) -> Extension:
     """Return the module of an instruction set."""
     if CLANG_CL is None:
@@ -320,7 +350,9 @@ def kernel(isa: str, flags: list[str]) -> Extension:
     return extension(f"kernels.{isa}", [f"--target={TRIPLES[MACHINE]}", *FAST, *own], CYTHON_INLINE=INLINE)
 
 
-if COMPILING.intersection(sys.argv) and (sentence := missing()):
+compiles = bool(COMPILING.intersection(sys.argv))
+describes = not compiles and bool(DESCRIBING.intersection(sys.argv))
+if compiles and (sentence := missing()):
     sys.exit(sentence)
 
 BY_CLANG = {f"fastdrop.kernels.{isa}" for isa in KERNELS}
@@ -341,16 +373,5 @@ extensions = [
 setup(
     cmdclass={"build_ext": CheckedBuild, "build_py": WithExample},
     options={"build_ext": {"parallel": os.cpu_count()}},
-    ext_modules=cythonize(
-        extensions,
-        compiler_directives={
-            "language_level": 3,
-            "cdivision": True,
-            "annotation_typing": False,
-            "auto_pickle": False,  # values are recreated only through their own check
-            "freethreading_compatible": True,
-        },
-        nthreads=os.cpu_count() if sys.platform == "linux" else 0,
-        force=any(made_before_setup(extension) for extension in extensions),
-    ),
+    ext_modules=extensions if describes else in_c(extensions),
 )

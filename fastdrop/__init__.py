@@ -21,7 +21,8 @@ except ModuleNotFoundError as _error:
         "Otherwise build it there: make build, or pip install -e ."
     ) from None
 
-from fastdrop import cpu, layers, reference  # cpu chooses the kernel  # noqa: F401
+from fastdrop import cpu as cpu  # it chooses the kernel; type checkers take a name twice as public
+from fastdrop import layers, reference
 from fastdrop.capi import get_include
 from fastdrop.functional import (
     alpha_dropout,

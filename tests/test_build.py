@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import multiprocessing
 import os
 import re
 import shutil
@@ -249,6 +250,26 @@ def test_what_is_missing_to_compile_is_said_at_once(tmp_path, program, sentence)
     assert process.returncode == 1
     assert re.search(sentence, process.stderr), process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("command", ["egg_info", "dist_info", "sdist"])
+def test_a_command_that_compiles_nothing_writes_no_c_file(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["setup.py", command])
+    assert setup_script().describes
+    monkeypatch.setattr(sys, "argv", ["setup.py", command, "build_ext"])
+    assert not setup_script().describes
+
+
+@pytest.mark.parametrize("error", [PermissionError, ImportError])
+def test_without_shared_semaphores_cython_runs_in_one_process(error, monkeypatch):
+    processes = setup_script().cython_processes
+    assert processes() == (os.cpu_count() if sys.platform == "linux" else 0)
+
+    def refuse():
+        raise error("no semaphores")
+
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    assert processes() == 0
 
 
 # --- what does not compile --------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
+import fastdrop as fd
 from fastdrop import cpu
 from fastdrop._pyinstaller import get_hook_dirs
 from support import environment, output_of
@@ -16,6 +19,13 @@ import fastdrop as fd
 y, mask = fd.relu_dropout([1.0, -2.0, 3.0, 4.0], keep_prob=0.5, rng=1)
 print(y.tolist(), *fd.cpu.available())
 """
+
+
+def test_the_hook_names_every_kernel_and_no_adapter():
+    hook = Path(get_hook_dirs()[0], "hook-fastdrop.py")
+    named = runpy.run_path(str(hook))["hiddenimports"]
+    assert {f"fastdrop.kernels.{isa}" for isa in cpu.available()} | {"fastdrop.core.call"} <= set(named)
+    assert not [name for name in named if name.split(".")[1] in fd._ADAPTERS]
 
 
 def test_a_frozen_program_has_every_kernel(tmp_path):

@@ -81,6 +81,8 @@ def names_in(arguments):
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.stem)
 def test_a_stub_has_the_functions_of_its_module(stub):
+    if stub.parent.name in fd._ADAPTERS:
+        pytest.importorskip(stub.parent.name, reason="the module of an adapter imports an optional dependency")
     module = importlib.import_module(".".join(stub.relative_to(PACKAGE.parent).with_suffix("").parts))
     declared = ast.parse(stub.read_text("utf-8")).body
     functions = {node.name: names_in(node.args) for node in declared if isinstance(node, ast.FunctionDef)}

@@ -56,7 +56,7 @@ cdef inline void copy_bits(
 ) noexcept nogil:
     """Copy `count` bits from bit `first` of one place to bit `to_first` of another."""
     cdef ptrdiff_t head = up_to_byte(to_first, count)
-    if head:
+    if head > 0:
         store_part(to, to_first, load_part(bits, first, head), head)
     copy_to_byte(to + ((to_first + head) >> 3), bits + ((first + head) >> 3), (first + head) & 7, count - head)
 
@@ -94,6 +94,6 @@ cdef inline void copy_shifted_words(
 cdef inline void clear_bits(unsigned char* bits, uint64_t first, ptrdiff_t count) noexcept nogil:
     """Store `count` zeros from bit `first` on."""
     cdef ptrdiff_t head = up_to_byte(first, count)
-    if head:
+    if head > 0:
         store_part(bits, first, 0, head)
     memset(bits + ((first + head) >> 3), 0, (count - head + 7) >> 3)

@@ -91,6 +91,7 @@ def monte_carlo() -> None:
 
 def the_rest() -> None:
     fd.set_num_threads(fd.get_num_threads())
+    assert_type(fd.cpu.active(), str)
     assert_type(fd.get_include(), str)
     assert_type(fd.__version__, str)
     assert_type(reference.relu_dropout_predict(x), Computed)
