@@ -21,7 +21,7 @@ TESTS := $(DONE)/build $(DONE)/test $(DONE)/demo# what the tests need
 PARALLEL := $(patsubst %,tests/test_%.py,stream mask checks reference layers gaussian gradient monte_carlo kernels variants arrays)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions statistics large parallel fuzz guided mutations sanitize neon coverage bench lint types docs build dist wheel clean requires ready remake
+.PHONY: help demo test versions statistics large parallel fuzz guided mutations sanitize neon cross coverage bench lint types docs build dist wheel clean requires ready remake
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -75,6 +75,10 @@ sanitize: $(TESTS)  ## test the kernels with sanitizers, valgrind, clang and emu
 
 neon: $(TESTS)  ## test the kernels on AArch64, with a Python under qemu (10 minutes)
 	$(RUN) tests/neon.py $(ARGS)
+
+cross: $(TESTS)  ## compile the vector vocabularies for Windows and macOS, and run Windows' under Wine (5 minutes)
+	$(PIP) install ziglang
+	$(RUN) tests/cross.py
 
 lint: $(DONE)/build $(DONE)/lint  ## check the style of Python and Cython
 	$(RUN) -m ruff check

@@ -71,8 +71,12 @@ def text_of(name: str, machine: str, directory: Path, *more: str, needs: str = "
     output_of(command)
     if not emulator and needs not in cpu.available():
         pytest.skip(f"compiled, but this CPU does not have {needs}")
-    questions = "\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS))
-    return output_of([*emulator, str(program)], input=questions)
+    return output_of([*emulator, str(program)], input=questions())
+
+
+def questions() -> str:
+    """Return what the driver reads."""
+    return "\n".join(line.split("->")[0] for line in content(KNOWN_ANSWERS))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@
 
 #if defined(_MSC_VER)
 #include <intrin.h>
-#include <windows.h>
+/* This is declared as in windows.h, which defines too many other names. */
+__declspec(dllimport) int __stdcall SwitchToThread(void);
 #define LET_OTHERS_RUN() SwitchToThread()
 #else
 #include <sched.h>
