@@ -98,7 +98,8 @@ def test_functions_equal_plain_loops(name, plain_loops, tmp_path):
     answers = [line.split("->")[1].strip() for line in content(KNOWN_ANSWERS)]
     assert [line for line in lines if line.startswith("ars")] == [f"ars {answer}" for answer in answers]
     assert "which 0, of one bit 1024, the lowest 1024" in lines
-    assert {line for line in lines if line.startswith("bit slices")} == {"bit slices agree"}
+    for part in ("bit slices", "chains"):
+        assert {line for line in lines if line.startswith(part)} == {f"{part} agree"}
     assert len(lines) == len(generic)
     assert [pair for pair in zip(lines, generic, strict=True) if pair[0] != pair[1]] == []
 
@@ -134,5 +135,5 @@ def test_every_function_is_defined_and_driven(name):
 
 @in_a_checkout
 def test_every_header_is_here():
-    headers = {path.stem for path in VOCABULARY.glob("*.h")} - {"common", "avx2_lanes", "bitslices"}
+    headers = {path.stem for path in VOCABULARY.glob("*.h")} - {"common", "avx2_lanes", "blocks", "chains", "bitslices"}
     assert headers == {"generic", *HEADERS} == set(cpu.KERNELS)

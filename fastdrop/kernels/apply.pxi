@@ -126,34 +126,51 @@ cdef inline void apply_nth(
     apply_step(dtype, form, loop, x + step * size, y + step * size, keep + 2 * step, passed + 2 * step)
 
 
+cdef inline ptrdiff_t apply_until(
+    int dtype, int form, Loop* loop,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed, ptrdiff_t step, ptrdiff_t stop,
+) noexcept nogil:
+    """Compute the steps from `step` on, and return `stop`."""
+    while step < stop:
+        apply_nth(dtype, form, loop, x, y, keep, passed, step)
+        step += 1
+    return step
+
+
+cdef inline ptrdiff_t apply_beside_groups(
+    int dtype, int form, Loop* loop,
+    const char* x, char* y, const unsigned char* keep, unsigned char* passed,
+    ptrdiff_t steps, const Draw* draw, Chunk* ahead,
+) noexcept nogil:
+    """Compute as many steps as the first planes of whole groups decide, between these planes."""
+    cdef int plane, planes = first_planes(draw.threshold)
+    cdef ptrdiff_t step = 0
+    cdef Group group
+    while ahead.drawn < ahead.count and step + GROUP_STEPS <= steps:
+        group = group_first(draw, ahead, ahead.drawn)
+        for plane in range(FIRST_PLANES):
+            if plane < planes:
+                compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
+            step = apply_until(dtype, form, loop, x, y, keep, passed, step, step + GROUP_STEPS // FIRST_PLANES)
+        group_store(ahead, group)
+    return step
+
+
 cdef inline void apply_while_drawing(
     int dtype, int form, Loop* loop,
     const char* x, char* y, const unsigned char* keep, unsigned char* passed,
     ptrdiff_t steps, const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """Compute all steps, and draw first planes of the chunk ahead between them.
+    """Compute all steps, and draw first planes of the chunk ahead between them where that is faster.
 
-    Arithmetic bounds the drawing and memory bounds the steps, so side by side they hide each other's waits. Without
+    Arithmetic bounds the drawing. Where memory bounds the steps, they hide each other's waits side by side: beyond the
+    cache always, and in the cache where the drawing is not done as chains, which leave no waits to hide. Without
     vectors arithmetic bounds both.
     """
-    cdef int plane, planes
-    cdef ptrdiff_t step = 0, stop
-    cdef Group group
-    if ahead != NULL and GROUP_SIZE > 1:
-        planes = first_planes(draw.threshold)
-        while ahead.drawn < ahead.count and step + GROUP_STEPS <= steps:
-            group = group_first(draw, ahead, ahead.drawn)
-            for plane in range(FIRST_PLANES):
-                if plane < planes:
-                    compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
-                stop = step + GROUP_STEPS // FIRST_PLANES
-                while step < stop:
-                    apply_nth(dtype, form, loop, x, y, keep, passed, step)
-                    step += 1
-            group_store(ahead, group)
-    while step < steps:
-        apply_nth(dtype, form, loop, x, y, keep, passed, step)
-        step += 1
+    cdef ptrdiff_t step = 0
+    if GROUP_SIZE > 1 and ahead != NULL and (form & STREAMING or not CHAINED):
+        step = apply_beside_groups(dtype, form, loop, x, y, keep, passed, steps, draw, ahead)
+    apply_until(dtype, form, loop, x, y, keep, passed, step, steps)
 
 
 # --- a range ----------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
 # A chunk is drawn in two steps, so that no branch depends on a random bit until few elements are left to decide. The
 # first step draws the first planes of every block. The second step gathers the blocks that still have a tie (two in
 # five after 8 planes, one in nine after 10) and draws their other planes. FIRST_PLANES was chosen by measurement:
-# where AES is an instruction, one plane more for every block costs less than gathering does.
+# where AES is an instruction, one plane more for every block costs less than gathering does. There are three ways to draw
+# the first planes, with the same result: group by group, as chains, and in bit slices.
 
 cdef enum:
     BLOCK = 128             # elements per block
@@ -57,6 +58,9 @@ cdef struct Draw:
     uint64_t threshold
     # The D_p of start_draw, as high words.
     uint64_t difference[FIRST_PLANES]
+    # Whether the first planes are drawn as chains.
+    bint chained
+    chains_key chains
     # How many blocks are drawn together in bit slices, each with all of its first planes: 0 if none are.
     int bitsliced
     bitslices_key bitslices
@@ -152,11 +156,58 @@ cdef void draw_first(Draw* draw, Chunk* chunk) noexcept nogil:
     cdef int plane
     if BITSLICED:
         draw_bitsliced(draw, chunk, planes)
+    if CHAINED and draw.chained:
+        draw_chained(draw, chunk)
     while chunk.drawn < chunk.count:
         group = group_first(draw, chunk, chunk.drawn)
         for plane in range(planes):
             compare_plane(draw, &group, plane, first_plane_bits(draw, &group, plane))
         group_store(chunk, group)
+
+
+# --- the first planes as chains ---------------------------------------------------------------
+
+cdef enum:
+    # For fewer blocks it takes longer to prepare the keys than to draw.
+    LEAST_CHAINED = 8
+    # The chains of a register have done two rounds when those of the register before end.
+    CHAINS_BEGUN = 2
+
+
+cdef inline void plan_chains(Draw* draw, ptrdiff_t count) noexcept nogil:
+    """Decide whether chains pay for `count` blocks. Chains always draw all of the first planes."""
+    draw.chained = count >= LEAST_CHAINED and first_planes(draw.threshold) == FIRST_PLANES
+    if draw.chained:
+        chains_prepare(&draw.chains, draw.key.low, draw.key.high, draw.difference, draw.threshold)
+
+
+cdef inline reg next_first_round(const Draw* draw, const Chunk* chunk, int block) noexcept nogil:
+    """Return plane 0, after the first round, of the register that begins with a block of a chunk."""
+    if chunk.listed:
+        return chains_first_round(&draw.chains, reg_load(chunk.counters.word + BLOCK_WORDS * block))
+    return chains_first_round(&draw.chains, reg_count(chunk.block + block, 0))
+
+
+cdef inline chains turn_chains(const Draw* draw, Chunk* chunk, chains state, reg following) noexcept nogil:
+    """Finish the chunk's next register, and begin the one that follows it."""
+    cdef int word = BLOCK_WORDS * chunk.drawn
+    cdef uint64_t which
+    state = chains_turn(
+        &draw.chains, state, following, chunk.below.word + CARRIED + word, chunk.tied.word + word, &which)
+    chunk.undecided |= which << word
+    chunk.drawn += REG_BLOCKS
+    return state
+
+
+cdef void draw_chained(const Draw* draw, Chunk* chunk) noexcept nogil:
+    cdef chains state = chains_begin(&draw.chains, next_first_round(draw, chunk, chunk.drawn))
+    cdef reg following
+    cdef int r
+    while chunk.drawn < chunk.count:
+        following = next_first_round(draw, chunk, chunk.drawn + REG_BLOCKS)
+        for r in range(CHAINS_BEGUN + 1, ROUNDS):
+            state = chains_round(&draw.chains, state, r)
+        state = turn_chains(draw, chunk, state, following)
 
 
 # --- the first planes in bit slices -----------------------------------------------------------

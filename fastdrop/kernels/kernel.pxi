@@ -219,6 +219,8 @@ cdef void sweep_range(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t las
     ensure(sweep.x == NULL or sweep.y != NULL, "there is a result where there are elements")
     if sweep.decision == DRAWN:
         start_draw(&draw, sweep.seed[0], sweep.seed[1], sweep.threshold)
+        if CHAINED:
+            plan_chains(&draw, (last - first) // BLOCK)
         if BITSLICED:
             plan_bitslices(&draw, (last - first) // BLOCK)
         if sweep.stretch:

@@ -34,6 +34,31 @@ cdef extern from *:
     blocks blocks_load(const uint64_t* words) noexcept nogil
     void blocks_store(uint64_t* words, blocks a) noexcept nogil
 
+    # The first planes of REG_BLOCKS blocks, drawn side by side (see chains.h). CHAINED says whether that is faster.
+    enum:
+        CHAINED
+        REG_BLOCKS
+        CHAIN_ROUNDS
+    ctypedef struct reg:
+        pass
+    reg reg_load(const uint64_t* words) noexcept nogil
+    reg reg_count(uint64_t first, int more) noexcept nogil          # the blocks are first + more, first + more + 1, ...
+    ctypedef struct chains:
+        pass
+    ctypedef struct chains_key:
+        pass
+    void chains_prepare(
+        chains_key* draw, const uint64_t* key_low, const uint64_t* key_high, const uint64_t* difference,
+        uint64_t threshold
+    ) noexcept nogil
+    reg chains_first_round(const chains_key* draw, reg counters) noexcept nogil
+    chains chains_begin(const chains_key* draw, reg first_round) noexcept nogil
+    chains chains_round(const chains_key* draw, chains state, int round) noexcept nogil
+    chains chains_turn(
+        const chains_key* draw, chains state, reg next_first_round, uint64_t* to_below, uint64_t* to_tied,
+        uint64_t* which
+    ) noexcept nogil
+
     # `lanes` holds 16 elements, or 8 of float64. Those of float16 and bfloat16 are float32 between load and store.
     ctypedef struct lanes:
         pass

@@ -131,19 +131,75 @@ static void check_blocks(void)
     printf("which %04" PRIx64 "\n", which(a));
 }
 
+/* Set a key at random, and the words of its rounds. */
+static void random_key(uint64_t *key, uint64_t *low, uint64_t *high)
+{
+    uint64_t weyl[2] = {key[0] = random_word(), key[1] = random_word()};
+    for (int r = 0; r <= BITSLICE_ROUNDS; r++) {
+        low[r] = weyl[0];
+        high[r] = weyl[1];
+        next_key(weyl);
+    }
+}
+
+/* Compare the first planes of block `n` with the threshold bit by bit. */
+static void compare_plainly(uint64_t n, const uint64_t *key, uint64_t threshold, uint64_t *below, uint64_t *tied)
+{
+    below[0] = below[1] = 0;
+    tied[0] = tied[1] = ~(uint64_t)0;
+    for (int p = 0; p < FIRST_PLANES; p++) {
+        uint64_t counter[2] = {n, (uint64_t)p}, bits[2 * GROUP_SIZE];
+        uint64_t threshold_bits = 0 - (threshold >> (63 - p) & 1);
+        blocks_store(bits, ars(counter, key, CHAIN_ROUNDS));
+        for (int i = 0; i < 2; i++) {
+            below[i] |= tied[i] & threshold_bits & ~bits[i];
+            tied[i] &= ~(bits[i] ^ threshold_bits);
+        }
+    }
+}
+
+/* Chains draw what groups of blocks do, also from one register to the next. */
+static void check_chains(void)
+{
+    static chains_key draw;
+    enum { DRAWN = 3 };
+    uint64_t key[2], low[CHAIN_ROUNDS + 1], high[CHAIN_ROUNDS + 1], difference[FIRST_PLANES];
+    uint64_t threshold = random_word() | random_word(), first = random_word(), counters[2 * REG_BLOCKS];
+    int alike = 0;
+    random_key(key, low, high);
+    for (int p = 0; p < FIRST_PLANES; p++) {
+        uint64_t state[2 * GROUP_SIZE];
+        blocks_store(state, blocks_aes(blocks_xor(blocks_set(0, (uint64_t)p), blocks_set(key[0], key[1])), blocks_set(0, 0)));
+        difference[p] = state[1];
+    }
+    for (int p = FIRST_PLANES - 1; p >= 0; p--) difference[p] ^= difference[0];
+    chains_prepare(&draw, low, high, difference, threshold);
+    chains state = chains_begin(&draw, chains_first_round(&draw, reg_count(first, 0)));
+    for (int n = 0; n < DRAWN; n++) {
+        uint64_t below[2 * REG_BLOCKS], tied[2 * REG_BLOCKS], words, expected[2], left[2];
+        for (int r = 3; r < CHAIN_ROUNDS; r++) state = chains_round(&draw, state, r);
+        reg_store(counters, reg_count(first, REG_BLOCKS * (n + 1)));
+        reg following = chains_first_round(&draw, reg_load(counters));
+        state = chains_turn(&draw, state, following, below, tied, &words);
+        for (int i = 0; i < REG_BLOCKS; i++) {
+            compare_plainly(first + (uint64_t)(REG_BLOCKS * n + i), key, threshold, expected, left);
+            for (int k = 0; k < 2; k++)
+                alike += below[2 * i + k] == expected[k] && tied[2 * i + k] == left[k] &&
+                         (words >> (2 * i + k) & 1) == (left[k] != 0);
+        }
+    }
+    printf("chains %s\n", alike == DRAWN * 2 * REG_BLOCKS ? "agree" : "differ");
+}
+
 /* Slices draw what groups of blocks do. */
 static void check_bitslices(void)
 {
     static bitslices_key draw;
-    uint64_t key[2] = {random_word(), random_word()}, schedule[2][BITSLICE_ROUNDS + 1];
+    uint64_t key[2], schedule[2][BITSLICE_ROUNDS + 1];
     uint64_t base = random_word() & ~(uint64_t)0xFFFF, low[MOST_LANES], high[MOST_LANES];
-    uint64_t words[2 * BITSLICE_LANES], own[2 * GROUP_SIZE], weyl[2] = {key[0], key[1]};
+    uint64_t words[2 * BITSLICE_LANES], own[2 * GROUP_SIZE];
     int alike = 0;
-    for (int r = 0; r <= BITSLICE_ROUNDS; r++) {
-        schedule[0][r] = weyl[0];
-        schedule[1][r] = weyl[1];
-        next_key(weyl);
-    }
+    random_key(key, schedule[0], schedule[1]);
     for (int n = 0; n < MOST_LANES; n++) low[n] = random_word() & 0xFFFF, high[n] = random_word();
     bitslices_start(&draw, schedule[0], schedule[1], base, high);
     bitslices_draw(&draw, low, words);
@@ -250,6 +306,7 @@ int main(void)
     check_which();
     for (int trial = 0; trial < TRIALS; trial++) {
         check_blocks();
+        check_chains();
         check_bitslices();
         printf("float32\n");
         check_lanes(FLOAT32);

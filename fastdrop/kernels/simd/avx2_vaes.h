@@ -4,84 +4,42 @@
 
 #include "avx2_lanes.h"
 
-enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
+typedef __m256i reg;
 
-typedef struct { __m256i part[4]; } blocks; /* A part is 2 blocks. */
+enum { REG_BLOCKS = 2, REGS = 2, FIRST_PLANES = 10, CHAINED = 1 };
 
-#define EACH_PART for (int i = 0; i < 4; i++)
-
-VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+VOCABULARY reg reg_set(uint64_t low, uint64_t high)
 {
-    blocks a;
-    EACH_PART a.part[i] = _mm256_broadcastsi128_si256(_mm_set_epi64x((int64_t)high, (int64_t)low));
-    return a;
+    return _mm256_broadcastsi128_si256(_mm_set_epi64x((int64_t)high, (int64_t)low));
 }
 
-VOCABULARY blocks blocks_count(uint64_t first)
+VOCABULARY reg reg_count(uint64_t first, int more)
 {
-    blocks a = blocks_set(first, 0);
-    EACH_PART a.part[i] = _mm256_add_epi64(a.part[i], _mm256_set_epi64x(0, 2 * i + 1, 0, 2 * i));
-    return a;
+    return _mm256_add_epi64(reg_set(first, 0), _mm256_set_epi64x(0, more + 1, 0, more));
 }
 
-VOCABULARY blocks blocks_xor(blocks a, blocks b)
+VOCABULARY reg reg_xor(reg a, reg b) { return _mm256_xor_si256(a, b); }
+VOCABULARY reg reg_and(reg a, reg b) { return _mm256_and_si256(a, b); }
+VOCABULARY reg reg_andnot(reg a, reg b) { return _mm256_andnot_si256(b, a); }
+
+VOCABULARY reg reg_below(reg below, reg tied, reg bits)
 {
-    EACH_PART a.part[i] = _mm256_xor_si256(a.part[i], b.part[i]);
-    return a;
+    return _mm256_or_si256(below, _mm256_andnot_si256(bits, tied));
 }
 
-VOCABULARY blocks blocks_and(blocks a, blocks b)
+VOCABULARY reg reg_aes(reg state, reg key) { return _mm256_aesenc_epi128(state, key); }
+VOCABULARY reg reg_aes_last(reg state, reg key) { return _mm256_aesenclast_epi128(state, key); }
+
+VOCABULARY uint64_t reg_which(reg a)
 {
-    EACH_PART a.part[i] = _mm256_and_si256(a.part[i], b.part[i]);
-    return a;
+    __m256i is_zero = _mm256_cmpeq_epi64(a, _mm256_setzero_si256());
+    return 0xF ^ (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(is_zero));
 }
 
-VOCABULARY blocks blocks_andnot(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = _mm256_andnot_si256(b.part[i], a.part[i]);
-    return a;
-}
+VOCABULARY reg reg_load(const uint64_t *words) { return _mm256_loadu_si256((const __m256i *)words); }
+VOCABULARY void reg_store(uint64_t *words, reg a) { _mm256_storeu_si256((__m256i *)words, a); }
 
-VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
-{
-    EACH_PART below.part[i] = _mm256_or_si256(below.part[i], _mm256_andnot_si256(bits.part[i], tied.part[i]));
-    return below;
-}
-
-VOCABULARY blocks blocks_aes(blocks state, blocks key)
-{
-    EACH_PART state.part[i] = _mm256_aesenc_epi128(state.part[i], key.part[i]);
-    return state;
-}
-
-VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
-{
-    EACH_PART state.part[i] = _mm256_aesenclast_epi128(state.part[i], key.part[i]);
-    return state;
-}
-
-VOCABULARY uint64_t blocks_which(blocks a)
-{
-    unsigned zero = 0;
-    EACH_PART {
-        __m256i is_zero = _mm256_cmpeq_epi64(a.part[i], _mm256_setzero_si256());
-        zero |= (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(is_zero)) << 4 * i;
-    }
-    return zero ^ 0xFFFF;
-}
-
-VOCABULARY blocks blocks_load(const uint64_t *words)
-{
-    blocks a;
-    EACH_PART a.part[i] = _mm256_loadu_si256((const __m256i *)(words + 4 * i));
-    return a;
-}
-
-VOCABULARY void blocks_store(uint64_t *words, blocks a)
-{
-    EACH_PART _mm256_storeu_si256((__m256i *)(words + 4 * i), a.part[i]);
-}
-
-#undef EACH_PART
+#include "blocks.h"
+#include "chains.h"
 
 #endif

@@ -6,83 +6,37 @@
 
 #include "common.h"
 
-enum { GROUP_SIZE = 8, FIRST_PLANES = 10 };
+typedef __m512i reg;
 
-typedef struct { __m512i part[2]; } blocks; /* A part is 4 blocks. */
+enum { REG_BLOCKS = 4, REGS = 2, FIRST_PLANES = 10, CHAINED = 0 };
 
-#define EACH_PART for (int i = 0; i < 2; i++)
-
-VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+VOCABULARY reg reg_set(uint64_t low, uint64_t high)
 {
-    blocks a;
-    a.part[0] = a.part[1] = _mm512_broadcast_i32x4(_mm_set_epi64x((int64_t)high, (int64_t)low));
-    return a;
+    return _mm512_broadcast_i32x4(_mm_set_epi64x((int64_t)high, (int64_t)low));
 }
 
-VOCABULARY blocks blocks_count(uint64_t first)
+VOCABULARY reg reg_count(uint64_t first, int more)
 {
-    blocks a = blocks_set(first, 0);
-    a.part[0] = _mm512_add_epi64(a.part[0], _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0));
-    a.part[1] = _mm512_add_epi64(a.part[1], _mm512_set_epi64(0, 7, 0, 6, 0, 5, 0, 4));
-    return a;
+    return _mm512_add_epi64(reg_set(first, 0), _mm512_set_epi64(0, more + 3, 0, more + 2, 0, more + 1, 0, more));
 }
 
-VOCABULARY blocks blocks_xor(blocks a, blocks b)
+VOCABULARY reg reg_xor(reg a, reg b) { return _mm512_xor_si512(a, b); }
+VOCABULARY reg reg_and(reg a, reg b) { return _mm512_and_si512(a, b); }
+VOCABULARY reg reg_andnot(reg a, reg b) { return _mm512_andnot_si512(b, a); }
+
+VOCABULARY reg reg_below(reg below, reg tied, reg bits)
 {
-    EACH_PART a.part[i] = _mm512_xor_si512(a.part[i], b.part[i]);
-    return a;
+    return _mm512_ternarylogic_epi64(below, tied, bits, 0xF4); /* the truth table of below | (tied & ~bits) */
 }
 
-VOCABULARY blocks blocks_and(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = _mm512_and_si512(a.part[i], b.part[i]);
-    return a;
-}
+VOCABULARY reg reg_aes(reg state, reg key) { return _mm512_aesenc_epi128(state, key); }
+VOCABULARY reg reg_aes_last(reg state, reg key) { return _mm512_aesenclast_epi128(state, key); }
+VOCABULARY uint64_t reg_which(reg a) { return _mm512_test_epi64_mask(a, a); }
+VOCABULARY reg reg_load(const uint64_t *words) { return _mm512_loadu_si512(words); }
+VOCABULARY void reg_store(uint64_t *words, reg a) { _mm512_storeu_si512(words, a); }
 
-VOCABULARY blocks blocks_andnot(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = _mm512_andnot_si512(b.part[i], a.part[i]);
-    return a;
-}
-
-VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
-{
-    /* 0xF4 is the truth table of below | (tied & ~bits). */
-    EACH_PART below.part[i] = _mm512_ternarylogic_epi64(below.part[i], tied.part[i], bits.part[i], 0xF4);
-    return below;
-}
-
-VOCABULARY blocks blocks_aes(blocks state, blocks key)
-{
-    EACH_PART state.part[i] = _mm512_aesenc_epi128(state.part[i], key.part[i]);
-    return state;
-}
-
-VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
-{
-    EACH_PART state.part[i] = _mm512_aesenclast_epi128(state.part[i], key.part[i]);
-    return state;
-}
-
-VOCABULARY uint64_t blocks_which(blocks a)
-{
-    return (uint64_t)_mm512_test_epi64_mask(a.part[0], a.part[0]) |
-           (uint64_t)_mm512_test_epi64_mask(a.part[1], a.part[1]) << 8;
-}
-
-VOCABULARY blocks blocks_load(const uint64_t *words)
-{
-    blocks a;
-    EACH_PART a.part[i] = _mm512_loadu_si512(words + 8 * i);
-    return a;
-}
-
-VOCABULARY void blocks_store(uint64_t *words, blocks a)
-{
-    EACH_PART _mm512_storeu_si512(words + 8 * i, a.part[i]);
-}
-
-#undef EACH_PART
+#include "blocks.h"
+#include "chains.h"
 
 typedef __m512i lanes;
 typedef __mmask16 lanes_mask; /* Of float64 only the low 8 bits count. */

@@ -7,9 +7,9 @@
 #include "common.h"
 
 /* A group is one block, because a smaller group stops drawing sooner and costs no more without vectors. */
-enum { GROUP_SIZE = 1, FIRST_PLANES = 8 };
+typedef struct { uint64_t word[2]; } reg; /* There are no vectors for AES, so this is 1 block. */
 
-typedef struct { uint64_t word[2]; } blocks;
+enum { REG_BLOCKS = 1, REGS = 1, FIRST_PLANES = 8, CHAINED = 0 };
 
 /* This is the S-box of FIPS 197, figure 7. */
 /* clang-format off */
@@ -60,36 +60,36 @@ typedef struct { uint64_t word[2]; } blocks;
 #define ROW_3(s) ROTATED(MIXED(s), 24),
 static const uint32_t aes_table[4][256] = {{SBOX(ROW_0)}, {SBOX(ROW_1)}, {SBOX(ROW_2)}, {SBOX(ROW_3)}};
 
-VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
+VOCABULARY reg reg_set(uint64_t low, uint64_t high)
 {
-    blocks a = {{low, high}};
+    reg a = {{low, high}};
     return a;
 }
 
-VOCABULARY blocks blocks_count(uint64_t first)
+VOCABULARY reg reg_count(uint64_t first, int more)
 {
-    return blocks_set(first, 0);
+    return reg_set(first + (uint64_t)more, 0);
 }
 
-VOCABULARY blocks blocks_xor(blocks a, blocks b)
+VOCABULARY reg reg_xor(reg a, reg b)
 {
-    return blocks_set(a.word[0] ^ b.word[0], a.word[1] ^ b.word[1]);
+    return reg_set(a.word[0] ^ b.word[0], a.word[1] ^ b.word[1]);
 }
 
-VOCABULARY blocks blocks_and(blocks a, blocks b)
+VOCABULARY reg reg_and(reg a, reg b)
 {
-    return blocks_set(a.word[0] & b.word[0], a.word[1] & b.word[1]);
+    return reg_set(a.word[0] & b.word[0], a.word[1] & b.word[1]);
 }
 
-VOCABULARY blocks blocks_andnot(blocks a, blocks b)
+VOCABULARY reg reg_andnot(reg a, reg b)
 {
-    return blocks_set(a.word[0] & ~b.word[0], a.word[1] & ~b.word[1]);
+    return reg_set(a.word[0] & ~b.word[0], a.word[1] & ~b.word[1]);
 }
 
-VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
+VOCABULARY reg reg_below(reg below, reg tied, reg bits)
 {
-    return blocks_set(below.word[0] | (tied.word[0] & ~bits.word[0]),
-                      below.word[1] | (tied.word[1] & ~bits.word[1]));
+    return reg_set(below.word[0] | (tied.word[0] & ~bits.word[0]),
+                   below.word[1] | (tied.word[1] & ~bits.word[1]));
 }
 
 /* Return column 0 after a round, without its key. By ShiftRows, row r of a column comes from the column r places after
@@ -115,52 +115,55 @@ VOCABULARY uint32_t aes_column_last(uint32_t a, uint32_t b, uint32_t c, uint32_t
 
 typedef struct { uint32_t column[4]; } aes_state;
 
-VOCABULARY aes_state state_of(blocks block)
+VOCABULARY aes_state state_of(reg block)
 {
     aes_state s = {{(uint32_t)block.word[0], (uint32_t)(block.word[0] >> 32),
                     (uint32_t)block.word[1], (uint32_t)(block.word[1] >> 32)}};
     return s;
 }
 
-VOCABULARY blocks block_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+VOCABULARY reg block_of(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
-    return blocks_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
+    return reg_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
 }
 
-VOCABULARY blocks blocks_aes(blocks state, blocks key)
-{
-    aes_state s = state_of(state);
-    uint32_t a = s.column[0], b = s.column[1], c = s.column[2], d = s.column[3];
-    return blocks_xor(key, block_of(aes_column(a, b, c, d), aes_column(b, c, d, a),
-                                    aes_column(c, d, a, b), aes_column(d, a, b, c)));
-}
-
-VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+VOCABULARY reg reg_aes(reg state, reg key)
 {
     aes_state s = state_of(state);
     uint32_t a = s.column[0], b = s.column[1], c = s.column[2], d = s.column[3];
-    return blocks_xor(key, block_of(aes_column_last(a, b, c, d), aes_column_last(b, c, d, a),
-                                    aes_column_last(c, d, a, b), aes_column_last(d, a, b, c)));
+    return reg_xor(key, block_of(aes_column(a, b, c, d), aes_column(b, c, d, a),
+                                 aes_column(c, d, a, b), aes_column(d, a, b, c)));
 }
 
-VOCABULARY uint64_t blocks_which(blocks a)
+VOCABULARY reg reg_aes_last(reg state, reg key)
+{
+    aes_state s = state_of(state);
+    uint32_t a = s.column[0], b = s.column[1], c = s.column[2], d = s.column[3];
+    return reg_xor(key, block_of(aes_column_last(a, b, c, d), aes_column_last(b, c, d, a),
+                                 aes_column_last(c, d, a, b), aes_column_last(d, a, b, c)));
+}
+
+VOCABULARY uint64_t reg_which(reg a)
 {
     return (a.word[0] != 0) | (a.word[1] != 0) << 1;
 }
 
-VOCABULARY blocks blocks_load(const uint64_t *words)
+VOCABULARY reg reg_load(const uint64_t *words)
 {
-    blocks a;
+    reg a;
     a.word[0] = words[0];
     a.word[1] = words[1];
     return a;
 }
 
-VOCABULARY void blocks_store(uint64_t *words, blocks a)
+VOCABULARY void reg_store(uint64_t *words, reg a)
 {
     words[0] = a.word[0];
     words[1] = a.word[1];
 }
+
+#include "blocks.h"
+#include "chains.h"
 
 /* A part is 16 bytes of elements. gcc and clang have a notation for vectors of them, which become instructions of the
  * baseline. Other compilers get loops, which FASTDROP_PLAIN asks for too.

@@ -6,92 +6,40 @@
 
 #include "common.h"
 
-enum { GROUP_SIZE = 8, FIRST_PLANES = 9 };
+typedef uint8x16_t reg;
 
-typedef struct { uint8x16_t part[8]; } blocks; /* A part is 1 block. */
+enum { REG_BLOCKS = 1, REGS = 8, FIRST_PLANES = 9, CHAINED = 0 };
 
-#define EACH_PART for (int i = 0; i < 8; i++)
-
-VOCABULARY uint8x16_t one_block(uint64_t low, uint64_t high)
+VOCABULARY reg reg_set(uint64_t low, uint64_t high)
 {
     return vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(low), vcreate_u64(high)));
 }
 
-VOCABULARY blocks blocks_set(uint64_t low, uint64_t high)
-{
-    blocks a;
-    EACH_PART a.part[i] = one_block(low, high);
-    return a;
-}
-
-VOCABULARY blocks blocks_count(uint64_t first)
-{
-    blocks a;
-    EACH_PART a.part[i] = one_block(first + (uint64_t)i, 0);
-    return a;
-}
-
-VOCABULARY blocks blocks_xor(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = veorq_u8(a.part[i], b.part[i]);
-    return a;
-}
-
-VOCABULARY blocks blocks_and(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = vandq_u8(a.part[i], b.part[i]);
-    return a;
-}
-
-VOCABULARY blocks blocks_andnot(blocks a, blocks b)
-{
-    EACH_PART a.part[i] = vbicq_u8(a.part[i], b.part[i]);
-    return a;
-}
-
-VOCABULARY blocks blocks_below(blocks below, blocks tied, blocks bits)
-{
-    EACH_PART below.part[i] = vorrq_u8(below.part[i], vbicq_u8(tied.part[i], bits.part[i]));
-    return below;
-}
+VOCABULARY reg reg_count(uint64_t first, int more) { return reg_set(first + (uint64_t)more, 0); }
+VOCABULARY reg reg_xor(reg a, reg b) { return veorq_u8(a, b); }
+VOCABULARY reg reg_and(reg a, reg b) { return vandq_u8(a, b); }
+VOCABULARY reg reg_andnot(reg a, reg b) { return vbicq_u8(a, b); }
+VOCABULARY reg reg_below(reg below, reg tied, reg bits) { return vorrq_u8(below, vbicq_u8(tied, bits)); }
 
 /* AESE adds its key before a round, and the vocabulary adds it after the round. So AESE gets a zero key. */
-VOCABULARY blocks blocks_aes(blocks state, blocks key)
+VOCABULARY reg reg_aes(reg state, reg key)
 {
-    EACH_PART state.part[i] = veorq_u8(vaesmcq_u8(vaeseq_u8(state.part[i], vdupq_n_u8(0))), key.part[i]);
-    return state;
+    return veorq_u8(vaesmcq_u8(vaeseq_u8(state, vdupq_n_u8(0))), key);
 }
 
-VOCABULARY blocks blocks_aes_last(blocks state, blocks key)
+VOCABULARY reg reg_aes_last(reg state, reg key) { return veorq_u8(vaeseq_u8(state, vdupq_n_u8(0)), key); }
+
+VOCABULARY uint64_t reg_which(reg a)
 {
-    EACH_PART state.part[i] = veorq_u8(vaeseq_u8(state.part[i], vdupq_n_u8(0)), key.part[i]);
-    return state;
+    uint64x2_t words = vreinterpretq_u64_u8(a);
+    return (uint64_t)(vgetq_lane_u64(words, 0) != 0) | (uint64_t)(vgetq_lane_u64(words, 1) != 0) << 1;
 }
 
-VOCABULARY uint64_t blocks_which(blocks a)
-{
-    uint64_t which = 0;
-    EACH_PART {
-        uint64x2_t words = vreinterpretq_u64_u8(a.part[i]);
-        which |= (uint64_t)(vgetq_lane_u64(words, 0) != 0) << 2 * i;
-        which |= (uint64_t)(vgetq_lane_u64(words, 1) != 0) << (2 * i + 1);
-    }
-    return which;
-}
+VOCABULARY reg reg_load(const uint64_t *words) { return vld1q_u8((const uint8_t *)words); }
+VOCABULARY void reg_store(uint64_t *words, reg a) { vst1q_u8((uint8_t *)words, a); }
 
-VOCABULARY blocks blocks_load(const uint64_t *words)
-{
-    blocks a;
-    EACH_PART a.part[i] = vld1q_u8((const uint8_t *)(words + 2 * i));
-    return a;
-}
-
-VOCABULARY void blocks_store(uint64_t *words, blocks a)
-{
-    EACH_PART vst1q_u8((uint8_t *)(words + 2 * i), a.part[i]);
-}
-
-#undef EACH_PART
+#include "blocks.h"
+#include "chains.h"
 
 typedef struct { uint32x4_t quarter[4]; } lanes;
 typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
