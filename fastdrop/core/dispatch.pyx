@@ -107,7 +107,7 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t units = min(max(SLICE // unit, plan.threads), (plan.size - first + unit - 1) // unit)
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
     cdef int threads = min(plan.threads, units), thread
-    cdef double begun, worked
+    cdef double begun = 0, worked = 0
     ensure(first % unit == 0, "slices, and so threads, meet at units")
     if threads > 1:
         begun = omp_get_wtime()
