@@ -54,7 +54,10 @@ SPEED = "It decides how fast, and nothing else."
 EQUIVALENT = {
     ("dispatch.pyx", "SLICE = 1 << 24"): "How often a call looks at signals is time, and tested as such.",
     ("dispatch.pyx", "SHORT = 1 << 10"): SPEED,
-    ("dispatch.pyx", "cdef ptrdiff_t thread_work = 1 << 15"): SPEED,
+    ("dispatch.pyx", "cdef double thread_work = 2.5e-6"): SPEED,
+    ("dispatch.pyx", "STRIDED_COST = 500"): SPEED,
+    ("dispatch.pyx", "BYTE_COST = 35"): SPEED,
+    ("dispatch.pyx", "cdef double DROWSY = 1e3, ASLEEP = 11e-3"): SPEED,
     ("layout.pyx", "LONG_STRETCH = 512"): SPEED,
     ("apply.pxi", "AHEAD = 4096"): SPEED,
     ("apply.pxi", "prefetch(x + LANES_BYTES * i + AHEAD)"): SPEED,

@@ -33,7 +33,7 @@ ctypedef struct Plan:
     # room_for() bytes per thread, where arrays are strided.
     char* room
 
-# The number of threads that a sweep over `size` elements is worth.
+# The most threads that a sweep over `size` elements can have.
 cdef int threads_for(ptrdiff_t size) noexcept nogil
 
 # Run a plan that is too short for threads, slices or releasing the GIL. Returns False, and has done nothing, where the

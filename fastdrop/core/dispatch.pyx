@@ -14,7 +14,9 @@ from libc.stdint cimport uintptr_t
 from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_default_mode
 from fastdrop.core.layout cimport sweep_by_layout
 from fastdrop.core.strided cimport end_of_piece, gather, room_for, scatter
-from fastdrop.kernels.sweep cimport BUILD_TAG, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize
+from fastdrop.kernels.sweep cimport (
+    BUILD_TAG, DRAWN, GAUSSIAN, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize,
+)
 
 from fastdrop.core import layout, strided
 
@@ -27,10 +29,11 @@ cdef extern from "openmp.h":
     int omp_get_max_threads() nogil
     double omp_get_wtime() nogil
     int threads_that_start(int wanted) nogil
-    ctypedef struct thread_pause:
-        double length
-        double end
-    thread_pause* own_pause() nogil
+    ctypedef struct thread_history:
+        double pause
+        double alone_until
+        double last
+    thread_history* own_history() nogil
     void register_fork_handler(void (*child)() noexcept nogil)
 
 cdef extern from *:
@@ -57,7 +60,7 @@ cdef dropout_kernel* kernel = NULL
 cdef int threads_set = 0                # the number of threads that was set; 0 for the default
 cdef int default_threads = 1            # the most threads where none were set
 cdef int most_threads = 1               # the most threads, whatever was set
-cdef ptrdiff_t thread_work = 1 << 15    # elements that are worth waking a thread for
+cdef double thread_work = 2.5e-6        # seconds of work that are worth a thread that is still awake
 cdef bint serial = False                # in a forked child, where GNU OpenMP would wait for ever
 cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cache
 
@@ -69,7 +72,7 @@ include "columns.pxi"
 
 
 cdef int threads_for(ptrdiff_t size) noexcept nogil:
-    return 1 if size <= SHORT else max(min(num_threads(), size // thread_work), 1)
+    return 1 if size <= SHORT else min(num_threads(), (size + UNIT - 1) // UNIT)
 
 
 cdef bint run_whole(const Plan* plan) noexcept nogil:
@@ -106,25 +109,37 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t unit = unit_of(plan)
     cdef ptrdiff_t units = min(max(SLICE // unit, plan.threads), (plan.size - first + unit - 1) // unit)
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
-    cdef int threads = min(plan.threads, units), thread
-    cdef double begun = 0, worked = 0
+    cdef int threads = min(plan.threads, units)
     ensure(first % unit == 0, "slices, and so threads, meet at units")
-    if threads > 1:
-        begun = omp_get_wtime()
-        threads = threads_that_start(threads) if begun >= own_pause().end else 1
+    if threads > 1 and threads_worth(plan, last - first, 0) > 1:
+        run_on_threads(plan, first, last, threads)
+    else:
+        run_part(plan, 0, first, last)
+    return last
+
+
+cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int most) noexcept nogil:
+    """Run a slice on as many threads as pay now, which may be one."""
+    cdef ptrdiff_t unit = unit_of(plan)
+    cdef ptrdiff_t units = (last - first + unit - 1) // unit
+    cdef thread_history* history = own_history()
+    cdef double begun = omp_get_wtime(), worked = 0
+    cdef int threads = 1, thread
+    if begun >= history.alone_until:
+        threads = threads_that_start(min(most, threads_worth(plan, last - first, begun - history.last)))
     if threads == 1:
         run_part(plan, 0, first, last)
-        return last
-    for thread in prange(threads, schedule="static", num_threads=threads):
-        run_part_in_default_mode(
-            plan,
-            thread,
-            first + units * thread // threads * unit,
-            min(first + units * (thread + 1) // threads * unit, last),
-            &worked,
-        )
-    own_pause()[0] = pause_after(own_pause()[0], begun, worked, omp_get_wtime())
-    return last
+    else:
+        for thread in prange(threads, schedule="static", num_threads=threads):
+            run_part_in_default_mode(
+                plan,
+                thread,
+                first + units * thread // threads * unit,
+                min(first + units * (thread + 1) // threads * unit, last),
+                &worked,
+            )
+        history[0] = after_region(history[0], begun, worked, omp_get_wtime())
+    history.last = omp_get_wtime()
 
 
 cdef void run_slices(Plan* plan) noexcept nogil:
@@ -199,6 +214,37 @@ cdef inline void run_decided(
         kernel.sweep_range(sweep, first, last)
 
 
+# --- when threads pay -------------------------------------------------------------------------
+
+cdef enum:
+    # Picoseconds per byte of an element, and per element where an array is strided.
+    BYTE_COST = 35
+    STRIDED_COST = 500
+    MOST_THREADS = 1 << 15
+
+# Threads wait actively for a while after a region, and then sleep. Measured on Zen 3 with libgomp, two threads pay from
+# 5 us of work on where calls follow each other, from 15 us on where 2 ms lie between them, and from 60 us on where 20 ms do.
+# So each millisecond adds thread_work once, up to ASLEEP seconds.
+cdef double DROWSY = 1e3, ASLEEP = 11e-3
+
+
+cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since) noexcept nogil:
+    """Return how many threads pay for `size` elements, `since` seconds after the last call that was worth some."""
+    cdef const dropout_sweep* sweep = plan.sweep
+    cdef int cost = 0
+    cdef double work
+    if sweep.x != NULL:
+        cost += BYTE_COST * itemsize(sweep.dtype)
+    if sweep.decision == DRAWN:
+        cost += kernel.draw_cost
+    if sweep.decision == GAUSSIAN:
+        cost += kernel.normal_cost
+    if plan.strided != NULL:
+        cost += STRIDED_COST
+    work = 1e-12 * cost * size
+    return <int> min(max(1.0, work / (thread_work * (1 + DROWSY * min(since, ASLEEP)))), MOST_THREADS)
+
+
 # --- a busy machine ---------------------------------------------------------------------------
 
 # A call on threads ends when its last thread does. Where other processes are busy, that thread may wait milliseconds for
@@ -206,26 +252,28 @@ cdef inline void run_decided(
 # they stall again soon after that, they run alone for four times as long.
 
 
-cdef inline thread_pause pause_after(thread_pause pause, double begun, double worked, double ended) noexcept nogil:
-    """Return a thread's pause after a region that began, whose own part was done, and that ended at these times."""
+cdef inline thread_history after_region(
+    thread_history history, double begun, double worked, double ended
+) noexcept nogil:
+    """Return a thread's history after a region that began, whose own part was done, and that ended at these times."""
     if ended - worked > STALL + 2 * (worked - begun):
-        pause.length = min(max(4 * pause.length, SHORTEST_PAUSE), LONGEST_PAUSE)
-        pause.end = ended + pause.length
-    elif ended > pause.end + pause.length:
-        pause.length = 0
-    return pause
+        history.pause = min(max(4 * history.pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+        history.alone_until = ended + history.pause
+    elif ended > history.alone_until + history.pause:
+        history.pause = 0
+    return history
 
 
 def pauses_after(regions):
-    """Return the length and the end of a thread's pause after each of these regions; tests call it.
+    """Return for each of these regions how long the calls after it run alone, and until when; tests call it.
 
     A region is the times when it began, when its own part was done, and when it ended, in seconds.
     """
-    cdef thread_pause pause = thread_pause(0, 0)
+    cdef thread_history history = thread_history(0, 0, 0)
     found = []
     for begun, worked, ended in regions:
-        pause = pause_after(pause, begun, worked, ended)
-        found.append((pause.length, pause.end))
+        history = after_region(history, begun, worked, ended)
+        found.append((history.pause, history.alone_until))
     return found
 
 
@@ -261,10 +309,10 @@ cdef void run_serially() noexcept nogil:
     serial = True
 
 
-def set_thread_work(ptrdiff_t elements):
-    """Set the number of elements that a thread gets at least. Tests lower it, so that small arrays have threads."""
+def set_thread_work(double nanoseconds):
+    """Set the work that is worth a thread that is awake. Tests lower it, so that small arrays have threads."""
     global thread_work
-    thread_work = elements
+    thread_work = 1e-9 * nanoseconds
 
 
 def set_kernel(capsule):

@@ -22,16 +22,17 @@ static inline double omp_get_wtime(void)
 #define THREAD_LOCAL _Thread_local
 #endif
 
-/* The time for which a thread's calls run alone. Its rules are those of dispatch.pyx. */
+/* What dispatch.pyx remembers of a thread's calls, in seconds by omp_get_wtime. */
 typedef struct {
-    double length; /* seconds, and 0 before the first */
-    double end;    /* by omp_get_wtime */
-} thread_pause;
+    double pause; /* how long calls run alone after the last stall, and 0 before the first */
+    double alone_until;
+    double last; /* when the last call ended that threads could have been worth */
+} thread_history;
 
-static inline thread_pause *own_pause(void)
+static inline thread_history *own_history(void)
 {
-    static THREAD_LOCAL thread_pause pause;
-    return &pause;
+    static THREAD_LOCAL thread_history history;
+    return &history;
 }
 
 #if defined(_OPENMP) && !defined(_WIN32)

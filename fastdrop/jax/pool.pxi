@@ -18,7 +18,8 @@ cdef struct Job:
 
 cdef void run_job(const Frame* call, const Work* work) noexcept nogil:
     cdef int64_t parts = parts_of(work), part
-    cdef int helpers = min(dispatch.threads_for(work.rows.count * work.rows.size), parts) - 1
+    cdef int64_t size = work.rows.count * work.rows.size
+    cdef int helpers = min(dispatch.threads_for(size), size // PART, parts) - 1
     cdef Job* job = <Job*> malloc(sizeof(Job)) if helpers > 0 and can_schedule(call) else NULL
     if job == NULL:
         for part in range(parts):

@@ -5,4 +5,9 @@ cdef extern from "simd/avx2_vaes.h":
 
 cdef const char* NAME = "avx2_vaes"
 
+cdef enum:
+    # Picoseconds per element.
+    DRAW_COST = 110
+    NORMAL_COST = 1150
+
 include "kernel.pxi"

@@ -5,4 +5,9 @@ cdef extern from "simd/generic.h":
 
 cdef const char* NAME = "generic"
 
+cdef enum:
+    # Picoseconds per element.
+    DRAW_COST = 1500
+    NORMAL_COST = 6500
+
 include "kernel.pxi"

@@ -237,6 +237,8 @@ cdef void sweep_range(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t las
 
 cdef dropout_kernel this_kernel
 this_kernel.name = NAME
+this_kernel.draw_cost = DRAW_COST
+this_kernel.normal_cost = NORMAL_COST
 this_kernel.sweep_range = sweep_range
 this_kernel.finish_streaming = stream_end
 this_kernel.add_to_sums = add_to_sums

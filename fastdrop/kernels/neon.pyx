@@ -5,4 +5,9 @@ cdef extern from "simd/neon.h":
 
 cdef const char* NAME = "neon"
 
+cdef enum:
+    # Picoseconds per element; these two are estimates.
+    DRAW_COST = 250
+    NORMAL_COST = 1500
+
 include "kernel.pxi"

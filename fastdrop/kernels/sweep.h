@@ -75,6 +75,9 @@ typedef struct {
 typedef struct {
     /* The name of the instruction set. */
     const char *name;
+    /* About how many picoseconds it takes to draw a decision and a normal number, which decides on threads alone. */
+    int draw_cost;
+    int normal_cost;
     /* Compute elements first, ..., last - 1 of a sweep. Either `first` is a multiple of 8, or this thread has computed
      * the elements before it: the bits before the first one's, in its byte of the mask, stay as they are. */
     void (*sweep_range)(const dropout_sweep *sweep, ptrdiff_t first, ptrdiff_t last);

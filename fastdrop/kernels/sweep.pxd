@@ -50,6 +50,8 @@ cdef extern from "sweep.h":
         uint64_t threshold
     ctypedef struct dropout_kernel:
         const char* name
+        int draw_cost
+        int normal_cost
         void (*sweep_range)(const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last) noexcept nogil
         void (*finish_streaming)() noexcept nogil
         void (*add_to_sums)(
