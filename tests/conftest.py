@@ -17,7 +17,8 @@ import pytest
 
 import fastdrop as fd
 from fastdrop import cpu
-from support import ROOT
+from fastdrop.core import dispatch
+from support import ROOT, THREAD_WORK
 
 # These read a checkout's pages and sources, and run its examples and benchmarks. A wheel has none of them.
 CHECKOUT = ("benchmarks", "build", "docs", "examples", "house", "names", "normal")
@@ -69,7 +70,9 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Restore the number of threads after a test that sets it."""
+    """Let threads be worth it for any array, and restore their number after a test that sets it."""
     before = fd.get_num_threads()
+    dispatch.set_thread_work(0)
     yield
+    dispatch.set_thread_work(THREAD_WORK)
     fd.set_num_threads(before)

@@ -27,6 +27,8 @@ GOLDEN_STREAMS = DATA / "golden_streams.txt"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 MODES = ("inverted", "vanilla")
 AROUND, CANARY = 192, 0xA5  # bytes on either side of a guarded array, and what is in them
+# A line of a program after which threads are worth it for any array, however long they have slept.
+AWAKE = "from fastdrop.core import dispatch; dispatch.set_thread_work(0)"
 THREAD_WORK = 2500  # nanoseconds of work that a thread pays for, where a test does not set it
 HANGING = 1200  # seconds after which another process is ended: it hangs, however busy the machine is
 

@@ -89,6 +89,8 @@ FORK = """
 import os, threading, warnings
 import numpy as np, fastdrop as fd
 warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads: the very case
+from fastdrop.core import dispatch
+dispatch.set_thread_work(0)
 fd.set_num_threads(4)
 x = np.linspace(-1, 1, 1_000_003, dtype=np.float32)
 expected, expected_mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)
@@ -216,6 +218,8 @@ def in_parallel(method, function, arguments):
         return pool.map(function, arguments, chunksize=1)
 
 if __name__ == "__main__":
+    from fastdrop.core import dispatch
+    dispatch.set_thread_work(0)
     fd.set_num_threads(4)
     here = [work(child) for child in fd.Stream(11).spawn(PARTS)]
     there = in_parallel(sys.argv[1], work, fd.Stream(11).spawn(PARTS))

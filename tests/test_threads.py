@@ -10,7 +10,7 @@ import pytest
 
 import fastdrop as fd
 from fastdrop.threads import cpu_quota, cpus, openmp
-from support import printed_by, run_python
+from support import AWAKE, printed_by, run_python
 
 LARGE = 300_017  # elements: well above the size from which threads are worth it
 
@@ -146,6 +146,7 @@ def test_a_call_lives_with_the_threads_that_start():
         COUNT_TASKS
         + f"""
 import os, resource, threading, numpy as np, fastdrop as fd
+{AWAKE}
 threading.stack_size(0)
 resource.setrlimit(resource.RLIMIT_STACK, (2**23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 x = np.linspace(-1, 1, {LARGE}, dtype=np.float32).reshape(-1, 1)
@@ -169,8 +170,9 @@ def test_threads_are_bounded_by_the_work():
     """A small bias gradient has a few strips of rows, and each is for one thread."""
     code = (
         COUNT_TASKS
-        + """
+        + f"""
 import os, numpy as np, fastdrop as fd
+{AWAKE}
 fd.set_num_threads(1)
 dy = np.ones((70_000, 1), np.float32)
 mask = fd.keep_mask(dy.shape, keep_prob=0.5, rng=1)
@@ -191,6 +193,7 @@ def test_a_child_that_python_does_not_see_can_call():
     """C's own fork runs none of Python's handlers. The child ends itself if it hangs."""
     code = f"""
 import ctypes, os, signal, numpy as np, fastdrop as fd
+{AWAKE}
 fd.set_num_threads(4)
 x = np.linspace(-1, 1, {LARGE}, dtype=np.float32)
 expected, expected_mask = fd.relu_dropout(x, keep_prob=0.9, rng=1)

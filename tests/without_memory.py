@@ -164,7 +164,7 @@ def main() -> None:
     allocator.disarm.argtypes, allocator.disarm.restype = [], ctypes.c_long
     first = int(sys.argv[sys.argv.index("--first") + 1]) if "--first" in sys.argv else 0
     gc.disable()
-    dispatch.set_thread_work(1)
+    dispatch.set_thread_work(0)
     count = faults = 0
     for number, (name, case) in enumerate(cases()):
         if number < first:

@@ -125,7 +125,7 @@ cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int 
     cdef thread_history* history = own_history()
     cdef double begun = omp_get_wtime(), worked = 0
     cdef int threads = 1, thread
-    if begun >= history.alone_until:
+    if begun >= history.alone_until or not thread_work:
         threads = threads_that_start(min(most, threads_worth(plan, last - first, begun - history.last)))
     if threads == 1:
         run_part(plan, 0, first, last)
@@ -233,6 +233,8 @@ cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since) no
     cdef const dropout_sweep* sweep = plan.sweep
     cdef int cost = 0
     cdef double work
+    if not thread_work:
+        return MOST_THREADS
     if sweep.x != NULL:
         cost += BYTE_COST * itemsize(sweep.dtype)
     if sweep.decision == DRAWN:
@@ -310,7 +312,10 @@ cdef void run_serially() noexcept nogil:
 
 
 def set_thread_work(double nanoseconds):
-    """Set the work that is worth a thread that is awake. Tests lower it, so that small arrays have threads."""
+    """Set the work that is worth a thread that is awake.
+
+    Tests set 0: any array has threads, however long they have slept, and also after a call that stalled.
+    """
     global thread_work
     thread_work = 1e-9 * nanoseconds
 

@@ -20,7 +20,9 @@ from torch_support import Onlooker, generator, seed, view  # noqa: E402
 import fastdrop as fd  # noqa: E402
 import fastdrop.torch as ft  # noqa: E402
 from fastdrop import cpu, reference  # noqa: E402
+from fastdrop.core import dispatch  # noqa: E402
 from fastdrop.torch.operators import DTYPES  # noqa: E402
+from support import THREAD_WORK  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")  # of PyTorch 2.4's own
 SEED = 20261126
@@ -167,7 +169,9 @@ def result(case: Case, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         elif case.way == "threads":
             before = fd.get_num_threads()
             fd.set_num_threads(2)
+            dispatch.set_thread_work(0)
             stack.callback(fd.set_num_threads, before)
+            stack.callback(dispatch.set_thread_work, THREAD_WORK)
         if case.way == "checkpoint" and not case.inplace:
             return checkpoint(call, case, x, residual, False, use_reentrant=False)
         return call(case, x, residual, own)
