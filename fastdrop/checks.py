@@ -178,7 +178,7 @@ def shape_of(name: str, value: Any, most: int = 2**63 - 1) -> tuple[int, ...]:
 def lengths(name: str, value: Any) -> tuple[int, ...]:
     """`value` as one number per axis, none of them negative; an int stands for one axis."""
     try:
-        numbers = tuple(islice(value, MOST_AXES + 1))
+        numbers = (value,) if type(value) is int else tuple(islice(value, MOST_AXES + 1))
     except TypeError:
         numbers = (value,)
     if len(numbers) > MOST_AXES:

@@ -318,7 +318,7 @@ def saved_for_backward(
         if isinstance(saved, tuple):
             raise TypeError(f"saved must be a Mask or the output y, got {described(saved)}")
         saved = checks.elements("saved", saved)
-        if saved.dtype.newbyteorder("=") != dy.dtype.newbyteorder("="):
+        if saved.dtype is not dy.dtype and saved.dtype.newbyteorder("=") != dy.dtype.newbyteorder("="):
             raise TypeError(f"saved must have dy's dtype {dy.dtype.name}, got {saved.dtype.name}")
         if keep_prob is None or mode is None:
             missing = "keep_prob" if keep_prob is None else "mode"

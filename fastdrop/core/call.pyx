@@ -85,7 +85,7 @@ cdef forward(
     cdef Mask written = None    # the mask that the sweep over x writes, one bit per element
     cdef Mask decisions = None  # shared decisions, which a sweep of their own draws first
     cdef Source source
-    cdef tuple shape, decided, shared = ()
+    cdef tuple shape, decided, shared
     cdef bint masked
     cdef float_mode mode_before = enter_default_mode()
     try:
@@ -98,12 +98,11 @@ cdef forward(
         call.sweep.relu = relu
         set_affine(&call, keep_prob, mode)
         if bias is not None:
-            bias = checks.bias_for(bias, x)
+            bias = bias_of(&call, bias, x)
         if residual_like is not None:
-            residual = checks.residual_for(residual_like, x)
+            residual = residual_of(&call, residual_like, x)
         masked = return_mask is True or bool(return_mask)
-        if type(broadcast_dims) is not tuple or len(<tuple> broadcast_dims):
-            shared = checks.shared_axes(broadcast_dims, len(shape))
+        shared = shared_of(broadcast_dims, len(shape))
         decided = formulas.decided_shape(shape, shared) if shared else shape
         source = source_of(rng, shape, shared, size_of(decided) if shared else call.plan.size)
         if masked and (relu or not shared):
@@ -148,9 +147,9 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
         call.sweep.scale = formulas.prediction_scale(keep_prob, mode)
         call.sweep.decision = ALL_KEPT
         if bias is not None:
-            bias = checks.bias_for(bias, x)
+            bias = bias_of(&call, bias, x)
         if residual_like is not None:
-            residual = checks.residual_for(residual_like, x)
+            residual = residual_of(&call, residual_like, x)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
         _room = prepared_room(&call, x, y, None, residual)
         seal(&call, "x", x, y, None, residual)
@@ -203,7 +202,7 @@ cdef Mask keep_mask(shape, keep_prob, broadcast_dims, rng):
     try:
         lengths = checks.shape_of("shape", shape)
         keep_prob = checks.keep_probability(keep_prob)
-        shared = checks.shared_axes(broadcast_dims, len(lengths))
+        shared = shared_of(broadcast_dims, len(lengths))
         decided = formulas.decided_shape(lengths, shared) if shared else lengths
         source = source_of(rng, lengths, shared, size_of(decided))
         mask = begin_mask(&draws, source, decided, keep_prob, "inverted")
@@ -265,6 +264,13 @@ cdef gaussian_backward(dy_like, noise, out):
 
 
 # --- prepare: the sweep -----------------------------------------------------------------------
+
+
+cdef inline tuple shared_of(broadcast_dims, int axes):
+    """Return the axes along which elements share a decision. Most calls have none, and are not checked further."""
+    if type(broadcast_dims) is tuple and not len(<tuple> broadcast_dims):
+        return ()
+    return checks.shared_axes(broadcast_dims, axes)
 
 
 cdef inline void begin(Call* call, cnp.ndarray x) noexcept:
@@ -351,6 +357,29 @@ cdef tuple strides_of(tuple shape):
     return tuple(reversed(strides))
 
 
+# An array that plainly fits is not checked further, because the checks take longer than the work on a small array.
+
+cdef inline cnp.ndarray bias_of(const Call* call, bias, cnp.ndarray x):
+    """Return what is given as a bias as an array."""
+    if (
+        type(bias) is cnp.ndarray and call.axes and cnp.PyArray_NDIM(<cnp.ndarray> bias) == 1 and is_plain_like(bias, x)
+        and cnp.PyArray_DIM(<cnp.ndarray> bias, 0) == call.lengths[call.axes - 1]
+    ):
+        return bias
+    return checks.bias_for(bias, x)
+
+
+cdef inline cnp.ndarray residual_of(const Call* call, residual, cnp.ndarray x):
+    """Return what is given as a residual as an array."""
+    if type(residual) is cnp.ndarray and is_plain_like(residual, x) and has_lengths(residual, call):
+        return residual
+    return checks.residual_for(residual, x)
+
+
+cdef inline bint is_plain_like(cnp.ndarray array, cnp.ndarray x) noexcept:
+    return is_plain(array) and element_type(array) == element_type(x)
+
+
 cdef prepared_bias(Call* call, bias):
     """The bias as a kernel takes it: in the dtype of the arithmetic, repeated to a period, then its beginning again."""
     cdef ptrdiff_t length, itemsize, n
@@ -358,7 +387,9 @@ cdef prepared_bias(Call* call, bias):
     if bias is None:
         return None
     call.bias_type = element_type(bias)
-    values = np.ascontiguousarray(bias, formulas.arithmetic(bias.dtype))
+    values = bias
+    if call.bias_type in (FLOAT16, BFLOAT16) or not is_plain(bias):
+        values = np.ascontiguousarray(bias, formulas.arithmetic(bias.dtype))
     length, itemsize = cnp.PyArray_SIZE(values), cnp.PyArray_ITEMSIZE(values)
     call.bias_length = length
     if length == 0:
