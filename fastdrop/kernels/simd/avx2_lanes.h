@@ -16,27 +16,48 @@ typedef lanes lanes_mask; /* Each lane is all ones or all zeros. */
 #define AS_PS _mm256_castsi256_ps
 #define AS_PD _mm256_castsi256_pd
 
-/* Round eight float32 to eight float16 or bfloat16. */
-VOCABULARY __m128i rounded_to_half(int dtype, __m256i a)
+/* Round to bfloat16, in the upper half of each float32. A NaN would round to something else, so it is looked for. */
+VOCABULARY lanes rounded_to_bfloat16(lanes a)
 {
+    lanes rounded;
+    EACH_HALF {
+        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(a.half[i], 16), _mm256_set1_epi32(1));
+        rounded.half[i] = _mm256_add_epi32(_mm256_add_epi32(a.half[i], _mm256_set1_epi32(0x7FFF)), odd);
+    }
+    if (_mm256_movemask_ps(_mm256_cmp_ps(AS_PS(a.half[0]), AS_PS(a.half[1]), _CMP_UNORD_Q)) == 0)
+        return rounded;
+    EACH_HALF {
+        __m256i sign = _mm256_and_si256(a.half[i], _mm256_set1_epi32(BFLOAT16_SIGN));
+        __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a.half[i]), AS_PS(a.half[i]), _CMP_UNORD_Q));
+        rounded.half[i] = _mm256_blendv_epi8(
+            rounded.half[i], _mm256_or_si256(sign, _mm256_set1_epi32(BFLOAT16_NAN)), is_nan);
+    }
+    return rounded;
+}
+
+/* Round sixteen float32 to sixteen float16 or bfloat16. */
+VOCABULARY __m256i rounded_to_half(int dtype, lanes a)
+{
+    enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
     if (dtype == FLOAT16)
-        return _mm256_cvtps_ph(AS_PS(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(a, 16), _mm256_set1_epi32(1));
-    __m256i nearest = _mm256_add_epi32(_mm256_add_epi32(a, odd), _mm256_set1_epi32(0x7FFF));
-    __m256i nan = _mm256_or_si256(_mm256_and_si256(a, _mm256_set1_epi32(BFLOAT16_SIGN)), _mm256_set1_epi32(BFLOAT16_NAN));
-    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(AS_PS(a), AS_PS(a), _CMP_UNORD_Q));
-    a = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, nan, is_nan), 16);
-    return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+        return _mm256_set_m128i(_mm256_cvtps_ph(AS_PS(a.half[1]), NEAREST), _mm256_cvtps_ph(AS_PS(a.half[0]), NEAREST));
+    a = rounded_to_bfloat16(a);
+    EACH_HALF a.half[i] = _mm256_srli_epi32(a.half[i], 16);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(a.half[0], a.half[1]), 0xD8); /* Packing works within 128 bits. */
 }
 
 VOCABULARY lanes lanes_load(int dtype, const char *from)
 {
     lanes a;
+    if (dtype == BFLOAT16) {
+        __m256i all = _mm256_permute4x64_epi64(_mm256_loadu_si256((const __m256i *)from), 0xD8);
+        a.half[0] = _mm256_unpacklo_epi16(_mm256_setzero_si256(), all);
+        a.half[1] = _mm256_unpackhi_epi16(_mm256_setzero_si256(), all);
+        return a;
+    }
     EACH_HALF {
         if (dtype == FLOAT16)
             a.half[i] = _mm256_castps_si256(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 16 * i))));
-        else if (dtype == BFLOAT16)
-            a.half[i] = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from + 16 * i))), 16);
         else
             a.half[i] = _mm256_loadu_si256((const __m256i *)(from + 32 * i));
     }
@@ -63,22 +84,18 @@ VOCABULARY lanes lanes_load_wide(int dtype, const char *from)
 
 VOCABULARY void lanes_store(int dtype, char *to, lanes a)
 {
-    EACH_HALF {
-        if (dtype == FLOAT16 || dtype == BFLOAT16)
-            _mm_storeu_si128((__m128i *)(to + 16 * i), rounded_to_half(dtype, a.half[i]));
-        else
-            _mm256_storeu_si256((__m256i *)(to + 32 * i), a.half[i]);
-    }
+    if (dtype == FLOAT16 || dtype == BFLOAT16)
+        _mm256_storeu_si256((__m256i *)to, rounded_to_half(dtype, a));
+    else
+        EACH_HALF _mm256_storeu_si256((__m256i *)(to + 32 * i), a.half[i]);
 }
 
 VOCABULARY void lanes_stream(int dtype, char *to, lanes a)
 {
-    EACH_HALF {
-        if (dtype == FLOAT16 || dtype == BFLOAT16)
-            _mm_stream_si128((__m128i *)(to + 16 * i), rounded_to_half(dtype, a.half[i]));
-        else
-            _mm256_stream_si256((__m256i *)(to + 32 * i), a.half[i]);
-    }
+    if (dtype == FLOAT16 || dtype == BFLOAT16)
+        _mm256_stream_si256((__m256i *)to, rounded_to_half(dtype, a));
+    else
+        EACH_HALF _mm256_stream_si256((__m256i *)(to + 32 * i), a.half[i]);
 }
 
 VOCABULARY lanes lanes_fill(int dtype, double value)
