@@ -8,11 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+import fastdrop as fd
 from benchmarks import competitors, sizes
 from fastdrop import cpu
 from fastdrop.commands import show_table
@@ -20,6 +24,7 @@ from fastdrop.commands.bench import timing
 from fastdrop.commands.bench.competitors import Case, Competitor, Fastdrop, Task, present
 from fastdrop.progress import progress
 
+INFINITE = float("inf")  # where a target is for large arrays alone
 SMALL, LARGE = (2**14, 2**18), 2**24  # these fit in the caches; this is larger than most last-level caches
 COPY, MAXIMUM = competitors.Copy(), competitors.Maximum()
 VECTOR = tuple(isa for isa in cpu.KERNELS if isa != "generic")
@@ -50,19 +55,86 @@ PROMISES = (
     Target("predict", "predict", 0.9, COPY, 1.0, 0.9),
     Target("forward", "forward", 0.9, MAXIMUM, 2.5, 1.0, faster=True),
 )
+PAST_CACHE = (Target("forward past the cache", "forward", 0.9, competitors.CopyPastCache(), INFINITE, 1.1),)
 BEST = cpu.available()[:1]
 RIVALS = (
     Target("forward", "forward", 0.9, competitors.TextbookNumpy(), 40, 30, faster=True, isas=BEST),
     Target("forward", "forward", 0.9, competitors.BestNumpy(), 18, 10, faster=True, isas=BEST),
     Target("forward", "forward", 0.9, competitors.TorchEager(), 45, 35, faster=True, isas=BEST),
     Target("forward", "forward", 0.9, competitors.TextbookNumpy(), 2, 2, faster=True, isas=("generic",)),
+    *(
+        Target("without AES", operation, 0.9, competitors.BestNumpy(), 1.25, 1.25, faster=True, isas=("generic",))
+        for operation in ("forward", "backward", "mask")
+    ),
 )
+ROW = 1024  # elements
+
+
+class Relation(NamedTuple):
+    """An upper limit for the time of one call relative to another, on arrays of any size."""
+
+    what: str
+    lengths: tuple[int, ...]
+    limit: float
+    call: Callable[[Arrays], Callable[[], Any]]
+    beside: Callable[[Arrays], Callable[[], Any]]
+
+
+class Arrays:
+    """The arrays of a relation: rows of ROW elements, contiguous and with gaps, and what goes with them."""
+
+    def __init__(self, size: int) -> None:
+        random = np.random.default_rng(0)
+        wide = random.standard_normal((max(size // ROW, 1), ROW + ROW // 4), np.float32)
+        self.gaps = wide[:, : min(ROW, size)]
+        self.x, self.dy = self.gaps.copy(), random.standard_normal(self.gaps.shape, np.float32)
+        self.y, self.gaps_y = np.zeros_like(self.x), np.zeros_like(wide)[:, : self.x.shape[1]]
+        self.bias, self.stream = self.dy[0].copy(), fd.Stream(1)
+        self.mask = fd.keep_mask(self.x.shape, keep_prob=0.9, rng=1)
+        side = int(size**0.5)
+        self.transposed = self.x.ravel()[: side * side].reshape(side, side).T
+        self.square = np.zeros((side, side), np.float32)
+
+    def dropout(self, x: NDArray[Any], out: NDArray[Any], **also: Any) -> Callable[[], Any]:
+        return lambda: fd.relu_dropout(x, keep_prob=0.9, rng=self.stream, out=out, return_mask=False, **also)
+
+    def backward(self, dy: NDArray[Any], out: NDArray[Any], **also: Any) -> Callable[[], Any]:
+        return lambda: fd.relu_dropout_backward(dy, self.mask, out=out, **also)
+
+
+IN_CACHE = (2**14, 2**18)
+RELATIONS = (
+    Relation("64 elements / np.maximum", (64,), 1.0,
+             lambda a: a.dropout(a.x, a.y), lambda a: lambda: np.maximum(a.x, 0, out=a.y)),
+    Relation("backward, 64 elements / np.maximum", (64,), 0.7,
+             lambda a: a.backward(a.dy, a.y), lambda a: lambda: np.maximum(a.x, 0, out=a.y)),
+    Relation("with / without a bias", IN_CACHE, 1.25,
+             lambda a: a.dropout(a.x, a.y, bias=a.bias), lambda a: a.dropout(a.x, a.y)),
+    Relation("with / without a residual", IN_CACHE, 1.3,
+             lambda a: lambda: fd.dropout_add(a.x, a.dy, keep_prob=0.9, rng=a.stream, out=a.y),
+             lambda a: lambda: fd.dropout(a.x, keep_prob=0.9, rng=a.stream, out=a.y, return_mask=False)),
+    Relation("with / without bias_grad", IN_CACHE, 1.6,
+             lambda a: a.backward(a.dy, a.y, bias_grad=True), lambda a: a.backward(a.dy, a.y)),
+    Relation("rows with / without gaps", IN_CACHE, 1.15,
+             lambda a: a.dropout(a.gaps, a.gaps_y), lambda a: a.dropout(a.x, a.y)),
+    Relation("transposed / np.copyto of it", (2**18, 2**24), 1.3,
+             lambda a: a.dropout(a.transposed, a.square), lambda a: lambda: np.copyto(a.square, a.transposed)),
+)  # fmt: skip
 OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds per call on 64 elements
 WHY = {  # what keeps a call from its target; docs/benchmarks.md has what was tried
     "forward": "in a cache AES takes longer than a copy; a small call has a fixed cost",
     "forward, keep_prob 0.5": "in a cache a computed store takes longer than that of a copy",
     "backward": "a small call has a fixed cost",
     "predict": "a small call has a fixed cost; in a cache a computed store takes longer than that of a copy",
+    "forward past the cache": "AES and arithmetic take as long as the memory does",
+    "without AES": "the circuit for AES, and little work where nothing is drawn",
+    "64 elements / np.maximum": "a small call has a fixed cost",
+    "backward, 64 elements / np.maximum": "a small call has a fixed cost",
+    "with / without a bias": "the bias is copied to a whole number of steps",
+    "with / without a residual": "one more array is read",
+    "with / without bias_grad": "the sums are of float64 numbers, and each strip of rows has its own",
+    "rows with / without gaps": "each row begins and ends with a part of a step",
+    "transposed / np.copyto of it": "squares of elements are turned in registers, on both sides",
     "two threads": "the threads share the memory, and have to start",
 }
 TWO_THREADS = 1.85  # times as fast as one thread, at 1 Mi elements
@@ -96,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="try it out: few rounds, no array above 16 Ki")
     chosen = parser.parse_args(arguments)
     environment = timing.machine("torch")
-    with progress("targets", 2 * len(cpu.available()) + 3) as tick:
+    with progress("targets", 2 * len(cpu.available()) + 4) as tick:
         verdicts = []
         for verdict in measured(quick=chosen.quick):
             if verdict:
@@ -125,6 +197,11 @@ def measured(quick: bool) -> Iterator[Verdict | None]:
             yield from verdicts_of(promises, (isa,), dtype, lengths, rounds)
             yield None
     yield from verdicts_of(RIVALS, cpu.available(), "float32", lengths, 5 if quick else 15)
+    yield None
+    if LARGE in lengths:
+        yield from verdicts_of(PAST_CACHE, cpu.available(), "float32", (LARGE,), rounds)
+    for isa in cpu.available():
+        yield from relations(isa, lengths, rounds)
     yield None
     yield from overheads(rounds)
     yield None
@@ -174,6 +251,20 @@ def verdict(
         ratio = comparison.ratio(name, target.beside.name)
         met, text = ratio.median <= limit, f"<= {limit:g} x {target.beside.name}"
     return Verdict(target.what, isa, dtype, sizes.label(size), text, ratio, met)
+
+
+def relations(isa: str, lengths: tuple[int, ...], rounds: int) -> Iterator[Verdict]:
+    """Measure one of our calls beside another, or beside NumPy's, on the same arrays and one thread."""
+    enter = Fastdrop(isa).enter
+    for relation in RELATIONS:
+        for size in relation.lengths:
+            if size <= max(lengths):
+                arrays = Arrays(size)
+                calls = {"": relation.call(arrays), "beside": relation.beside(arrays)}
+                trials = {name: timing.Trial(call, enter) for name, call in calls.items()}
+                ratio = timing.alternate(trials, rounds=rounds).ratio("", "beside")
+                met, text = ratio.median <= relation.limit, f"<= {relation.limit:g} x"
+                yield Verdict(relation.what, isa, "float32", sizes.label(size), text, ratio, met)
 
 
 def overheads(rounds: int) -> Iterator[Verdict]:

@@ -128,6 +128,11 @@ def test_targets_are_judged_by_the_median():
     assert not targets.verdict(target, "avx2", "float32", targets.LARGE, comparison, "ours").met
 
 
+def test_each_target_has_a_reason_that_can_keep_a_call_from_it():
+    named = (*targets.PROMISES, *targets.PAST_CACHE, *targets.RIVALS, *targets.RELATIONS)
+    assert {*(target.what for target in named), *targets.OVERHEAD, "two threads"} == set(targets.WHY)
+
+
 def test_quick_targets_are_written(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timing, "SAMPLE", 1e-5)  # what is measured does not matter here
     files = tmp_path / "targets.json", tmp_path / "targets.md"
