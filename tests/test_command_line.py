@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdrop as fd
-from fastdrop import cpu
+from fastdrop import cpu, progress
 from fastdrop.__main__ import COMMANDS, EXAMPLES, UNREAD, main, parser_for
 from fastdrop.commands import DONE, FAILED, MISUSED, check
 from fastdrop.commands.bench import command as bench
@@ -297,3 +297,13 @@ def test_demo_fails_where_the_weights_differ(short_demo, monkeypatch):
     code, result = short_demo()
     assert code == FAILED
     assert result["differing_seeds"] == {"inverted": [0, 1], "vanilla": [0, 1]}
+
+
+def test_without_a_terminal_progress_is_a_line_every_few_seconds(monkeypatch, capsys):
+    now = iter(range(100))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress, "EVERY", 3)
+    with progress.progress("training", 9) as advance:
+        for _ in range(9):
+            advance()
+    assert capsys.readouterr().err == "training: 3 of 9\ntraining: 6 of 9\ntraining: 9 of 9\n"

@@ -28,6 +28,13 @@ def test_the_hook_names_every_kernel_and_no_adapter():
     assert not [name for name in named if name.split(".")[1] in fd._ADAPTERS]
 
 
+def test_the_hook_of_keras_names_the_backends_that_are_installed():
+    named = runpy.run_path(str(Path(get_hook_dirs()[0], "hook-fastdrop.keras.py")))
+    modules = {path.stem for path in Path(fd.__file__).with_name("keras").glob("*.py")}
+    assert set(named["BACKENDS"]) <= modules
+    assert {name.rpartition(".")[2] for name in named["hiddenimports"]} <= set(named["BACKENDS"])
+
+
 def test_a_frozen_program_has_every_kernel(tmp_path):
     pytest.importorskip("PyInstaller", reason="PyInstaller is not in a group, because a frozen program takes 100 MB")
     (tmp_path / "program.py").write_text(PROGRAM)
