@@ -99,7 +99,7 @@ HOSTILE = re.compile(
     r"|-ffp-model=(?!strict|precise).*|-fp-model=fast.*|-ffp-eval-method=(?!source).*|-fdenormal-fp-math.*"
     r"|-mfpmath=(?!sse$).*|-mpc(?:32|64|80)|-mdaz-ftz|-M(?:daz|flushz)|.*crt(?:fastmath|prec\d+)\.o"
     r"|-menable-(?:unsafe-fp-math|no-nans|no-infs)"
-    r"|-fshort-(?:enums|wchar|double)|-fpack-struct(?:=.*)?|-malign-double|-mabi=ms|-mms-bitfields"
+    r"|-funsigned-(?:char|bitfields)|-fno-signed-char|-fshort-(?:enums|wchar|double)|-fpack-struct(?:=.*)?|-malign-double|-mabi=ms|-mms-bitfields"
     r"|-mlong-double-.*|-m(?:96|128)bit-long-double"
     r"|-m(?:arch|cpu)=native|-xHost"
 )

@@ -24,7 +24,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.g
 # The pages of the functions of an adapter show its docstrings, so they need its framework, which may be missing.
 without = [name for name in ("dask", "jax", "keras", "thinc", "torch") if not find_spec(name)]
 os.environ.setdefault("KERAS_BACKEND", "torch" if "jax" in without else "jax")  # Keras's default is TensorFlow
-exclude_patterns = ["_build", *(f"reference/{name}.md" for name in without)]
+exclude_patterns = ["_build", *(f"reference/{name}.*" for name in without)]
 suppress_warnings = ["toc.excluded"]
 nitpicky = False  # links to the types of NumPy would need an inventory from the network
 

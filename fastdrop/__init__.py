@@ -89,5 +89,6 @@ if not TYPE_CHECKING:  # a type checker would accept any name by it
     def __getattr__(name: str) -> Any:
         """Import an adapter when it is first used."""
         if name not in _ADAPTERS:
-            raise AttributeError(f"module 'fastdrop' has no attribute {name!r}")
+            layer = f": the layer is fastdrop.layers.{name}" if name in layers.__all__ else ""
+            raise AttributeError(f"module 'fastdrop' has no attribute {name!r}{layer}")
         return _import_module(f"fastdrop.{name}")

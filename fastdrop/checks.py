@@ -60,7 +60,7 @@ def elements(name: str, value: Any) -> NDArray[Any]:
     """`value` as an exact ndarray of a supported dtype in any byte order, without a copy where it is one."""
     array = base_array(name, value)
     if not is_supported(array.dtype):
-        wrong = f"{name} must have dtype {ACCEPTED}, got {dtype_name(array.dtype)}"
+        wrong = f"{name} must have dtype {ACCEPTED}, got {'None' if value is None else dtype_name(array.dtype)}"
         advice = f": pass {name}.astype(np.float32)" if array.dtype.kind in "iu" else ""
         raise TypeError(wrong + advice)
     return array
@@ -111,12 +111,7 @@ def result(out: Any, like: NDArray[Any]) -> NDArray[Any]:
         raise TypeError(f"out must have the input's dtype {like.dtype.name}, got {dtype_name(array.dtype)}")
     if array.shape != like.shape:
         raise ValueError(f"out must have the input's shape {like.shape}, got {array.shape}")
-    refuse_read_only(array)
-    if overlaps_itself(array):
-        raise ValueError(
-            f"out must have a place of its own for every element, got strides {array.strides} "
-            f"for shape {array.shape}, where elements may share a place"
-        )
+    refuse_unwritable(array)
     return array
 
 
@@ -127,10 +122,15 @@ def ndarray_out(out: Any) -> NDArray[Any]:
     return out
 
 
-def refuse_read_only(out: NDArray[Any]) -> None:
-    """Refuse an `out` that cannot be written."""
+def refuse_unwritable(out: NDArray[Any]) -> None:
+    """Refuse an `out` that cannot be written element by element."""
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
+    if overlaps_itself(out):
+        raise ValueError(
+            f"out must have a place of its own for every element, got strides {out.strides} "
+            f"for shape {out.shape}, where elements may share a place"
+        )
 
 
 def overlaps_itself(array: NDArray[Any]) -> bool:

@@ -61,10 +61,13 @@ def activate(name: str) -> None:
     ImportError
         If its module cannot be loaded. No other instruction set is used instead.
     """
+    _activate("name", name)
+
+
+def _activate(what: str, name: str) -> None:
     if name not in available():
         raise ValueError(
-            f"{FORCED} must name an instruction set that is available here, "
-            f"{', '.join(available())}; got {name!r}"
+            f"{what} must name an instruction set that is available here, {', '.join(available())}; got {name!r}"
         )
     dispatch.set_kernel(importlib.import_module(f"fastdrop.kernels.{name}").kernel)
 
@@ -95,5 +98,5 @@ def _streaming_bytes() -> int:
 
 
 with from_environment():
-    activate(os.environ.get(FORCED) or available()[0])
+    _activate(FORCED, os.environ.get(FORCED) or available()[0])
     dispatch.set_streaming_bytes(_streaming_bytes())

@@ -152,7 +152,7 @@ def not_in_memory(torch: Any, tensor: Any) -> str:
     if tensor.layout != torch.strided:
         return f"has the layout {tensor.layout}: pass its to_dense()"
     if tensor.requires_grad:
-        return "requires a gradient: pass its detach(), or call fastdrop.torch"
+        return "requires a gradient: call fastdrop.torch, or pass its detach(), which has no gradient"
     if torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
         return "has a tangent of forward-mode differentiation"
     if tensor._is_zerotensor():

@@ -673,7 +673,7 @@ def alpha_dropout_backward(dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | Non
     >>> fd.alpha_dropout_backward(np.ones(4, np.float32), mask).round(2)
     array([0.  , 0.89, 0.89, 0.  ], dtype=float32)
     """
-    return call.backward(dy, "mask", mask_of_dropout(mask), None, None, False, out)
+    return call.backward(dy, "mask", mask_of_dropout(mask, alpha=True), None, None, False, out)
 
 
 def gaussian_dropout_backward(

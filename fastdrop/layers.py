@@ -549,6 +549,8 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
 
     __slots__ = ("_broadcast_dims",)
 
+    _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.alpha_dropout_backward)
+
     @explained
     def __init__(self, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None) -> None:
         super().__init__(keep_prob=keep_prob, rng=rng)
@@ -781,15 +783,13 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         np.matmul(x, weights, out=y)
         if bias is not None:
             y += bias
-        return y
+        return y if out is None else out
 
     def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
         """Return the array to write to. The product and the bias must fit it."""
         shape = (*x.shape[:-1], self.weights.shape[1])
         if out is not None:
-            if checks.ndarray_out(out).shape != shape:
-                raise ValueError(f"out must have shape {shape}, got {out.shape}")
-            checks.refuse_read_only(out)
+            out = self._writable(out, shape)
         no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
         no_rows = product(np.empty((0, x.shape[-1]), x.dtype), self.weights, no_rows)
         if self.bias is not None:
@@ -797,6 +797,15 @@ class DropConnect(_WithMask, _WithMode, _Layer):
                 raise ValueError(f"bias must have shape {shape[-1:]}, got {np.shape(self.bias)}")
             no_rows += self.bias
         return np.empty(shape, no_rows.dtype) if out is None else out
+
+    @staticmethod
+    def _writable(out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return `out` as an exact ndarray of this shape."""
+        array = base_array("out", checks.ndarray_out(out))
+        if array.shape != shape:
+            raise ValueError(f"out must have shape {shape}, got {array.shape}")
+        checks.refuse_unwritable(array)
+        return array
 
     def backward(self, dy: ArrayLike, *, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Compute the gradients; return that of the input, and set those of weights and bias.
@@ -827,12 +836,14 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         assert x is not None
         if dy.shape != (*x.shape[:-1], dropped.shape[1]):
             raise ValueError(f"dy must have shape {(*x.shape[:-1], dropped.shape[1])}, got {dy.shape}")
+        to = None if out is None else self._writable(out, x.shape)
         count = math.prod(dy.shape[:-1])
         rows = dy.reshape(count, dropped.shape[1])
         full = product(x.reshape(count, len(dropped)).T, rows)
         self.weights_gradient = super().backward(full, out=full)
         self.bias_gradient = None if self.bias is None else column_sums(rows)
-        return product(dy, dropped.T, out)
+        dx = product(dy, dropped.T, to)
+        return dx if out is None else out
 
 
 def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -264,6 +264,8 @@ class Mask:
         raise not_a_factor()
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, (np.ndarray, bool, np.bool_)):
+            raise TypeError("a Mask equals another Mask as a whole: compare its elements by mask.to_array() == ...")
         if not isinstance(other, Mask):
             return NotImplemented
         return Mask._fields(self) == Mask._fields(other)
@@ -310,9 +312,12 @@ def saved_for_backward(
         _, shape, *known = Mask._fields(saved)  # whatever a subclass overrides
         if keep_prob is not None and checks.keep_probability(keep_prob) != known[0]:
             raise ValueError(f"keep_prob must be left out or be the mask's {known[0]!r}, got {keep_prob!r}")
+        if name == "saved" and known[1] == "alpha":
+            raise ValueError("saved must be no mask of alpha_dropout, which scales otherwise")
         if mode is not None and checks.mask_mode(mode) != known[1]:
             raise ValueError(f"mode must be left out or be the mask's {known[1]!r}, got {mode!r}")
-        fits = shared_by(shape, dy.shape)
+        # A ReLU decides for each element, so its mask has no axis along which elements share one decision.
+        fits = shape == dy.shape if name == "saved" else shared_by(shape, dy.shape)
         scale = formulas.training_scale(*known)
     else:
         if isinstance(saved, tuple):
@@ -339,12 +344,18 @@ def shared_by(decided: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-def mask_of_dropout(mask: Any) -> Mask:
-    """Return `mask` if it is a Mask. The gradient of dropout without a ReLU needs one."""
+def mask_of_dropout(mask: Any, alpha: bool = False) -> Mask:
+    """Return `mask` if it is a Mask, of alpha dropout or not. The gradient of dropout without a ReLU needs one."""
     if isinstance(mask, Mask):
+        mode = Mask._fields(mask)[3]
+        if (mode == "alpha") != alpha:
+            wanted = "the mask of alpha_dropout" if alpha else "no mask of alpha_dropout, which scales otherwise"
+            raise ValueError(f"mask must be {wanted}, got one with mode {mode!r}")
         return mask
     if isinstance(mask, tuple):
         raise TypeError(f"mask must be a Mask, got {described(mask)}")
+    if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
+        raise TypeError("mask must be a Mask, got ndarray: pass the mask that the forward call returned")
     raise TypeError(
         f"mask must be a Mask, got {type(mask).__name__}: without a ReLU, the output does not show which "
         "zeros were dropped"

@@ -166,7 +166,10 @@ class Stream:
         self._known()
         seed, offset, children, prefix = checks.stream_state(value)
         if seed != self._seed:
-            raise ValueError(f"state must be that of a stream with the seed {self._seed}, got {seed}")
+            raise ValueError(
+                f"state must be that of a stream with the seed {self._seed}, got {seed}: make the stream with that "
+                'seed, stream = Stream(state["seed"]), and set its state'
+            )
         with cython.critical_section(self):
             self._offset, self._children, self._prefix = offset, children, prefix
 

@@ -58,3 +58,23 @@ def _restored(kind: str | type, *fields: Any) -> Any:
 
 
 _restored.__module__ = "fastdrop"
+
+
+class Results(tuple[Any, ...]):
+    """The results of a call, which are a tuple to unpack: ``y, mask = relu_dropout(...)``.
+
+    NumPy makes one array of a tuple of arrays. Whoever forgets to unpack the results would go on with an array that
+    holds y and the mask, in silence. So these refuse to become an array.
+    """
+
+    __slots__ = ()
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        kinds = ", ".join(type(value).__name__ for value in self)
+        raise TypeError(f"a tuple of results ({kinds}) is no array: unpack it, as in y, mask = relu_dropout(...)")
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        self.__array__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)

@@ -55,7 +55,7 @@ def elements_cases():
         (X.astype(object), "object"),
         (X.astype("U3"), "str"),
         ([[1, 2], [3, 4]], "int64"),
-        (None, "object"),
+        (None, "None"),
     ]
     for name in ELEMENTWISE:
         argument = "dy" if "backward" in name else "x"

@@ -377,3 +377,20 @@ def test_dropconnect_says_what_is_wrong_with_out(training, out, error, message):
     layer.training = training
     with pytest.raises(error, match=message):
         layer(np.ones((3, 4)), out=out)
+
+
+@pytest.mark.parametrize("call", ["forward", "backward"])
+def test_dropconnect_writes_only_where_each_element_has_a_place(call):
+    layer = DropConnect(np.ones((2, 2)), keep_prob=0.5, rng=1)
+    x = np.ones((3, 2))
+    layer(x)
+    offset = layer.rng.offset
+    write = layer if call == "forward" else layer.backward
+    shared = np.lib.stride_tricks.as_strided(np.zeros(9), (3, 2), (8, 8))
+    with pytest.raises(ValueError, match="out must have a place of its own for every element"):
+        write(x, out=shared)
+    with pytest.raises(TypeError, match="out"):
+        write(x, out=np.ma.zeros((3, 2)))
+    assert layer.rng.offset == offset
+    out = np.zeros((3, 2))
+    assert write(x, out=out) is out

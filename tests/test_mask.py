@@ -168,3 +168,35 @@ def test_a_decision_on_a_stretch_is_on_each_of_its_elements(length):
     assert_identical(y, np.broadcast_to(y[:, :1], x.shape).copy())
     assert_identical(fd.dropout_backward(x, mask), y)
     assert_identical(y, reference.dropout(x, keep_prob=0.5, rng=1, broadcast_dims=1)[0])
+
+
+# --- masks that are of something else ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [np.ones(4, bool), np.zeros(4, np.float32), True, np.False_])
+def test_a_mask_is_not_compared_with_an_array(other):
+    mask = fd.keep_mask(4, keep_prob=0.5, rng=1)
+    for compare in (lambda: mask == other, lambda: mask != other, lambda: other == mask):
+        with pytest.raises(TypeError, match=r"compare its elements by mask\.to_array\(\)"):
+            compare()
+    assert mask != None  # noqa: E711
+    assert mask != "mask"
+
+
+@pytest.mark.parametrize("library", [fd, fd.reference])
+def test_a_gradient_takes_no_mask_that_scales_otherwise(library):
+    x = np.ones(64, np.float32)
+    _, alpha = library.alpha_dropout(x, keep_prob=0.5, rng=1)
+    _, mask = library.dropout(x, keep_prob=0.5, rng=1)
+    for call in (library.dropout_backward, library.dropout_add_backward, library.relu_dropout_backward):
+        with pytest.raises(ValueError, match="no mask of alpha_dropout"):
+            call(x, alpha)
+    with pytest.raises(ValueError, match="mask must be the mask of alpha_dropout, got one with mode 'inverted'"):
+        library.alpha_dropout_backward(x, mask)
+
+
+@pytest.mark.parametrize("library", [fd, fd.reference])
+def test_a_relu_has_a_decision_for_each_element_of_its_gradient(library):
+    _, mask = library.relu_dropout(np.ones((1, 64), np.float32), keep_prob=0.5, rng=1)
+    with pytest.raises(ValueError, match=r"saved must have dy's shape \(8, 64\), got \(1, 64\)"):
+        library.relu_dropout_backward(np.ones((8, 64), np.float32), mask)

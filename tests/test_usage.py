@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import sys
 
 import numpy as np
@@ -140,3 +141,49 @@ def test_an_error_leaks_nothing(call):
     wrong()
     # A leak shows in every round. What other threads and caches keep does not.
     assert all(min(grown) < 50 for grown in zip(*[growth() for _ in range(5)]))
+
+
+# --- results that were not unpacked -----------------------------------------------------------
+
+FORGOTTEN = {
+    "a matrix product": lambda h: h @ np.ones((4, 2), np.float32),
+    "a sum": lambda h: h + np.float32(1),
+    "a ufunc": np.exp,
+    "a comparison": lambda h: np.maximum(h, 0),
+    "a function": np.mean,
+    "an array": np.asarray,
+    "a list of them": lambda h: np.stack([h, h]),
+}
+ROWS = np.ones((2, 4), np.float32)
+RESULTS = {
+    "relu_dropout": lambda: fd.relu_dropout(ROWS, keep_prob=0.5, rng=1),
+    "gaussian_dropout": lambda: fd.gaussian_dropout(ROWS, keep_prob=0.5, rng=1),
+    "bias_grad": lambda: fd.dropout_backward(ROWS, fd.keep_mask((2, 4), keep_prob=0.5, rng=1), bias_grad=True),
+}
+
+
+@pytest.mark.parametrize("what", FORGOTTEN)
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_that_were_not_unpacked_are_no_array(name, what):
+    with pytest.raises(TypeError, match="unpack it, as in y, mask = relu_dropout"):
+        FORGOTTEN[what](RESULTS[name]())
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_a_tuple_otherwise(name):
+    results = RESULTS[name]()
+    first, second = results
+    assert results[0] is first
+    assert type(pickle.loads(pickle.dumps(results))) is tuple
+    assert repr(results) == repr((first, second))
+
+
+def test_a_layer_is_looked_for_in_layers():
+    with pytest.raises(AttributeError, match=r"no attribute 'Dropout': the layer is fastdrop\.layers\.Dropout$"):
+        fd.Dropout  # noqa: B018
+    with pytest.raises(TypeError, match="'rng': a prediction draws nothing"):
+        fd.dropout_predict(ROWS, rng=0)
+    with pytest.raises(TypeError, match="got None"):
+        fd.dropout(None, keep_prob=0.5)
+    with pytest.raises(TypeError, match="got ndarray: pass the mask that the forward call returned"):
+        fd.dropout_backward(ROWS, X > 0)

@@ -28,6 +28,11 @@
 #error "fastdrop's kernels shift the sign of a negative integer to the right."
 #endif
 
+/* gcc compiles the intrinsic functions of bytes wrongly with -funsigned-char. */
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__CHAR_UNSIGNED__)
+#error "fastdrop's kernels need a signed char on x86-64: build it without -funsigned-char."
+#endif
+
 /* An array of -1 elements is an error, also for compilers without _Static_assert. */
 #define FASTDROP_NEEDS(what, condition) typedef char fastdrop_needs_##what[(condition) ? 1 : -1]
 

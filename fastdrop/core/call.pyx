@@ -45,6 +45,7 @@ from fastdrop.mask import saved_for_backward
 from fastdrop.noise import noise_for_backward, noise_of
 from fastdrop.stream import as_source
 from fastdrop.usage import wrong_call
+from fastdrop.values import Results
 
 same_build(BUILD_TAG, __name__)
 cnp.import_array()
@@ -117,7 +118,7 @@ cdef forward(
         _room = prepared_room(&call, x, y, None, residual)
         returned = y if out is None else out
         if masked:
-            returned = (returned, decisions if written is None else written)
+            returned = Results((returned, decisions if written is None else written))
         # Gate.
         seal(&call, "x", x, y, None, residual)
         reserve(source)
@@ -168,7 +169,10 @@ cdef backward(dy_like, name, saved, keep_prob, mode, bias_grad, out):
         dy = elements("dy", dy_like)
         begin(&call, dy)
         shape = shape_of(dy)
-        if type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape:
+        if (
+            type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape
+            and (name == "mask" or (<Mask> saved)._mode != "alpha")
+        ):
             call.sweep.scale = formulas.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
         else:
             saved, call.sweep.scale = saved_for_backward(name, saved, keep_prob, mode, dy)
@@ -185,7 +189,7 @@ cdef backward(dy_like, name, saved, keep_prob, mode, bias_grad, out):
         _room = prepared_room(&call, dy, dx, y, None)
         returned = dx if out is None else out
         if sums is not None:
-            returned = (returned, dbias)
+            returned = Results((returned, dbias))
         seal(&call, "dy", dy, dx, y, None)
         compute(&call, "dy", dy, dx, y, None)
         return returned
@@ -234,7 +238,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
             offset = 0 if source.stream is None else source.stream.offset
             noise = noise_at(source, offset, shape, keep_prob)
             begin_noise(&call, noise)
-            returned = (y if out is None else out, noise)
+            returned = Results((y if out is None else out, noise))
             seal(&call, "x", x, y, None, None)
             if source.stream is None or source.stream._take_at(offset, source.count):
                 break

@@ -285,7 +285,7 @@ def pauses_after(regions):
 cdef int num_threads() noexcept nogil:
     if serial or not WITH_OPENMP:
         return 1
-    return min(threads_set, most_threads) if threads_set else min(omp_get_max_threads(), default_threads)
+    return min(threads_set, most_threads) if threads_set else max(1, min(omp_get_max_threads(), default_threads))
 
 
 def get_num_threads():

@@ -8,7 +8,7 @@ Read it file by file:
 - `normals` turns random bits into normal numbers, and `gaussian` multiplies by them;
 - `arrays` has the common steps on the elements of an array: parts, rounding, copies.
 
-Names, signatures and errors are those of the compiled calls, which document them. No compiled module
+Names, signatures and errors are those of the compiled calls, which document them. No kernel
 is needed here.
 """
 

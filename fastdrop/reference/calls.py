@@ -170,7 +170,7 @@ def alpha_dropout_backward(
     dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
     """``dx = a * dy`` where kept, else +0."""
-    return dropout_backward(dy, mask, out=out)  # type: ignore[return-value]
+    return _backward(dy, "mask", mask_of_dropout(mask, alpha=True), None, None, False, out)  # type: ignore[return-value]
 
 
 def _known(saved: Mask | NDArray[Any], dx: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:

@@ -30,7 +30,7 @@ from fastdrop.commands import (
 from fastdrop.commands.demo import wrong_labels
 from fastdrop.commands.demo.estimates import CONFIDENCE, estimate, percent
 from fastdrop.commands.demo.training import ENSEMBLES, Training, Trainings, differing_seeds, seeds_of, train_all
-from fastdrop.commands.demo.ways import REFERENCES, WAYS
+from fastdrop.commands.demo.ways import ON_REFERENCE, REFERENCES, WAYS
 from fastdrop.formulas import MODES
 from fastdrop.progress import progress
 
@@ -132,7 +132,7 @@ def median(done: Sequence[Training], per_step: Callable[[Training], Any]) -> flo
 
 def show(result: dict[str, Any], epochs: int) -> None:
     print(f"{result['seeds']} seeds, {epochs} epochs, {result['instruction_set']} kernel, one thread\n")
-    show_ways(result["trained"])
+    show_ways(result["trained"], result["checked_seeds"])
     print(RIGHT_LABELS, end="\n\n")
     show_ensembles(result)
     print()
@@ -143,10 +143,10 @@ def show(result: dict[str, Any], epochs: int) -> None:
     print(WRONG_LABELS)
 
 
-def show_ways(trained: dict[str, Any]) -> None:
+def show_ways(trained: dict[str, Any], checked: int) -> None:
     rows = [
         (
-            way,
+            way + f", {checked} seeds" * way.endswith(ON_REFERENCE),
             percent(training["accuracy"]),
             f"{training['dropout_us_a_step']:,.0f} us",
             f"{training['step_us']:,.0f} us",
@@ -154,7 +154,7 @@ def show_ways(trained: dict[str, Any]) -> None:
         )
         for way, training in trained.items()
     ]
-    columns = ("training", "test accuracy", "ReLU + dropout", "whole step", "share")
+    columns = ("training", "test accuracy", "ReLU + dropout", "whole step", "share of the step")
     show_table(f"Handwritten digits: test accuracy with {CONFIDENCE:.0%} confidence interval", columns, rows)
 
 

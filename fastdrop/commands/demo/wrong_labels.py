@@ -70,20 +70,26 @@ def summary(curves: Curves) -> dict[str, dict[str, list[Estimate]]]:
     }
 
 
+PANELS = {"training": f"training labels, {WRONG:.0%} wrong", "test": "test images"}
+
+
 def plot(result: dict[str, dict[str, list[Estimate]]], path: Path) -> None:
     """Plot the accuracies against the epoch, with a band for the confidence interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="accuracy")
-    for number, (way, curves) in enumerate(result.items()):
-        for of, line in zip(SETS, ("--", "-")):
-            means, half_widths = (np.array([each[key] for each in curves[of]]) for key in ("mean", "half_width"))
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(SETS), sharey=True)
+    for axes, of in zip(panels, SETS):
+        for number, (way, curves) in enumerate(result.items()):
+            means, half_widths = (100 * np.array([each[key] for each in curves[of]]) for key in ("mean", "half_width"))
             epochs = np.arange(1, len(means) + 1)
-            axes.plot(epochs, means, line, color=f"C{number}", label=f"{way}, {of}")
+            axes.plot(epochs, means, color=f"C{number}")
             axes.fill_between(epochs, means - half_widths, means + half_widths, color=f"C{number}", alpha=0.2, lw=0)
-    axes.set_title(f"{IMAGES} training images, {WRONG:.0%} with a wrong label", fontsize="medium")
-    axes.set_ylim(top=1.02)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+            axes.annotate(f" {way}", (epochs[-1], means[-1]), color=f"C{number}", va="center", annotation_clip=False)
+        axes.set(title=PANELS[of], xlabel="epoch", ylim=(None, 102))
+        axes.grid(alpha=0.3)
+    panels[0].axhline(100 * (1 - WRONG), color="0.4", ls=":")
+    corner = (len(epochs), 100 * (1 - WRONG) - 1)
+    panels[0].annotate("all right labels, no wrong one", corner, color="0.4", fontsize="small", ha="right", va="top")
+    panels[0].set_ylabel("accuracy in %, dropout off")
     figure.savefig(path, transparent=True)
