@@ -233,10 +233,10 @@ def missing() -> str:
             "apt install python3-dev; Fedora: dnf install python3-devel)."
         )
     if tried.returncode:
-        return (
-            f"The C compiler ({COMPILER[0]}) cannot build a program: install the C library's headers (Debian and "
-            f"Ubuntu: apt install libc6-dev). It says:\n{tried.stderr.strip()}"
-        )
+        advice = "look at CC, CFLAGS and LDFLAGS"
+        if re.search(r"\.h\W+(?:No such file|file not found)", tried.stderr):
+            advice = "install the C library's headers (Debian and Ubuntu: apt install libc6-dev)"
+        return f"The C compiler ({COMPILER[0]}) cannot build a program: {advice}. It says:\n{tried.stderr.strip()}"
     return ""
 
 

@@ -7,6 +7,7 @@ needs cannot keep another from running.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -41,20 +42,23 @@ exit codes:
   1    a comparison failed
   2    wrong arguments, or an optional package is missing
   130  interrupted
-  141  the reader of the output has ended"""
+  141  the reader of the output has ended, or there is no room for it"""
 MORE = "Run `fastdrop COMMAND --help` for the options of a command."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for name in ("stdout", "stderr"):  # Python has none of those that were closed before it began
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (it stays open until the process ends)
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     try:
         try:
             parsed = parser_for(command).parse_args(arguments)
             return parsed.run(parsed)
         finally:
-            sys.stdout.flush()  # here, where a closed pipe is expected
+            sys.stdout.flush()  # here, where a closed pipe or a full disk is expected
     except ModuleNotFoundError as missing:
         if command not in EXTRAS or missing.name is None or missing.name.partition(".")[0] == "fastdrop":
             raise
@@ -62,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.errno == errno.ENOSPC:
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
         # Python flushes standard output once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD

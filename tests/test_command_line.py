@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from pathlib import Path
 from subprocess import PIPE, Popen
 
 import numpy as np
@@ -307,3 +308,16 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds(monkeypatch, ca
         for _ in range(9):
             advance()
     assert capsys.readouterr().err == "training: 3 of 9\ntraining: 6 of 9\ntraining: 9 of 9\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_and_a_closed_output_end_a_command_without_a_traceback():
+    info = [sys.executable, "-m", "fastdrop", "info"]
+    with open("/dev/full", "w") as full:
+        process = Popen(info, stdout=full, stderr=PIPE, text=True, env=environment())
+        told = process.communicate()[1]
+    assert process.returncode == UNREAD
+    assert told.startswith("the output cannot be written: ")
+    assert len(told.splitlines()) == 1
+    closed = run(["sh", "-c", 'exec "$@" >&-', "sh", *info], env=environment())
+    assert (closed.returncode, closed.stderr) == (0, "")
