@@ -670,7 +670,8 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     Attributes
     ----------
     weights, keep_prob, bias, mode, rng
-        The parameters. Each can be set between calls; a bad value is refused at once.
+        The parameters. Each can be set between calls. A bad `keep_prob` or `mode` is refused at once, and weights
+        or a bias that do not fit are refused by the next call.
     training : bool
         Whether a call drops elements, True at first. `train` and `eval` set it.
     mask : Mask or None
@@ -731,9 +732,8 @@ class DropConnect(_WithMask, _WithMode, _Layer):
     ) -> None:
         super().__init__(keep_prob=keep_prob, rng=rng)
         self.mode = mode
-        self.weights: NDArray[Any] = checks.elements("weights", weights)
-        if self.weights.ndim != 2:
-            raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
+        self.weights: NDArray[Any] = weights
+        self._check_weights()
         self.bias: NDArray[Any] | None = bias
         self.weights_gradient: NDArray[Any] | None = None
         self.bias_gradient: NDArray[Any] | None = None
@@ -772,7 +772,8 @@ class DropConnect(_WithMask, _WithMode, _Layer):
             If a shape is not accepted, or the stream has too few positions left. A call that raises
             has written nothing to `out` and changed neither the stream nor the mask.
         """
-        x = base_array("x", x)
+        x = checks.elements("x", x)
+        self._check_weights()
         if x.ndim == 0 or x.shape[-1] != len(self.weights):
             raise ValueError(f"x must have shape (..., {len(self.weights)}), got {x.shape}")
         y = self._result(x, out)  # whatever can fail comes before the weights are dropped
@@ -785,6 +786,11 @@ class DropConnect(_WithMask, _WithMode, _Layer):
             y += bias
         return y if out is None else out
 
+    def _check_weights(self) -> None:
+        self.weights = checks.elements("weights", self.weights)
+        if self.weights.ndim != 2:
+            raise ValueError(f"weights must have shape (inputs, outputs), got {self.weights.shape}")
+
     def _result(self, x: NDArray[Any], out: Any) -> NDArray[Any]:
         """Return the array to write to. The product and the bias must fit it."""
         shape = (*x.shape[:-1], self.weights.shape[1])
@@ -793,7 +799,7 @@ class DropConnect(_WithMask, _WithMode, _Layer):
         no_rows = None if out is None else np.empty((0, shape[-1]), out.dtype)
         no_rows = product(np.empty((0, x.shape[-1]), x.dtype), self.weights, no_rows)
         if self.bias is not None:
-            if base_array("bias", self.bias).shape != shape[-1:]:
+            if checks.elements("bias", self.bias).shape != shape[-1:]:
                 raise ValueError(f"bias must have shape {shape[-1:]}, got {np.shape(self.bias)}")
             no_rows += self.bias
         return np.empty(shape, no_rows.dtype) if out is None else out

@@ -394,3 +394,19 @@ def test_dropconnect_writes_only_where_each_element_has_a_place(call):
     assert layer.rng.offset == offset
     out = np.zeros((3, 2))
     assert write(x, out=out) is out
+
+
+def test_dropconnect_says_which_parameter_does_not_fit():
+    layer, x = DropConnect(np.ones((2, 3)), keep_prob=0.5, rng=1), np.ones((4, 2))
+    for name, value, error, text in (
+        ("weights", np.ones(3), ValueError, r"weights must have shape \(inputs, outputs\), got \(3,\)"),
+        ("weights", np.ones((2, 3), int), TypeError, "weights must have dtype"),
+        ("bias", np.ones(5), ValueError, r"bias must have shape \(3,\), got \(5,\)"),
+        ("bias", np.ones(3, int), TypeError, "bias must have dtype"),
+    ):
+        wrong = copy.copy(layer)
+        setattr(wrong, name, value)
+        with pytest.raises(error, match=text):
+            wrong(x)
+    with pytest.raises(TypeError, match="x must have dtype"):
+        layer(x.astype(int))
