@@ -25,7 +25,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.g
 without = [name for name in ("dask", "jax", "keras", "thinc", "torch") if not find_spec(name)]
 os.environ.setdefault("KERAS_BACKEND", "torch" if "jax" in without else "jax")  # Keras's default is TensorFlow
 exclude_patterns = ["_build", *(f"reference/{name}.*" for name in without)]
-suppress_warnings = ["toc.excluded"]
+# No example has a space in its name, but the path of the checkout may have one.
+suppress_warnings = ["toc.excluded", "sphinx_gallery.space_in_filename"]
 nitpicky = False  # links to the types of NumPy would need an inventory from the network
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
