@@ -147,3 +147,20 @@ def test_temporary_memory_is_bounded():
         return peak - y.nbytes - mask.nbytes
 
     assert temporary(8 * arrays.CHUNK) < 1.1 * temporary(arrays.CHUNK)
+
+
+def test_the_gradient_of_a_bias_is_native_where_out_is_not():
+    dy, mask = np.ones((4, 3), np.float32), fd.keep_mask((4, 3), keep_prob=0.5, rng=1)
+    for library in (fd, reference):
+        out = np.zeros((4, 3), ">f4")
+        _, dbias = library.dropout_backward(dy, mask, bias_grad=True, out=out)
+        assert dbias.dtype.isnative
+
+
+def test_a_return_mask_without_a_truth_changes_nothing():
+    for library in (fd, reference):
+        stream, out = fd.Stream(1), np.zeros(4, np.float32)
+        with pytest.raises(ValueError, match="ambiguous"):
+            library.dropout(np.ones(4, np.float32), keep_prob=0.5, rng=stream, out=out, return_mask=np.ones(2))
+        assert stream.offset == 0
+        assert not out.any()

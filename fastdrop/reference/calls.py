@@ -96,6 +96,7 @@ def _forward(
     y = checks.result(out, x)
     x, bias, residual = _operands(x, bias, residual, y)
     scale, dropped, shift = formulas.training_affine(keep_prob, mode)
+    masked = bool(return_mask)  # which may raise, so it comes before anything is drawn or written
     shared = checks.shared_axes(broadcast_dims, x.ndim)
     bits = decisions(rng, x.shape, shared, keep_prob)
     decided = formulas.decided_shape(x.shape, shared)
@@ -112,7 +113,7 @@ def _forward(
                 values = values + values.dtype.type(shift)
         flat(y)[part] = rounded(_plus(residual, values, part), y.dtype)
     written = y if out is None else out
-    if not return_mask:
+    if not masked:
         return written
     return written, Mask(passed_bits, x.shape if relu else decided, keep_prob=keep_prob, mode=mode)
 
@@ -192,7 +193,7 @@ def _column_sums(dx: NDArray[Any]) -> NDArray[Any]:
             for row in rows[first : first + strip]:
                 partial += row.astype(np.float64)
             sums += partial
-        return rounded(sums, dx.dtype)
+        return rounded(sums, checks.native(dx.dtype))
 
 
 @explained
