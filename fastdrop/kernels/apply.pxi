@@ -292,6 +292,8 @@ cdef inline void apply_by_form(
         apply_range(dtype, RELU, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | MASKED:
         apply_range(dtype, RELU | MASKED, sweep, first, last, keep, bit, draw, ahead)
+    elif form == RELU | BIAS:
+        apply_range(dtype, RELU | BIAS, sweep, first, last, keep, bit, draw, ahead)
     elif form == RELU | MASKED | BIAS:
         apply_range(dtype, RELU | MASKED | BIAS, sweep, first, last, keep, bit, draw, ahead)
     elif form == RESIDUAL:
