@@ -51,9 +51,6 @@ cdef enum:
     SLICE = 1 << 24         # elements per slice, which take well below half a second
     SHORT = 1 << 10         # below this many elements, releasing the GIL costs more than the work
 
-# A region stalls if it waits this much longer than twice what it worked. All are in seconds.
-cdef double STALL = 2e-4, SHORTEST_PAUSE = 0.1, LONGEST_PAUSE = 1.6
-
 cdef str REBUILD = "fastdrop's compiled modules come from different builds, so install or build it anew"
 
 cdef dropout_kernel* kernel = NULL
@@ -111,7 +108,7 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
     cdef int threads = min(plan.threads, units)
     ensure(first % unit == 0, "slices, and so threads, meet at units")
-    if threads > 1 and threads_worth(plan, last - first, 0) > 1:
+    if threads > 1 and threads_worth(plan, last - first, 0, threads) > 1:
         run_on_threads(plan, first, last, threads)
     else:
         run_part(plan, 0, first, last)
@@ -126,7 +123,7 @@ cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int 
     cdef double begun = omp_get_wtime(), worked = 0
     cdef int threads = 1, thread
     if begun >= history.alone_until or not thread_work:
-        threads = threads_that_start(min(most, threads_worth(plan, last - first, begun - history.last)))
+        threads = threads_that_start(threads_worth(plan, last - first, begun - history.last, most))
     if threads == 1:
         run_part(plan, 0, first, last)
     else:
@@ -220,7 +217,6 @@ cdef enum:
     # Picoseconds per byte of an element, and per element where an array is strided.
     BYTE_COST = 35
     STRIDED_COST = 500
-    MOST_THREADS = 1 << 15
 
 # Threads wait actively for a while after a region, and then sleep. Measured on Zen 3 with libgomp, two threads pay from
 # 5 us of work on where calls follow each other, from 15 us on where 2 ms lie between them, and from 60 us on where 20 ms do.
@@ -228,13 +224,16 @@ cdef enum:
 cdef double DROWSY = 1e3, ASLEEP = 11e-3
 
 
-cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since) noexcept nogil:
-    """Return how many threads pay for `size` elements, `since` seconds after the last call that was worth some."""
+cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since, int most) noexcept nogil:
+    """Return how many of at most `most` threads `size` elements pay for.
+
+    The last call that paid for some ended `since` seconds ago.
+    """
     cdef const dropout_sweep* sweep = plan.sweep
     cdef int cost = 0
     cdef double work
     if not thread_work:
-        return MOST_THREADS
+        return most
     if sweep.x != NULL:
         cost += BYTE_COST * itemsize(sweep.dtype)
     if sweep.decision == DRAWN:
@@ -244,7 +243,7 @@ cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since) no
     if plan.strided != NULL:
         cost += STRIDED_COST
     work = 1e-12 * cost * size
-    return <int> min(max(1.0, work / (thread_work * (1 + DROWSY * min(since, ASLEEP)))), MOST_THREADS)
+    return <int> min(max(1.0, work / (thread_work * (1 + DROWSY * min(since, ASLEEP)))), most)
 
 
 # --- a busy machine ---------------------------------------------------------------------------
@@ -252,6 +251,9 @@ cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since) no
 # A call on threads ends when its last thread does. Where other processes are busy, that thread may wait milliseconds for
 # a processor. A call that waited much longer than it worked has stalled, and the next calls run alone for a while. If
 # they stall again soon after that, they run alone for four times as long.
+
+# A region stalls if it waits this much longer than twice what it worked. All are in seconds.
+cdef double STALL = 2e-4, SHORTEST_PAUSE = 0.1, LONGEST_PAUSE = 1.6
 
 
 cdef inline thread_history after_region(
