@@ -482,8 +482,8 @@ def relu_dropout_backward(
     TypeError
         If an argument has a type or dtype that is not accepted, or `keep_prob` or `mode` is missing.
     ValueError
-        If the shapes differ, or `keep_prob` or `mode` contradicts the mask. A call that
-        raises has written nothing to `out`.
+        If the shapes differ, `keep_prob` or `mode` contradicts the mask, or the mask is of
+        `alpha_dropout`. A call that raises has written nothing to `out`.
 
     See Also
     --------
@@ -544,7 +544,8 @@ def dropout_backward(
     TypeError
         If an argument has a type or dtype that is not accepted.
     ValueError
-        If the shapes differ. A call that raises has written nothing to `out`.
+        If the shapes differ, or the mask is of `alpha_dropout`. A call that raises has written
+        nothing to `out`.
 
     See Also
     --------
@@ -606,7 +607,8 @@ def dropout_add_backward(
     TypeError
         If an argument has a type or dtype that is not accepted.
     ValueError
-        If the shapes differ. A call that raises has written nothing to `out`.
+        If the shapes differ, or the mask is of `alpha_dropout`. A call that raises has written
+        nothing to `out`.
 
     See Also
     --------
@@ -654,7 +656,8 @@ def alpha_dropout_backward(dy: ArrayLike, mask: Mask, *, out: NDArray[Any] | Non
     TypeError
         If an argument has a type or dtype that is not accepted.
     ValueError
-        If the shapes differ. A call that raises has written nothing to `out`.
+        If the shapes differ, or the mask is not of `alpha_dropout`. A call that raises has written
+        nothing to `out`.
 
     See Also
     --------
