@@ -81,19 +81,26 @@ cdef inline float to_odd(double value) noexcept nogil:
     return near
 
 
-cdef inline void round_as(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil:
+cdef inline void round_step(int dtype, const double* sums, char* elements) noexcept nogil:
     cdef float values[STEP]
+    cdef int i
+    for i in range(STEP):
+        values[i] = to_odd(sums[i]) if dtype == FLOAT16 else <float> sums[i]
+    lanes_store(dtype, elements, lanes_load(FLOAT32, <const char*> values))
+
+
+cdef inline void round_as(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil:
+    cdef double last[STEP]
     cdef char padded[STEP * 4]
     cdef ptrdiff_t n = 0
-    cdef int i, some = STEP
-    memset(values, 0, sizeof(values))
-    while n < count:
-        some = min(some, count - n)
-        for i in range(some):
-            values[i] = to_odd(sums[n + i]) if dtype == FLOAT16 else <float> sums[n + i]
-        lanes_store(dtype, padded, lanes_load(FLOAT32, <const char*> values))
-        memcpy(elements + n * itemsize(dtype), padded, some * itemsize(dtype))
+    while n + STEP <= count:
+        round_step(dtype, sums + n, elements + n * itemsize(dtype))
         n += STEP
+    if n < count:
+        memset(last, 0, sizeof(last))
+        memcpy(last, sums + n, 8 * (count - n))
+        round_step(dtype, last, padded)
+        memcpy(elements + n * itemsize(dtype), padded, (count - n) * itemsize(dtype))
 
 
 cdef void round_sums(int dtype, const double* sums, char* elements, ptrdiff_t count) noexcept nogil:
