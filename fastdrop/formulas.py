@@ -31,11 +31,9 @@ def threshold(keep_prob: float) -> int:
 
 def training_scale(keep_prob: float, mode: MaskMode) -> float:
     """The factor of a kept element in training; 0 where no element can be kept."""
-    if mode == "vanilla":
-        return 1.0
-    if mode == "alpha":
-        return alpha_affine(keep_prob)[0]
-    return 1.0 / keep_prob if keep_prob else 0.0
+    if mode == "inverted":
+        return 1.0 / keep_prob if keep_prob else 0.0
+    return 1.0 if mode == "vanilla" else alpha_affine(keep_prob)[0]
 
 
 def training_affine(keep_prob: float, mode: MaskMode) -> tuple[float, float, float]:

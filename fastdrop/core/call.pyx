@@ -18,9 +18,10 @@ cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsUnsignedLongLongMask
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
@@ -93,7 +94,7 @@ cdef forward(
         # Prepare.
         x = elements("x", x_like)
         begin(&call, x)
-        shape = shape_of(x)
+        shape = shape_of(&call)
         keep_prob = checks.keep_probability(keep_prob)
         y = result(out, x)
         call.sweep.relu = relu
@@ -111,7 +112,7 @@ cdef forward(
             call.sweep.mask = bits_of(written)
         if shared:
             decisions = begin_mask(&draws, source, decided, keep_prob, mode)
-            take(&call, decisions, shape)
+            take(&call, decisions)
         else:
             begin_draws(&call, source, shape, keep_prob)
         bias, x, residual = prepared_bias(&call, bias), apart_from(y, x), apart_from(y, residual)
@@ -163,14 +164,12 @@ cdef predict(x_like, keep_prob, mode, out, bint relu, bias=None, residual_like=N
 cdef backward(dy_like, name, saved, keep_prob, mode, bias_grad, out):
     cdef Call call
     cdef cnp.ndarray dy, dx, y = None
-    cdef tuple shape
     cdef float_mode mode_before = enter_default_mode()
     try:
         dy = elements("dy", dy_like)
         begin(&call, dy)
-        shape = shape_of(dy)
         if (
-            type(saved) is Mask and keep_prob is None and mode is None and (<Mask> saved)._shape == shape
+            type(saved) is Mask and keep_prob is None and mode is None and has_shape(<Mask> saved, &call)
             and (name == "mask" or (<Mask> saved)._mode != "alpha")
         ):
             call.sweep.scale = formulas.training_scale((<Mask> saved)._keep_prob, (<Mask> saved)._mode)
@@ -178,10 +177,10 @@ cdef backward(dy_like, name, saved, keep_prob, mode, bias_grad, out):
             saved, call.sweep.scale = saved_for_backward(name, saved, keep_prob, mode, dy)
         sums = dbias = None
         if bias_grad is True or bool(bias_grad):
-            sums, dbias = prepared_columns(&call, dy, shape)
+            sums, dbias = prepared_columns(&call, dy)
         dx = result(out, dy)
         if isinstance(saved, Mask):
-            take(&call, saved, shape)
+            take(&call, saved)
         else:
             y = saved
             call.sweep.decision = SAVED_OUTPUT
@@ -227,7 +226,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
     try:
         x = elements("x", x_like)
         begin(&call, x)
-        shape = shape_of(x)
+        shape = shape_of(&call)
         keep_prob = checks.noise_probability(keep_prob)
         y = result(out, x)
         source = source_of(rng, shape, (), call.plan.size)
@@ -326,22 +325,21 @@ cdef inline int begin_draws(Call* call, Source source, tuple decided, double kee
 
 cdef int begin_noise(Call* call, noise) except -1:
     """Let the sweep multiply elements by noise."""
-    cdef object seed = noise.seed
     call.sweep.decision = GAUSSIAN
     call.sweep.scale = noise.scale
-    call.sweep.seed[0], call.sweep.seed[1] = PyLong_AsUnsignedLongLongMask(seed), seed >> 64
+    set_seed(call.sweep.seed, noise.seed)
     call.sweep.position = PyLong_AsUnsignedLongLongMask(noise.offset)
     if call.plan.size:
         set_layout(call, noise.shape, noise.strides)
     return 0
 
 
-cdef int take(Call* call, Mask mask, tuple shape) except -1:
+cdef int take(Call* call, Mask mask) except -1:
     """Let the sweep take its decisions from a mask, which some axes may share."""
     call.sweep.decision = SAVED_BITS
     call.sweep.saved = <const char*> bits_of(mask)
-    if mask._shape != shape and call.plan.size:
-        set_layout(call, shape, strides_of(mask._shape))
+    if not has_shape(mask, call) and call.plan.size:
+        set_layout(call, shape_of(call), strides_of(mask._shape))
     return 0
 
 
@@ -408,12 +406,12 @@ cdef prepared_bias(Call* call, bias):
     return repeated
 
 
-cdef tuple prepared_columns(Call* call, cnp.ndarray dy, tuple shape):
+cdef tuple prepared_columns(Call* call, cnp.ndarray dy):
     """Room for the sums of columns, strip by strip, and for the gradient of the bias."""
     cdef ptrdiff_t rows, bytes_of_sums
     if call.axes == 0:
         checks.columns_of(dy)
-    call.columns.row = shape[len(shape) - 1]
+    call.columns.row = call.lengths[call.axes - 1]
     call.columns.strip = formulas.rows_in_strip(call.columns.row)
     rows = call.plan.size // call.columns.row if call.columns.row else 0
     call.columns.strips = (rows + call.columns.strip - 1) // call.columns.strip
@@ -501,8 +499,26 @@ cdef inline unsigned char* bits_of(Mask mask) except NULL:
     return <unsigned char*> PyBytes_AS_STRING(mask._bits)
 
 
-cdef inline tuple shape_of(array):
-    return array.shape
+cdef inline bint has_shape(Mask mask, const Call* call) except -1:
+    """Whether a mask has the shape of the arrays. One that was never initialised has none."""
+    cdef tuple shape = mask._shape
+    cdef int axis
+    if shape is None or len(shape) != call.axes:
+        return False
+    for axis in range(call.axes):
+        if <ptrdiff_t> shape[axis] != call.lengths[axis]:
+            return False
+    return True
+
+
+cdef tuple shape_of(const Call* call):
+    cdef tuple shape = PyTuple_New(call.axes)
+    cdef int axis
+    for axis in range(call.axes):
+        length = <object> <ptrdiff_t> call.lengths[axis]
+        Py_INCREF(length)   # the tuple takes this reference
+        PyTuple_SET_ITEM(shape, axis, length)
+    return shape
 
 
 cdef inline ptrdiff_t size_of(tuple shape) noexcept:

@@ -33,8 +33,17 @@ cdef Source source_of(rng, tuple shape, tuple shared, ptrdiff_t decisions):
     else:
         source.stream._known()
         source.key = source.stream._seed
-    source.seed[0], source.seed[1] = PyLong_AsUnsignedLongLongMask(source.key), source.key >> 64
+    set_seed(source.seed, source.key)
     return source
+
+
+cdef inline int set_seed(uint64_t* words, key) except -1:
+    """Set the lower and the upper half of a seed. Most seeds are short, and have no upper half to compute."""
+    cdef int overflow
+    words[0], words[1] = PyLong_AsLongLongAndOverflow(key, &overflow), 0
+    if overflow:
+        words[0], words[1] = PyLong_AsUnsignedLongLongMask(key), key >> 64
+    return 0
 
 
 cdef inline int reserve(Source source) except -1:
