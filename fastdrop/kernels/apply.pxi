@@ -45,8 +45,10 @@ cdef struct Loop:
     ptrdiff_t period
 
 
-cdef inline Loop loop_from(int dtype, int form, const dropout_sweep* sweep, ptrdiff_t first) noexcept nogil:
-    """Return the loop that begins with element `first`."""
+cdef inline Loop loop_from(
+    int dtype, int form, const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t first
+) noexcept nogil:
+    """Return the loop that begins with element `first`, which is in this row."""
     cdef Loop loop
     cdef int size = itemsize(arithmetic(dtype))
     loop.scale = lanes_fill(dtype, sweep.scale)
@@ -56,7 +58,7 @@ cdef inline Loop loop_from(int dtype, int form, const dropout_sweep* sweep, ptrd
         loop.shifted = sweep.dropped != 0 or sweep.shift != 0
         loop.residual = sweep.residual
         if loop.residual != NULL:
-            loop.residual += first * itemsize(dtype)
+            loop.residual += row * sweep.residual_gap + first * itemsize(dtype)
         loop.bias = loop.bias_end = sweep.bias
         loop.period = sweep.period * size
         if loop.bias != NULL:
@@ -190,22 +192,26 @@ cdef inline ptrdiff_t between_boundaries(int dtype, const dropout_sweep* sweep) 
     return min(CACHE_LINE // itemsize(dtype), STEP) if can_align(dtype, sweep) else 8
 
 
-cdef inline ptrdiff_t past_boundary(int dtype, const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
-    """Return how many elements lie from the last boundary to this element."""
+cdef inline ptrdiff_t past_boundary(
+    int dtype, const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t element
+) noexcept nogil:
+    """Return how many elements lie from the last boundary to this element, which is in this row."""
     cdef uintptr_t number = element
     if can_align(dtype, sweep):
-        number = <uintptr_t> (sweep.y + element * itemsize(dtype)) // itemsize(dtype)
+        number = <uintptr_t> (sweep.y + row * sweep.y_gap + element * itemsize(dtype)) // itemsize(dtype)
     return number & (between_boundaries(dtype, sweep) - 1)
 
 
 cdef inline ptrdiff_t boundary_before(const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
-    """Return the last boundary that is not after this element."""
-    return element - past_boundary(sweep.dtype, sweep, element)
+    """Return the last boundary that is not after this element, where rows have no gaps."""
+    return element - past_boundary(sweep.dtype, sweep, 0, element)
 
 
-cdef inline ptrdiff_t boundary_after(int dtype, const dropout_sweep* sweep, ptrdiff_t element) noexcept nogil:
-    """Return the first boundary that is not before this element."""
-    return element + (-past_boundary(dtype, sweep, element) & (between_boundaries(dtype, sweep) - 1))
+cdef inline ptrdiff_t boundary_after(
+    int dtype, const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t element
+) noexcept nogil:
+    """Return the first boundary that is not before this element, which is in this row."""
+    return element + (-past_boundary(dtype, sweep, row, element) & (between_boundaries(dtype, sweep) - 1))
 
 
 cdef inline void apply_range(
@@ -213,16 +219,31 @@ cdef inline void apply_range(
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
+    """Apply decisions row by row, or at once where rows have no gaps."""
+    cdef ptrdiff_t row = first // sweep.row if sweep.row else 0, length = sweep.row if sweep.row else last, end
+    while first < last:
+        end = min((row + 1) * length, last)
+        apply_row(dtype, form, sweep, row, first, end, keep, bit, draw, ahead)
+        bit += end - first
+        first = end
+        row += 1
+
+
+cdef inline void apply_row(
+    int dtype, int form,
+    const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const Draw* draw, Chunk* ahead,
+) noexcept nogil:
     """Apply decisions in three parts: up to a boundary, in whole steps from there, and what is left of a step."""
-    cdef ptrdiff_t body = min(boundary_after(dtype, sweep, first), last)
+    cdef ptrdiff_t body = min(boundary_after(dtype, sweep, row, first), last)
     cdef ptrdiff_t tail = body + (last - body) // STEP * STEP
-    apply_padded(dtype, form, sweep, first, body, keep, bit)
-    apply_body(dtype, form, sweep, body, tail, keep, bit + (body - first), draw, ahead)
-    apply_padded(dtype, form, sweep, tail, last, keep, bit + (tail - first))
+    apply_padded(dtype, form, sweep, row, first, body, keep, bit)
+    apply_body(dtype, form, sweep, row, body, tail, keep, bit + (body - first), draw, ahead)
+    apply_padded(dtype, form, sweep, row, tail, last, keep, bit + (tail - first))
 
 
 cdef inline void apply_padded(
-    int dtype, int form, const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last,
+    int dtype, int form, const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t first, ptrdiff_t last,
     const unsigned char* keep, uint64_t bit
 ) noexcept nogil:
     """Apply decisions to fewer elements than a step, which are padded with zeros that are not kept."""
@@ -234,32 +255,36 @@ cdef inline void apply_padded(
     cdef Loop loop
     if count == 0:
         return
-    loop = loop_from(dtype, form, sweep, first)
+    loop = loop_from(dtype, form, sweep, row, first)
     bits = load_part(keep, bit, count)
     memset(padded, 0, STEP * size)
-    memcpy(padded, sweep.x + first * size, count * size)
+    memcpy(padded, sweep.x + row * sweep.x_gap + first * size, count * size)
     if form & RESIDUAL and sweep.residual != NULL:
         memset(padded_residual, 0, STEP * size)
         memcpy(padded_residual, loop.residual, count * size)
         loop.residual = padded_residual
     apply_step(
         dtype, (form | MASKED) & ~STREAMING, &loop, padded, padded, <unsigned char*> &bits, <unsigned char*> &bits)
-    memcpy(sweep.y + first * size, padded, count * size)
+    memcpy(sweep.y + row * sweep.y_gap + first * size, padded, count * size)
     if form & RELU and sweep.mask != NULL:
         store_part(sweep.mask, first, bits, count)
 
 
 cdef inline void apply_body(
     int dtype, int form,
-    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
+    const dropout_sweep* sweep, ptrdiff_t row, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
     """Apply decisions in whole steps. A step's bits begin with a byte: those that do not are copied."""
     cdef chunk_words keep_copy, passed_copy
     cdef unsigned char* passed = <unsigned char*> passed_copy.word
     cdef bint shares_byte = first & 7
-    cdef int size = itemsize(dtype)
+    cdef const char* x = sweep.x + first * itemsize(dtype)
+    cdef char* y = sweep.y + first * itemsize(dtype)
     cdef Loop loop
+    if sweep.row:   # elsewhere no loop shall depend on gaps
+        x += row * sweep.x_gap
+        y += row * sweep.y_gap
     if bit & 7:
         copy_bits(<unsigned char*> keep_copy.word, 0, keep, bit, last - first)
         keep = <unsigned char*> keep_copy.word
@@ -267,11 +292,8 @@ cdef inline void apply_body(
         keep += bit >> 3
     if form & MASKED and not shares_byte:
         passed = sweep.mask + (first >> 3)
-    loop = loop_from(dtype, form, sweep, first)   # no earlier, as no call keeps what is in vector registers
-    apply_while_drawing(
-        dtype, form, &loop, sweep.x + first * size, sweep.y + first * size, keep, passed,
-        (last - first) // STEP, draw, ahead,
-    )
+    loop = loop_from(dtype, form, sweep, row, first)   # no earlier, as no call keeps what is in vector registers
+    apply_while_drawing(dtype, form, &loop, x, y, keep, passed, (last - first) // STEP, draw, ahead)
     if form & MASKED and shares_byte:
         copy_bits(sweep.mask, first, passed, 0, last - first)
 
@@ -359,7 +381,6 @@ cdef inline void apply_by_dtype(
     const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
     const Draw* draw, Chunk* ahead,
 ) noexcept nogil:
-    """Apply decisions to elements without gaps between them."""
     if sweep.dtype == FLOAT32:
         apply_float32(sweep, first, last, keep, bit, draw, ahead)
     elif sweep.dtype == FLOAT64:
@@ -368,29 +389,6 @@ cdef inline void apply_by_dtype(
         apply_float16(sweep, first, last, keep, bit, draw, ahead)
     else:
         apply_bfloat16(sweep, first, last, keep, bit, draw, ahead)
-
-
-cdef inline void apply_rows(
-    const dropout_sweep* sweep, ptrdiff_t first, ptrdiff_t last, const unsigned char* keep, uint64_t bit,
-    const Draw* draw, Chunk* ahead,
-) noexcept nogil:
-    """Apply decisions row by row. For each row the arrays begin where they would begin if they had no gaps."""
-    cdef dropout_sweep part = sweep[0]
-    cdef ptrdiff_t number = first // sweep.row, end
-    part.x += number * sweep.x_gap
-    part.y += number * sweep.y_gap
-    if part.residual != NULL:
-        part.residual += number * sweep.residual_gap
-    while first < last:
-        end = min((number + 1) * sweep.row, last)
-        apply_by_dtype(&part, first, end, keep, bit, draw, ahead)
-        bit += end - first
-        first = end
-        number += 1
-        part.x += sweep.x_gap
-        part.y += sweep.y_gap
-        if part.residual != NULL:
-            part.residual += sweep.residual_gap
 
 
 cdef void apply_decisions(
@@ -402,11 +400,7 @@ cdef void apply_decisions(
     The decision on `first` is bit number `bit` of `keep`. First planes of the chunk `ahead`, which may be NULL, are
     drawn meanwhile.
     """
-    if sweep.x == NULL:
-        pass
-    elif sweep.row:
-        apply_rows(sweep, first, last, keep, bit, draw, ahead)
-    else:
+    if sweep.x != NULL:
         apply_by_dtype(sweep, first, last, keep, bit, draw, ahead)
     if sweep.mask != NULL and not sweep.relu:
         copy_bits(sweep.mask, first, keep, bit, last - first)
