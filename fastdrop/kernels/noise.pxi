@@ -5,12 +5,13 @@ from fastdrop.kernels.sweep cimport dropout_sweep
 
 cdef extern from "normal.h":
     enum:
-        NORMAL_GROUP    # elements whose noise is made together, of 32 random bits each
-    void noise_group(const uint64_t* random, float scale, float* noise) noexcept nogil
+        NORMAL_GROUP    # elements that share random words, of 32 bits each
+        NORMAL_GROUPS   # groups whose noise is made together
+    void noise_groups(const uint64_t* random, ptrdiff_t groups, float scale, float* noise) noexcept nogil
 
 cdef enum:
     NORMAL_BLOCKS = NORMAL_GROUP / 4    # per group: 128 bits are for four elements
-    NOISE = 512                         # elements whose noise is drawn before it is used: BITSLICE_LANES blocks
+    NOISE = NORMAL_GROUPS * NORMAL_GROUP    # elements whose noise is drawn before it is used: BITSLICE_LANES blocks
 
 cdef struct NoiseKey:
     Key key
@@ -63,10 +64,9 @@ cdef void draw_noise(NoiseKey* key, uint64_t group, ptrdiff_t count, float scale
     The words of all of them are drawn first, because a read that follows smaller writes to its bytes has to wait.
     """
     cdef uint64_t words[NOISE / 2]
-    cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP, n
+    cdef ptrdiff_t groups = (count + NORMAL_GROUP - 1) // NORMAL_GROUP
     draw_words(key, group * NORMAL_BLOCKS, groups * NORMAL_BLOCKS, words)
-    for n in range(groups):
-        noise_group(words + n * NORMAL_GROUP // 2, scale, noise + n * NORMAL_GROUP)
+    noise_groups(words, groups, scale, noise)
 
 
 cdef inline lanes scaled(int dtype, const char* x, const char* factor) noexcept nogil:

@@ -8,7 +8,7 @@ int main(void)
     uint64_t words[NORMAL_GROUP / 2];
     float noise[NORMAL_GROUP];
     while (fread(words, sizeof words, 1, stdin) == 1) {
-        noise_group(words, 1.0f, noise);
+        noise_groups(words, 1, 1.0f, noise);
         fwrite(noise, sizeof noise, 1, stdout);
     }
     return 0;

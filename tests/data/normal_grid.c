@@ -11,6 +11,13 @@
 
 #include "normal.h"
 
+static double radius_at(uint32_t word)
+{
+    float e, f;
+    split_uniform(word, &e, &f);
+    return radius_of(e, f, log_over_f(log_begun(f), f));
+}
+
 static double larger(double a, double b)
 {
     return a > b ? a : b;
@@ -29,7 +36,7 @@ int main(int count, char **arguments)
         uint32_t word = (uint32_t)(n * step);
         double above = (0x1p32 - 0.5 - word) * 0x1p-32; /* 1 - u */
         double exact = sqrt(-2 * (word >> 31 ? log1p(-above) : log((word + 0.5) * 0x1p-32)));
-        double radius = normal_radius(word), square = radius * radius;
+        double radius = radius_at(word), square = radius * radius;
         float cosine, sine;
         double angle = (double)(int32_t)(word << 2 | 2) * 0x1p-31 * quarter_pi;
         double exact_cosine = word >> 31 ? -cos(angle) : cos(angle), exact_sine = sin(angle);
