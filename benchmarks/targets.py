@@ -141,7 +141,7 @@ WHY = {  # what keeps a call from its target; docs/benchmarks.md has what was tr
     "backward, 64 elements / np.maximum": "a small call has a fixed cost",
     "with / without a bias": "the bias is copied to a whole number of steps",
     "with / without a residual": "one more array is read",
-    "with / without bias_grad": "the sums are of float64 numbers, and each strip of rows has its own",
+    "with / without bias_grad": "converting to float64 takes longer than a backward pass; room for the sums",
     "rows with / without gaps": "each row begins and ends with a part of a step",
     "transposed / np.copyto of it": "squares of elements are turned in registers, on both sides",
     "two threads": "the threads share the memory, and have to start",
