@@ -211,18 +211,19 @@ print(os.waitstatus_to_exitcode(status))
 
 # --- a busy machine ---------------------------------------------------------------------------
 
-QUICK, STALLED = (1e-4, 1e-5), (1e-4, 8e-3)  # how long a region worked, and then waited, in seconds
+WORK = 1e-4  # seconds of each region, by the estimate
+QUICK, STALLED = (1e-4, 1e-5), (1e-4, 8e-3)  # how long a region took for its own part, and then waited, in seconds
 
 
 def regions(*kinds, every=0.5):
-    """Regions that begin `every` so many seconds, or where the pause ends, if that is later."""
+    """The pauses after regions that begin `every` so many seconds, or where the pause ends, if that is later."""
     from fastdrop.core.dispatch import pauses_after
 
     times = []
     for worked, waited in kinds:
         end = pauses_after(times)[-1][1] if times else 0
         begun = max(len(times) * every, end)
-        times.append((begun, begun + worked, begun + worked + waited))
+        times.append((WORK, begun, begun + worked, begun + worked + waited))
     return [length for length, _ in pauses_after(times)]
 
 
@@ -239,5 +240,14 @@ def test_a_stall_is_forgotten_after_as_much_time_without_one():
     assert regions(STALLED, QUICK, QUICK, STALLED) == [0.1, 0, 0, 0.1]
 
 
+def test_calls_run_alone_after_a_call_whose_own_thread_lost_its_processor():
+    assert regions((8e-3, 1e-5), QUICK, every=0) == [0.1, 0.1]
+
+
 def test_threads_that_work_at_different_speeds_have_not_waited():
-    assert regions((1e-3, 1e-3), (1e-2, 1.9e-2), (1e-5, 1e-4)) == [0, 0, 0]
+    assert regions((1e-3, 1e-3), (1e-3, 1.9e-3), (1e-5, 1e-4)) == [0, 0, 0]
+
+
+def test_a_call_may_take_much_longer_than_its_work_should():
+    """A new result array has its pages cleared, and an old processor is slow."""
+    assert regions((3e-3, 1e-5), (12 * WORK, 12 * WORK)) == [0, 0]

@@ -108,7 +108,7 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
     cdef int threads = min(plan.threads, units)
     ensure(first % unit == 0, "slices, and so threads, meet at units")
-    if threads > 1 and threads_worth(plan, last - first, 0, threads) > 1:
+    if threads > 1 and threads_worth(work_of(plan, last - first), 0, threads) > 1:
         run_on_threads(plan, first, last, threads)
     else:
         run_part(plan, 0, first, last)
@@ -120,10 +120,10 @@ cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int 
     cdef ptrdiff_t unit = unit_of(plan)
     cdef ptrdiff_t units = (last - first + unit - 1) // unit
     cdef thread_history* history = own_history()
-    cdef double begun = omp_get_wtime(), worked = 0
+    cdef double begun = omp_get_wtime(), work = work_of(plan, last - first), worked = 0
     cdef int threads = 1, thread
     if begun >= history.alone_until or not thread_work:
-        threads = threads_that_start(threads_worth(plan, last - first, begun - history.last, most))
+        threads = threads_that_start(threads_worth(work, begun - history.last, most))
     if threads == 1:
         run_part(plan, 0, first, last)
     else:
@@ -135,7 +135,7 @@ cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int 
                 min(first + units * (thread + 1) // threads * unit, last),
                 &worked,
             )
-        history[0] = after_region(history[0], begun, worked, omp_get_wtime())
+        history[0] = after_region(history[0], work / threads, begun, worked, omp_get_wtime())
     history.last = omp_get_wtime()
 
 
@@ -214,9 +214,11 @@ cdef inline void run_decided(
 # --- when threads pay -------------------------------------------------------------------------
 
 cdef enum:
-    # Picoseconds per byte of an element, and per element where an array is strided.
+    # Picoseconds per byte of an element, per element where an array is strided, and per stretch of a layout.
     BYTE_COST = 35
     STRIDED_COST = 500
+    STRETCH_COST = 30000
+    BLOCK = 128             # elements that are drawn together, however few a stretch has
 
 # Threads wait actively for a while after a region, and then sleep. Measured on Zen 3 with libgomp, two threads pay from
 # 5 us of work on where calls follow each other, from 15 us on where 2 ms lie between them, and from 60 us on where 20 ms do.
@@ -224,43 +226,54 @@ cdef enum:
 cdef double DROWSY = 1e3, ASLEEP = 11e-3
 
 
-cdef inline int threads_worth(const Plan* plan, ptrdiff_t size, double since, int most) noexcept nogil:
-    """Return how many of at most `most` threads `size` elements pay for.
-
-    The last call that paid for some ended `since` seconds ago.
-    """
+cdef inline double work_of(const Plan* plan, ptrdiff_t size) noexcept nogil:
+    """Return about how many seconds one thread works on `size` elements."""
     cdef const dropout_sweep* sweep = plan.sweep
-    cdef int cost = 0
-    cdef double work
-    if not thread_work:
-        return most
+    cdef int cost = 0, drawing = 0
     if sweep.x != NULL:
         cost += BYTE_COST * itemsize(sweep.dtype)
     if sweep.decision == DRAWN:
-        cost += kernel.draw_cost
+        drawing = kernel.draw_cost
     if sweep.decision == GAUSSIAN:
-        cost += kernel.normal_cost
+        drawing = kernel.normal_cost
     if plan.strided != NULL:
         cost += STRIDED_COST
-    work = 1e-12 * cost * size
+    if plan.layout != NULL:
+        cost += (STRETCH_COST + BLOCK * drawing) // plan.layout.length
+    return 1e-12 * (cost + drawing) * size
+
+
+cdef inline int threads_worth(double work, double since, int most) noexcept nogil:
+    """Return how many of at most `most` threads so many seconds of work pay for.
+
+    The last call that paid for some ended `since` seconds ago.
+    """
+    if not thread_work:
+        return most
     return <int> min(max(1.0, work / (thread_work * (1 + DROWSY * min(since, ASLEEP)))), most)
 
 
 # --- a busy machine ---------------------------------------------------------------------------
 
-# A call on threads ends when its last thread does. Where other processes are busy, that thread may wait milliseconds for
-# a processor. A call that waited much longer than it worked has stalled, and the next calls run alone for a while. If
-# they stall again soon after that, they run alone for four times as long.
+# A call on threads ends when its last thread does. Where other processes are busy, any of its threads may wait
+# milliseconds for a processor, the calling one too. A call that took much longer than its work, or that waited much longer
+# than it worked, has stalled, and the next calls run alone for a while. If they stall again soon after that, they run alone
+# for four times as long.
 
-# A region stalls if it waits this much longer than twice what it worked. All are in seconds.
-cdef double STALL = 2e-4, SHORTEST_PAUSE = 0.1, LONGEST_PAUSE = 1.6
+# A region stalls if it takes this much longer than PATIENCE times what its work should take, or waits this much longer than
+# twice what it worked. The estimate of the work is rough, and a new result array has its pages cleared meanwhile, which
+# takes twelve times as long. All but PATIENCE are in seconds.
+cdef double STALL = 2e-4, PATIENCE = 32, SHORTEST_PAUSE = 0.1, LONGEST_PAUSE = 1.6
 
 
 cdef inline thread_history after_region(
-    thread_history history, double begun, double worked, double ended
+    thread_history history, double work, double begun, double worked, double ended
 ) noexcept nogil:
-    """Return a thread's history after a region that began, whose own part was done, and that ended at these times."""
-    if ended - worked > STALL + 2 * (worked - begun):
+    """Return a thread's history after a region.
+
+    The region has so much work per thread, it began, its own part was done, and it ended at these times.
+    """
+    if ended - worked > STALL + 2 * (worked - begun) or ended - begun > STALL + PATIENCE * work:
         history.pause = min(max(4 * history.pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         history.alone_until = ended + history.pause
     elif ended > history.alone_until + history.pause:
@@ -271,12 +284,12 @@ cdef inline thread_history after_region(
 def pauses_after(regions):
     """Return for each of these regions how long the calls after it run alone, and until when; tests call it.
 
-    A region is the times when it began, when its own part was done, and when it ended, in seconds.
+    A region is its work per thread, and the times when it began, when its own part was done, and when it ended, in seconds.
     """
     cdef thread_history history = thread_history(0, 0, 0)
     found = []
-    for begun, worked, ended in regions:
-        history = after_region(history, begun, worked, ended)
+    for work, begun, worked, ended in regions:
+        history = after_region(history, work, begun, worked, ended)
         found.append((history.pause, history.alone_until))
     return found
 
