@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 import fastdrop as fd
@@ -22,13 +21,19 @@ from fastdrop.commands.bench import timing
 from fastdrop.progress import progress
 
 try:
+    import ml_dtypes
+except ImportError:
+    ml_dtypes = None  # type: ignore[assignment]
+try:
     import torch
 except ImportError:
     torch = None  # type: ignore[assignment]
 
 ROW = 1024  # elements per row
 KEEP_PROB = 0.9
-DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("float16"), np.dtype(ml_dtypes.bfloat16))
+DTYPES = [np.dtype("float32"), np.dtype("float64"), np.dtype("float16")]
+if ml_dtypes is not None:
+    DTYPES.append(np.dtype(ml_dtypes.bfloat16))
 COLUMNS = ["form", "dtype", "ns per element, copy", "PyTorch / best", *cpu.available()]
 Calls = dict[str, Callable[[], Any]]
 
@@ -150,6 +155,8 @@ def main() -> int:
         + "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     )
     print(text)
+    if ml_dtypes is None:
+        print("\nbfloat16 was left out, because ml_dtypes is not installed", file=sys.stderr)
     if arguments.markdown:
         with arguments.markdown.open("a") as file:
             file.write(f"\n{text}\n")

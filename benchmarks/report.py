@@ -3,8 +3,9 @@
     python -m benchmarks.report RESULTS.json [--plots DIR] [--into FILE.md] [--targets FILE.md] [--history FILE.csv]
 
 The tables go to standard output, or into a Markdown file, each between the lines
-`<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`. NAME is machine, forward, backward,
-predict, mask, float64, keep_prob, results, threads, steps, readme, or targets.
+`<!-- benchmarks:NAME -->` and `<!-- /benchmarks:NAME -->`. A file that does not exist is made. NAME is
+machine, forward, backward, predict, mask, float64, keep_prob, results, threads, steps, readme, or targets.
+Tables of what was not measured stay as they are.
 
 The history keeps what each run said of this package: a line per kernel, operation and size, with the commit and
 the load of the machine. Compare lines of one machine alone, and ratios rather than times.
@@ -51,8 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     tables = all_tables(machine, rows)
     if chosen.targets:
         tables["targets"] = chosen.targets.read_text()
+    tables = {name: table for name, table in tables.items() if table}
     for path in chosen.into:
-        path.write_text(filled(path.read_text(), tables))
+        text = path.read_text() if path.exists() else new_page(tables)
+        path.write_text(filled(text, tables))
     if chosen.plots:
         from benchmarks import plots
 
@@ -94,6 +97,12 @@ def append(path: Path, lines: list[list[str]]) -> None:
         csv.writer(file, lineterminator="\n").writerows([HISTORY] * begins + lines)
 
 
+def new_page(tables: dict[str, str]) -> str:
+    """Return a page for a machine that has none yet, with the markers of every table."""
+    parts = [f"## {name}\n\n<!-- benchmarks:{name} -->\n<!-- /benchmarks:{name} -->" for name in tables]
+    return "\n\n".join(["# A machine", *parts]) + "\n"
+
+
 def filled(text: str, tables: dict[str, str]) -> str:
     """Return `text` with each table between its markers."""
     for name, table in tables.items():
@@ -120,6 +129,8 @@ def all_tables(machine: dict[str, str], rows: list[Row]) -> dict[str, str]:
 def steps(rows: list[Row]) -> str:
     """Return the table of what the parts of a pass cost, each with the copy of the same run."""
     some = [row for row in rows if row["series"] == "peers" and row["size"] == STEPS_SIZE]
+    if not set(STEPS) <= {row["operation"] for row in some}:
+        return ""
     cells = {(row["contender"], row["operation"]): cell(row) for row in some}
     names = [name for name in dict.fromkeys(row["contender"] for row in some) if name.startswith("fastdrop")]
     return markdown([
@@ -133,6 +144,8 @@ def readme(rows: list[Row]) -> str:
     """Return the microseconds per call of the best kernel and two others, for a first impression."""
     best = next((row["contender"] for row in rows if row["contender"].startswith("fastdrop")), "")
     times = {(row["contender"], row["size"]): row["ns_an_element"]["median"] * row["size"] / 1000 for row in rows}
+    if not set(README_SIZES) <= {row["size"] for row in rows}:
+        return ""
     lines = [["microseconds per call", *(f"{sizes.label(size)} elements" for size in README_SIZES)]]
     for name, words in README.items():
         key = best if name == "fastdrop" else name
@@ -158,7 +171,9 @@ def by_size(rows: list[Row]) -> str:
 
 
 def pivot(rows: list[Row], over: str, label: Callable[[Any], str]) -> str:
-    """Return a table with a line per competitor and a column per value of `over`."""
+    """Return a table with a line per competitor and a column per value of `over`, or nothing for no rows."""
+    if not rows:
+        return ""
     values = sorted({row[over] for row in rows})
     names = list(dict.fromkeys(row["contender"] for row in rows))
     cells = {(row["contender"], row[over]): cell(row) for row in rows}

@@ -131,21 +131,33 @@ RELATIONS = (
 )  # fmt: skip
 OVERHEAD = {"forward": 1.5e-6, "backward": 1.0e-6}  # seconds per call on 64 elements
 WHY = {  # what keeps a call from its target; docs/benchmarks.md has what was tried
-    "forward": "in a cache AES takes longer than a copy; a small call has a fixed cost",
+    "forward": "in a cache AES takes longer than a copy",
     "forward, keep_prob 0.5": "in a cache a computed store takes longer than that of a copy",
-    "backward": "a small call has a fixed cost",
-    "predict": "a small call has a fixed cost; in a cache a computed store takes longer than that of a copy",
+    "backward": "in a cache a computed store takes longer than that of a copy",
+    "predict": "in a cache a computed store takes longer than that of a copy",
     "forward past the cache": "AES and arithmetic take as long as the memory does",
     "without AES": "the circuit for AES, and little work where nothing is drawn",
-    "64 elements / np.maximum": "a small call has a fixed cost",
-    "backward, 64 elements / np.maximum": "a small call has a fixed cost",
-    "with / without a bias": "the bias is copied to a whole number of steps",
+    "64 elements / np.maximum": "arguments are checked, and a mask or a stream is looked after",
+    "backward, 64 elements / np.maximum": "arguments are checked, and a mask or a stream is looked after",
+    "with / without a bias": "one more load and sum per step",
     "with / without a residual": "one more array is read",
     "with / without bias_grad": "converting to float64 takes longer than a backward pass; room for the sums",
     "rows with / without gaps": "each row begins and ends with a part of a step",
     "transposed / np.copyto of it": "squares of elements are turned in registers, on both sides",
-    "two threads": "the threads share the memory, and have to start",
+    "two threads": "the threads share the memory, have to start, and wait for a processor where others are busy",
 }
+FEW, SHORT = "; the fixed cost of a call", 2**14  # in a call on at most so many elements
+MANY = "the memory bounds the call, and its speed differs between runs"
+
+
+def why(verdict: Verdict) -> str:
+    """Return what keeps a call on so many elements from its target."""
+    size = sizes.parse(verdict.elements)
+    if size >= LARGE and verdict.what not in ("forward past the cache", "two threads"):
+        return MANY
+    return WHY[verdict.what] + (FEW if size <= SHORT else "")
+
+
 TWO_THREADS = 1.85  # times as fast as one thread, at 1 Mi elements
 
 
@@ -185,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 tick()
     text = markdown(verdicts, environment)
-    short = [[*verdict.cells()[:-1], WHY[verdict.what]] for verdict in verdicts if not verdict.met]
+    short = [[*verdict.cells()[:-1], why(verdict)] for verdict in verdicts if not verdict.met]
     show_table(f"Missed: {len(short)} of {len(verdicts)} targets", [*COLUMNS[:-1], "why"], short)
     print("\n" + as_line(environment))
     if chosen.markdown:

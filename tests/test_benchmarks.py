@@ -104,6 +104,15 @@ def test_the_suite_makes_a_report(tmp_path, results):
     assert f"| fastdrop {cpu.available()[0]} |" in text
 
 
+def test_a_report_makes_a_page_and_keeps_the_tables_of_what_was_not_measured(tmp_path, results):
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    assert report.main([str(results), "--into", str(page)]) == 0
+    assert f"| fastdrop {cpu.available()[0]} |" in page.read_text()
+    other.write_text("<!-- benchmarks:float64 -->\nold\n<!-- /benchmarks:float64 -->\n")
+    assert report.main([str(results), "--into", str(other)]) == 0
+    assert "old" in other.read_text()
+
+
 def test_a_history_keeps_each_run(tmp_path, results):
     path = tmp_path / "history.csv"
     for _ in range(2):

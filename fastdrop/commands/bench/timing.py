@@ -179,11 +179,15 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def cpu_name() -> str:
+    """Return the name of the processor. Some names are those of several generations, so its numbers follow."""
+    known: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            known.setdefault(name.strip(), value.strip())
+    if "model name" not in known:
+        return platform.processor() or platform.machine()
+    return f"{known['model name']} (family {known.get('cpu family', '?')} model {known.get('model', '?')})"
 
 
 def usable_cores() -> int:
