@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         plots.draw(rows, machine, chosen.plots)
     if chosen.history:
-        append(chosen.history, history(json.loads(chosen.results.read_text()), machine, rows))
+        append(chosen.history, history(machine, rows))
     if not chosen.into and not chosen.history:
         print("\n\n".join(tables.values()))
     return 0
@@ -71,16 +71,16 @@ def load(path: Path) -> tuple[dict[str, str], list[Row]]:
     """Return the machine, and a row for each benchmark that was measured."""
     record = json.loads(path.read_text())
     rows = [entry["extra_info"] for entry in record["benchmarks"] if "series" in entry["extra_info"]]
-    return record["machine_info"]["fastdrop"], rows
+    run = {"date": record["datetime"][:10], "commit": (record["commit_info"].get("id") or "unknown")[:10]}
+    return run | record["machine_info"]["fastdrop"], rows
 
 
 HISTORY = ("date", "commit", "cpu", "load", "kernel", "operation", "elements", "ns per element", "ratio to a copy")
 
 
-def history(record: dict[str, Any], machine: dict[str, str], rows: list[Row]) -> list[list[str]]:
+def history(machine: dict[str, str], rows: list[Row]) -> list[list[str]]:
     """Return a line for each size and operation of each kernel that was measured beside a copy."""
-    commit = record["commit_info"].get("id") or "unknown"
-    run = [record["datetime"][:10], commit[:10], machine["cpu"], machine["load"]]
+    run = [machine[name] for name in ("date", "commit", "cpu", "load")]
     lines = []
     for row in rows:
         copy = row["ratios"].get("copy")

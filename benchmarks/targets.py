@@ -186,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to this file")
-    parser.add_argument("--quick", action="store_true", help="try it out: few rounds, no array above 16 Ki")
+    parser.add_argument("--quick", action="store_true",
+                        help="try it out: few rounds, and no array above 16 Ki but for two threads")  # fmt: skip
     chosen = parser.parse_args(arguments)
     environment = timing.machine("torch")
     with progress("targets", 2 * len(cpu.available()) + 4) as tick:

@@ -30,7 +30,7 @@ NUMBERS = tuple(dtype.num for dtype in DTYPES)
 MOST_AXES = 64  # the most axes that NumPy gives an array, and that a layout has room for
 SEEDS = "None, an int, a numpy.random.SeedSequence, a numpy.random.Generator"  # what rng= draws a seed from
 MOST_CHILDREN = 2**32  # the key of a child of a stream is one word of 32 bits
-LEAST_NOISE_PROBABILITY = 2.0**-126  # below it, the noise would leave the range of float32
+LEAST_NOISE_PROBABILITY = 2.0**-126  # below it, the noise and the scale of alpha dropout would leave float32
 
 
 # --- arrays -----------------------------------------------------------------------------------
@@ -261,6 +261,14 @@ def noise_probability(value: Any) -> float:
             f"keep_prob must be in [2**-126, 1] for Gaussian noise, got {value!r}: "
             "its variance is (1 - keep_prob) / keep_prob"
         )
+    return keep_prob
+
+
+def alpha_probability(value: Any) -> float:
+    """`value` as a keep probability of alpha dropout, whose scale has to be finite."""
+    keep_prob = keep_probability(value)
+    if 0.0 < keep_prob < LEAST_NOISE_PROBABILITY:
+        raise ValueError(f"keep_prob must be 0 or in [2**-126, 1] for alpha dropout, got {value!r}")
     return keep_prob
 
 

@@ -87,11 +87,12 @@ def last_level_cache() -> int:
 def _streaming_bytes() -> int:
     """Return the result size, in bytes, above which stores bypass the cache.
 
-    The environment variable is for experiments.
+    Half of the cache is for the input, so a larger result would not be found there afterwards. The
+    environment variable is for experiments.
     """
     value = os.environ.get(STREAMING)
-    if value is None:
-        return last_level_cache()
+    if not value:
+        return last_level_cache() // 2
     if not value.isdecimal():
         raise ValueError(f"{STREAMING} must be a number of bytes, got {value!r}")
     return min(int(value), 2**62)

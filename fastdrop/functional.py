@@ -12,7 +12,7 @@ from cython.cimports.fastdrop.checks import dropout_mode
 from cython.cimports.fastdrop.core import call
 from numpy.typing import ArrayLike, NDArray
 
-from fastdrop.checks import Axes, given
+from fastdrop.checks import Axes, alpha_probability, given
 from fastdrop.core.call import explained
 from fastdrop.formulas import Mode
 from fastdrop.mask import Mask, mask_of_dropout
@@ -57,7 +57,7 @@ def relu_dropout(
         ``scale = 1`` and leaves the scaling to prediction.
     broadcast_dims : int or sequence of int, default ()
         Axes along which elements share one decision. The decisions are those that `keep_mask` draws
-        for the shape with these lengths set to 1. A row that is dropped as a whole is not read.
+        for the shape with these lengths set to 1. A row that is dropped as a whole need not be read.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
         SeedSequence gives the same mask at every call. One seed is drawn from a Generator at each
@@ -143,7 +143,7 @@ def dropout(
         ``scale = 1`` and leaves the scaling to prediction.
     broadcast_dims : int or sequence of int, default ()
         Axes along which elements share one decision. The decisions are those that `keep_mask` draws
-        for the shape with these lengths set to 1. A row that is dropped as a whole is not read.
+        for the shape with these lengths set to 1. A row that is dropped as a whole need not be read.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
         SeedSequence gives the same mask at every call. One seed is drawn from a Generator at each
@@ -232,7 +232,7 @@ def dropout_add(
         ``scale = 1`` and leaves the scaling to prediction.
     broadcast_dims : int or sequence of int, default ()
         Axes along which elements share one decision. The decisions are those that `keep_mask` draws
-        for the shape with these lengths set to 1. A row that is dropped as a whole is not read.
+        for the shape with these lengths set to 1. A row that is dropped as a whole need not be read.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
         SeedSequence gives the same mask at every call. One seed is drawn from a Generator at each
@@ -312,10 +312,10 @@ def alpha_dropout(
         The input, with any strides and byte order; it may be read-only. float16 and bfloat16 (the
         dtype of `ml_dtypes`) are computed in float32 and rounded once.
     keep_prob : float
-        The probability that an element is kept, in [0, 1], exact to ``2**-64``.
+        The probability that an element is kept, 0 or in [2**-126, 1], exact to ``2**-64``.
     broadcast_dims : int or sequence of int, default ()
         Axes along which elements share one decision. The decisions are those that `keep_mask` draws
-        for the shape with these lengths set to 1. A row that is dropped as a whole is not read.
+        for the shape with these lengths set to 1. A row that is dropped as a whole need not be read.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator, Stream or Tile, optional
         The source of randomness. None takes fresh entropy. An int ``0 <= rng < 2**128`` or a
         SeedSequence gives the same mask at every call. One seed is drawn from a Generator at each
@@ -360,6 +360,7 @@ def alpha_dropout(
     >>> y.round(2)
     array([-0.78, -0.99,  3.44, -0.78], dtype=float32)
     """
+    keep_prob = alpha_probability(keep_prob)
     return call.forward(x, keep_prob, "alpha", rng, out, return_mask, False, None, None, broadcast_dims)
 
 

@@ -147,6 +147,7 @@ def saved_cases():
 
 def noise_cases():
     yield "gaussian_dropout", {"keep_prob": 0}, ValueError, "keep_prob must be in [2**-126, 1]", "got 0"
+    yield "alpha_dropout", {"keep_prob": 1e-80}, ValueError, "keep_prob must be 0 or in [2**-126, 1]", "got 1e-80"
     for value, error, expected in [
         ({"noise": 1}, TypeError, "noise must be a GaussianNoise, got int"),
         ({"dy": X[:2]}, ValueError, "noise must have dy's shape (2, 4)"),

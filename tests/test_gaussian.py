@@ -57,6 +57,12 @@ def test_every_length_offset_and_address(isa, dtype, keep_prob):
         assert_identical(fd.gaussian_dropout_backward(x, noise, out=x), expected, "the gradient, in place")
 
 
+def test_the_noise_of_an_empty_tile_may_begin_where_the_stream_ends(library):
+    tile, empty = fd.Tile((0, 3), (0, 0), seed=1, offset=2**64), np.empty((0, 3), np.float32)
+    _, noise = library.gaussian_dropout(empty, keep_prob=0.5, rng=tile)
+    assert noise.offset == 2**64
+
+
 def test_chunks_change_nothing(library):
     x, stream = sample(30_001), fd.Stream(8, 3)
     whole, _ = library.gaussian_dropout(x, keep_prob=0.5, rng=fd.Stream(8, 3))

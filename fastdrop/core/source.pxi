@@ -10,7 +10,8 @@ cdef class Source:
     cdef object count       # the positions that the call reserves
     cdef object key         # the seed
     cdef uint64_t seed[2]   # its lower and upper half
-    cdef uint64_t start     # the first position, counted from the reserved ones; from `reserve` on, in the stream
+    cdef object first       # the first position, counted from the reserved ones
+    cdef uint64_t start     # the same, modulo 2**64; from `reserve` on, in the stream
     cdef tuple strides      # positions between decisions on each axis; None where decisions are adjacent
 
 
@@ -22,10 +23,10 @@ cdef Source source_of(rng, tuple shape, tuple shared, ptrdiff_t decisions):
     if isinstance(rng, Stream):
         source.stream = rng
         source.count = decisions
-        source.start = 0
+        source.first = source.start = 0
     else:
-        source.count, start, source.strides = rng.place(shape, shared)
-        source.start = PyLong_AsUnsignedLongLongMask(start)
+        source.count, source.first, source.strides = rng.place(shape, shared)
+        source.start = PyLong_AsUnsignedLongLongMask(source.first)
         if type(rng) is StreamRows:
             source.stream = (<StreamRows> rng)._stream
     if source.stream is None:
@@ -57,4 +58,4 @@ cdef noise_at(Source source, offset, tuple shape, keep_prob):
     """The noise of a call, if its stream is at `offset`."""
     if source.stream is not None and offset + source.count > POSITIONS:
         source.stream._take(source.count)   # this raises the error that the stream has too few positions
-    return noise_of(source.key, offset + source.start, shape, keep_prob, source.strides)
+    return noise_of(source.key, offset + source.first, shape, keep_prob, source.strides)

@@ -84,6 +84,7 @@ def alpha_dropout(
     return_mask: bool = True,
 ) -> NDArray[Any] | tuple[NDArray[Any], Mask]:
     """``y = a * x + b`` where kept, else ``a * alpha + b``. After SELU, this keeps mean and variance."""
+    keep_prob = checks.alpha_probability(keep_prob)
     return _forward(x, keep_prob, "alpha", broadcast_dims, rng, out, return_mask)
 
 
