@@ -236,7 +236,8 @@ class Moments:
                 f"predict must give the same shape each time, {self.mean.shape}, got {sample.shape}"
             )
         self.count += 1
-        with np.errstate(invalid="ignore"):  # infinities have a mean, and their variance is NaN
+        # Infinities have a mean, and their variance is NaN. That of large numbers is infinite.
+        with np.errstate(invalid="ignore", over="ignore"):
             deviation, self.mean = sample - self.mean, self.mean_with(sample)
             self.squares = self.squares + (np.conj(deviation) * (sample - self.mean)).real
 
@@ -258,7 +259,9 @@ class Moments:
 def mean_after(mean: Any, sample: NDArray[Any], count: int) -> Any:
     """Return the mean of `count` numbers, the last of which is `sample`, from the mean of the others."""
     finite = np.isfinite(mean) & np.isfinite(sample)
-    return np.where(finite, mean + (sample - mean) / count, mean + sample)[()]
+    step = (sample - mean) / count
+    step = np.where(np.isfinite(step), step, sample / count - mean / count)  # a difference of large numbers overflows
+    return np.where(finite, mean + step, mean + sample)[()]
 
 
 def one_sample(

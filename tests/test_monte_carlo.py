@@ -68,6 +68,13 @@ def test_infinite_predictions_have_the_mean_that_numpy_gives_them(parts):
     assert np.array_equal(mean.view(np.float64), exact.view(np.float64), equal_nan=True)
 
 
+def test_the_mean_of_large_predictions_is_finite():
+    samples = iter(np.array([[1.7e308, 1e308], [-1.7e308, 1e308], [1.7e308, 1e308]]))
+    result = fd.mc_predict(lambda x, stream: next(samples), X, 3, rng=1)
+    np.testing.assert_allclose(result.mean, [1.7e308 / 3, 1e308])
+    assert result.variance.tolist() == [np.inf, 0]
+
+
 def test_each_sample_can_be_made_again(library):
     result = fd.mc_predict(predict, X, 5, rng=fd.Stream(3, 70), keep_samples=True)
     for k in range(5):
