@@ -174,7 +174,7 @@ class Verdict:
     met: bool
 
     def cells(self) -> list[str]:
-        verdict = "met" if self.met else "**missed**"
+        verdict = "met" if self.met else f"**missed**: {why(self)}"
         return [self.what, self.isa, self.dtype, self.elements, self.target, str(self.measured), verdict]
 
 

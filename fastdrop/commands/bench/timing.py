@@ -146,7 +146,7 @@ def clock(call: Callable[[], Any], count: int) -> float:
 def no_collection() -> Any:
     """Turn off the garbage collector, which would slow down whatever is being timed."""
     enabled = gc.isenabled()
-    gc.collect()
+    gc.collect(1)  # what was made lately; all of a process with large libraries takes a second
     gc.disable()
     try:
         yield
