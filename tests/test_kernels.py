@@ -217,10 +217,10 @@ def test_an_element_whose_uniform_is_the_threshold_is_dropped(implementation, se
 
 @pytest.fixture
 def bypassing() -> Iterator[None]:
-    """Let results of any size bypass the cache, as only results larger than it do otherwise."""
+    """Let results of any size bypass the cache, as only large ones do otherwise."""
     dispatch.set_streaming_bytes(0)
     yield
-    dispatch.set_streaming_bytes(fd.cpu.last_level_cache())
+    dispatch.set_streaming_bytes(fd.cpu._streaming_bytes())
 
 
 @pytest.mark.usefixtures("bypassing")

@@ -511,7 +511,7 @@ def settings(case: Case) -> Iterator[None]:
     """Set the threads and stores of a case for as long as it runs."""
     threads, isa = fd.get_num_threads(), cpu.active()
     fd.set_num_threads(case.threads)
-    dispatch.set_streaming_bytes(0 if case.streaming else cpu.last_level_cache())
+    dispatch.set_streaming_bytes(0 if case.streaming else cpu._streaming_bytes())
     dispatch.set_thread_work(case.work)
     try:
         yield
