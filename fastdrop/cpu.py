@@ -85,9 +85,9 @@ def last_level_cache() -> int:
 
 
 def _streaming_bytes() -> int:
-    """Return the result size, in bytes, above which stores bypass the cache.
+    """Return the result size, in bytes, from which on stores bypass the cache.
 
-    Half of the cache is for the input, so a larger result would not be found there afterwards. The
+    Half of the cache is for the input, so such a result would not be found there afterwards. The
     environment variable is for experiments.
     """
     value = os.environ.get(STREAMING)

@@ -59,7 +59,7 @@ cdef int default_threads = 1            # the most threads where none were set
 cdef int most_threads = 1               # the most threads, whatever was set
 cdef double thread_work = 2.5e-6        # seconds of work that are worth a thread that is still awake
 cdef bint serial = False                # in a forked child, where GNU OpenMP would wait for ever
-cdef ptrdiff_t streaming_bytes = 0      # results above this size bypass the cache
+cdef ptrdiff_t streaming_bytes = 0      # results of at least this size bypass the cache
 
 
 include "columns.pxi"
@@ -87,11 +87,11 @@ cdef void choose_stores(Plan* plan) noexcept nogil:
 
 
 cdef bint can_stream(const Plan* plan) noexcept nogil:
-    """Whether the result is larger than the cache, and its elements are aligned."""
+    """Whether the result is too large for the cache, and its elements are aligned."""
     cdef int size = itemsize(plan.sweep.dtype)
     return (
         plan.sweep.y != NULL
-        and plan.size * size > streaming_bytes
+        and plan.size * size >= streaming_bytes
         and <uintptr_t> plan.sweep.y % size == 0
         and plan.sweep.y_gap % size == 0
     )
