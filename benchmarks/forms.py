@@ -15,6 +15,7 @@ import numpy as np
 
 import fastdrop as fd
 from benchmarks import sizes
+from benchmarks.report import markdown, publish
 from benchmarks.targets import as_line
 from fastdrop import cpu
 from fastdrop.commands.bench import timing
@@ -148,18 +149,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="number of rounds (default: %(default)s)")
     parser.add_argument("--markdown", type=Path, help="append the table to this file")
     arguments = parser.parse_args()
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows(arguments.size, arguments.rounds)]
-    text = (
+    table = markdown([COLUMNS, *rows(arguments.size, arguments.rounds)], "---")
+    about = (
         f"{sizes.label(arguments.size)} elements, keep_prob {KEEP_PROB}, one thread, medians of "
-        f"{arguments.rounds} rounds; times in ns per element.\n{as_line(timing.machine('torch'))}\n\n"
-        + "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        f"{arguments.rounds} rounds; times in ns per element.\n{as_line(timing.machine('torch'))}"
     )
-    print(text)
+    publish(f"{about}\n\n{table}", arguments.markdown)
     if ml_dtypes is None:
         print("\nbfloat16 was left out, because ml_dtypes is not installed", file=sys.stderr)
-    if arguments.markdown:
-        with arguments.markdown.open("a") as file:
-            file.write(f"\n{text}\n")
     return 0
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 import fastdrop as fd
-from benchmarks.report import short
+from benchmarks.report import markdown, publish, short
 from benchmarks.targets import as_line
 from fastdrop.commands.bench import timing
 from fastdrop.progress import progress
 
 LAYERS = ((32, 64), (32, 256), (128, 256), (64, 1024), (256, 1024))  # rows, units
-KEEP_PROB = np.float32(0.9)
+KEEP_PROB, ROUNDS = 0.9, 31
 WHAT = ("bias, ReLU, dropout", "bias, dropout, residual", "gradient, and that of the bias")
 COLUMNS = ["rows x units", "copy", *(f"{what}: {who}" for what in WHAT for who in ("fastdrop", "NumPy"))]
 Calls = dict[str, Callable[[], Any]]
@@ -33,10 +33,10 @@ def ours(rows: int, units: int) -> Calls:
     """Return our calls. Each forward call returns a mask."""
     x, residual, dy, bias, out = arrays(rows, units)
     stream = fd.Stream(1)
-    mask = fd.relu_dropout(x, keep_prob=0.9, rng=stream)[1]
+    mask = fd.relu_dropout(x, keep_prob=KEEP_PROB, rng=stream)[1]
     return {
-        WHAT[0]: lambda: fd.relu_dropout(x, keep_prob=0.9, bias=bias, rng=stream, out=out),
-        WHAT[1]: lambda: fd.dropout_add(x, residual, keep_prob=0.9, bias=bias, rng=stream, out=out),
+        WHAT[0]: lambda: fd.relu_dropout(x, keep_prob=KEEP_PROB, bias=bias, rng=stream, out=out),
+        WHAT[1]: lambda: fd.dropout_add(x, residual, keep_prob=KEEP_PROB, bias=bias, rng=stream, out=out),
         WHAT[2]: lambda: fd.relu_dropout_backward(dy, mask, bias_grad=True, out=out),
     }
 
@@ -44,13 +44,14 @@ def ours(rows: int, units: int) -> Calls:
 def numpys(rows: int, units: int) -> Calls:
     """Return the best NumPy code: its fastest generator, no temporary arrays, and the factors of a gradient at hand."""
     x, residual, dy, bias, out = arrays(rows, units)
-    random, scale, ones = np.random.Generator(np.random.SFC64(1)).random, 1 / KEEP_PROB, np.ones(rows, np.float32)
+    random, ones = np.random.Generator(np.random.SFC64(1)).random, np.ones(rows, np.float32)
+    p, scale = np.float32(KEEP_PROB), np.float32(1 / KEEP_PROB)
     u, kept = np.empty_like(x), np.empty(x.shape, np.bool_)
     factors, db = (x > 0) * scale, np.empty_like(bias)
 
     def drop() -> None:
         random(out=u, dtype=np.float32)
-        np.less(u, KEEP_PROB, out=kept)
+        np.less(u, p, out=kept)
         np.multiply(out, scale, out=out)
         np.multiply(out, kept, out=out)
 
@@ -84,7 +85,7 @@ def row(rows: int, units: int) -> list[str]:
     trials = {"copy": timing.Trial(lambda: np.copyto(copy[0], copy[1]))}
     for who, calls in (("fastdrop", ours(rows, units)), ("NumPy", numpys(rows, units))):
         trials |= {f"{what}: {who}": timing.Trial(call) for what, call in calls.items()}
-    comparison = timing.alternate(trials, rounds=31)
+    comparison = timing.alternate(trials, rounds=ROUNDS)
     return [f"{rows} x {units}", *(short(comparison.time(name).median * 1e6) for name in COLUMNS[1:])]
 
 
@@ -93,17 +94,13 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="append the table to this file")
     chosen = parser.parse_args()
     fd.set_num_threads(1)
-    machine, lines = timing.machine(), [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)]]
+    machine, lines = timing.machine(), [COLUMNS]
     with progress("timing layers", len(LAYERS)) as advance:
         for rows, units in LAYERS:
             lines.append(row(rows, units))
             advance()
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    text = f"Microseconds per call, medians of 31 rounds. {as_line(machine)}\n\n{table}"
-    print(text)
-    if chosen.markdown:
-        with chosen.markdown.open("a") as file:
-            file.write(f"\n{text}\n")
+    about = f"Microseconds per call, medians of {ROUNDS} rounds. {as_line(machine)}"
+    publish(f"{about}\n\n{markdown(lines)}", chosen.markdown)
     return 0
 
 

@@ -191,9 +191,18 @@ def cell(row: Row) -> str:
     return f"{text}, {copy['median']:.3g} x" if copy and row["contender"] != "copy" else text
 
 
-def markdown(lines: list[list[str]]) -> str:
+def publish(text: str, path: Path | None) -> None:
+    """Print a text, and append it to a file if there is one."""
+    print(text)
+    if path:
+        with path.open("a") as file:
+            file.write(f"\n{text}\n")
+
+
+def markdown(lines: list[list[str]], rule: str = "---:") -> str:
+    """Return a table whose first line is its header. Columns but the first are aligned as the rule says."""
     header, *body = lines
-    ruled = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    ruled = [header, ["---", *[rule] * (len(header) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastdrop as fd
-from benchmarks import competitors, sizes
+from benchmarks import competitors, report, sizes
 from fastdrop import cpu
 from fastdrop.commands import show_table
 from fastdrop.commands.bench import timing
@@ -317,8 +317,7 @@ def two_threads(quick: bool, rounds: int) -> Iterator[Verdict]:
 
 
 def markdown(verdicts: list[Verdict], environment: dict[str, str]) -> str:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(verdict.cells() for verdict in verdicts)]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    table = report.markdown([COLUMNS, *(verdict.cells() for verdict in verdicts)], "---")
     met = sum(verdict.met for verdict in verdicts)
     return (
         f"{as_line(environment)}\n\n`python -m benchmarks.targets` made this table: "

@@ -33,9 +33,10 @@ class _Layer:
 
     __slots__ = ("__weakref__", "_keep_prob", "_mask", "_rng", "training")
 
-    # The calls for prediction and for the gradient.
+    # The calls for prediction and for the gradient, and the check of a keep probability.
     _predict: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_predict)
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.dropout_backward)
+    _probability: ClassVar[Callable[..., float]] = staticmethod(checks.keep_probability)
 
     training: bool
 
@@ -48,12 +49,12 @@ class _Layer:
 
     @property
     def keep_prob(self) -> float:
-        """The probability that an element is kept."""
+        """The probability that an element is kept. Gaussian noise has the variance of inverted dropout with it."""
         return self._keep_prob
 
     @keep_prob.setter
     def keep_prob(self, value: float) -> None:
-        self._keep_prob = checks.keep_probability(value)
+        self._keep_prob = self._probability(value)
 
     @property
     def rng(self) -> Stream | StreamRows:
@@ -503,8 +504,8 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
     Parameters
     ----------
     keep_prob : float
-        The probability that an element is **kept**, in [0, 1], exact to ``2**-64``. It is one minus
-        the dropout rate of Keras and PyTorch.
+        The probability that an element is **kept**, 0 or in [2**-126, 1], exact to ``2**-64``. It is
+        one minus the dropout rate of Keras and PyTorch.
     broadcast_dims : int or sequence of int, default ()
         Axes along which elements share one decision, to drop whole features.
     rng : None, int, numpy.random.SeedSequence, numpy.random.Generator or Stream, optional
@@ -550,6 +551,7 @@ class AlphaDropout(_WithMask, _WithSharedAxes, _Layer):
     __slots__ = ("_broadcast_dims",)
 
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.alpha_dropout_backward)
+    _probability: ClassVar[Callable[..., float]] = staticmethod(checks.alpha_probability)
 
     @explained
     def __init__(self, *, keep_prob: float, broadcast_dims: Axes = (), rng: RNG = None) -> None:
@@ -622,18 +624,10 @@ class GaussianDropout(_Layer):
     __slots__ = ()
 
     _backward: ClassVar[Callable[..., Any]] = staticmethod(functional.gaussian_dropout_backward)
+    _probability: ClassVar[Callable[..., float]] = staticmethod(checks.noise_probability)
 
     def _train(self, x: Any, out: Any) -> tuple[NDArray[Any], Any]:
         return functional.gaussian_dropout(x, keep_prob=self.keep_prob, rng=self.rng, out=out)
-
-    @property
-    def keep_prob(self) -> float:
-        """The keep probability of inverted dropout with the same variance."""
-        return self._keep_prob
-
-    @keep_prob.setter
-    def keep_prob(self, value: float) -> None:
-        self._keep_prob = checks.noise_probability(value)
 
     @property
     def noise(self) -> GaussianNoise | None:

@@ -410,3 +410,13 @@ def test_dropconnect_says_which_parameter_does_not_fit():
             wrong(x)
     with pytest.raises(TypeError, match="x must have dtype"):
         layer(x.astype(int))
+
+
+@pytest.mark.parametrize("layer", [AlphaDropout, GaussianDropout])
+def test_a_probability_that_a_call_would_refuse_is_refused_at_once(layer):
+    with pytest.raises(ValueError, match="keep_prob must be"):
+        layer(keep_prob=1e-80, rng=1)
+    kept = layer(keep_prob=0.5, rng=1)
+    with pytest.raises(ValueError, match="keep_prob must be"):
+        kept.keep_prob = 1e-80
+    assert kept.keep_prob == 0.5

@@ -94,7 +94,7 @@ cdef forward(
         # Prepare.
         x = elements("x", x_like)
         begin(&call, x)
-        shape = shape_of(&call)
+        shape = shape_of(call.axes, call.lengths)
         keep_prob = checks.keep_probability(keep_prob)
         y = result(out, x)
         call.sweep.relu = relu
@@ -226,7 +226,7 @@ cdef gaussian_forward(x_like, keep_prob, rng, out):
     try:
         x = elements("x", x_like)
         begin(&call, x)
-        shape = shape_of(&call)
+        shape = shape_of(call.axes, call.lengths)
         keep_prob = checks.noise_probability(keep_prob)
         y = result(out, x)
         source = source_of(rng, shape, (), call.plan.size)
@@ -339,7 +339,7 @@ cdef int take(Call* call, Mask mask) except -1:
     call.sweep.decision = SAVED_BITS
     call.sweep.saved = <const char*> bits_of(mask)
     if not has_shape(mask, call) and call.plan.size:
-        set_layout(call, shape_of(call), strides_of(mask._shape))
+        set_layout(call, shape_of(call.axes, call.lengths), strides_of(mask._shape))
     return 0
 
 
@@ -446,13 +446,10 @@ cdef inline cnp.ndarray result(out, cnp.ndarray x):
 
 cdef inline cnp.ndarray new_array(cnp.ndarray like, int axes, cnp.npy_intp* lengths):
     """An array of these lengths, of the dtype of another, in this machine's byte order."""
-    cdef int axis, number = cnp.PyArray_TYPE(like)
-    cdef list shape = []
+    cdef int number = cnp.PyArray_TYPE(like)
     if number < NPY_USERDEF:
         return cnp.PyArray_EMPTY(axes, lengths, number, 0)
-    for axis in range(axes):
-        shape.append(lengths[axis])
-    return np.empty(shape, checks.native((<object> like).dtype))
+    return np.empty(shape_of(axes, lengths), checks.native((<object> like).dtype))
 
 
 cdef inline bint fits(cnp.ndarray out, cnp.ndarray x) noexcept:
@@ -511,11 +508,11 @@ cdef inline bint has_shape(Mask mask, const Call* call) except -1:
     return True
 
 
-cdef tuple shape_of(const Call* call):
-    cdef tuple shape = PyTuple_New(call.axes)
+cdef tuple shape_of(int axes, const cnp.npy_intp* lengths):
+    cdef tuple shape = PyTuple_New(axes)
     cdef int axis
-    for axis in range(call.axes):
-        length = <object> <ptrdiff_t> call.lengths[axis]
+    for axis in range(axes):
+        length = <object> <ptrdiff_t> lengths[axis]
         Py_INCREF(length)   # the tuple takes this reference
         PyTuple_SET_ITEM(shape, axis, length)
     return shape

@@ -15,7 +15,7 @@ from fastdrop.core.float_mode cimport enter_default_mode, float_mode, leave_defa
 from fastdrop.core.layout cimport sweep_by_layout
 from fastdrop.core.strided cimport end_of_piece, gather, room_for, scatter
 from fastdrop.kernels.sweep cimport (
-    BUILD_TAG, DRAWN, GAUSSIAN, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize,
+    BLOCK, BUILD_TAG, DRAWN, GAUSSIAN, KERNEL_TAG, UNIT, dropout_kernel, dropout_sweep, ensure, itemsize,
 )
 
 from fastdrop.core import layout, strided
@@ -107,20 +107,21 @@ cdef ptrdiff_t run_slice(const Plan* plan, ptrdiff_t first) noexcept nogil:
     cdef ptrdiff_t units = min(max(SLICE // unit, plan.threads), (plan.size - first + unit - 1) // unit)
     cdef ptrdiff_t last = min(first + units * unit, plan.size)
     cdef int threads = min(plan.threads, units)
+    cdef double work = work_of(plan, last - first)
     ensure(first % unit == 0, "slices, and so threads, meet at units")
-    if threads > 1 and threads_worth(work_of(plan, last - first), 0, threads) > 1:
-        run_on_threads(plan, first, last, threads)
+    if threads > 1 and threads_worth(work, 0, threads) > 1:
+        run_on_threads(plan, first, last, work, threads)
     else:
         run_part(plan, 0, first, last)
     return last
 
 
-cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, int most) noexcept nogil:
-    """Run a slice on as many threads as pay now, which may be one."""
+cdef void run_on_threads(const Plan* plan, ptrdiff_t first, ptrdiff_t last, double work, int most) noexcept nogil:
+    """Run a slice of so many seconds of work on as many threads as pay now, which may be one."""
     cdef ptrdiff_t unit = unit_of(plan)
     cdef ptrdiff_t units = (last - first + unit - 1) // unit
     cdef thread_history* history = own_history()
-    cdef double begun = omp_get_wtime(), work = work_of(plan, last - first), worked = 0
+    cdef double begun = omp_get_wtime(), worked = 0
     cdef int threads = 1, thread
     if begun >= history.alone_until or not thread_work:
         threads = threads_that_start(threads_worth(work, begun - history.last, most))
@@ -218,7 +219,6 @@ cdef enum:
     BYTE_COST = 35
     STRIDED_COST = 500
     STRETCH_COST = 30000
-    BLOCK = 128             # elements that are drawn together, however few a stretch has
 
 # Threads wait actively for a while after a region, and then sleep. Measured on Zen 3 with libgomp, two threads pay from
 # 5 us of work on where calls follow each other, from 15 us on where 2 ms lie between them, and from 60 us on where 20 ms do.
@@ -238,7 +238,7 @@ cdef inline double work_of(const Plan* plan, ptrdiff_t size) noexcept nogil:
         drawing = kernel.normal_cost
     if plan.strided != NULL:
         cost += STRIDED_COST
-    if plan.layout != NULL:
+    if plan.layout != NULL:     # a block is drawn together, however few elements a stretch has
         cost += (STRETCH_COST + BLOCK * drawing) // plan.layout.length
     return 1e-12 * (cost + drawing) * size
 

@@ -8,8 +8,9 @@
 # where AES is an instruction, one plane more for every block costs less than gathering does. There are three ways to draw
 # the first planes, with the same result: group by group, as chains, and in bit slices.
 
+from fastdrop.kernels.sweep cimport BLOCK
+
 cdef enum:
-    BLOCK = 128             # elements per block
     BLOCK_WORDS = 2
     CHUNK = CHUNK_BLOCKS * BLOCK    # elements
     # A chunk's bits follow the last block of the chunk before, and begin at a cache line. This is in words.

@@ -19,6 +19,9 @@ enum decision { DRAWN, SAVED_BITS, SAVED_OUTPUT, ALL_KEPT, NONE_KEPT, GAUSSIAN }
 enum { UNIT = 4096 };
 typedef char unit_is_whole_bytes_of_the_mask[UNIT % 8 == 0 ? 1 : -1];
 
+/* A block of the generator has one bit for each of BLOCK elements. */
+enum { BLOCK = 128 };
+
 /* An element that is kept (and passes the ReLU) becomes scale * (x + bias). Any other element becomes `dropped`. Then
  * `shift` and the residual are added. What a sweep does without is 0 or NULL. */
 typedef struct {

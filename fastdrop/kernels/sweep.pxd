@@ -22,6 +22,7 @@ cdef extern from "sweep.h":
         NONE_KEPT
         GAUSSIAN
         UNIT
+        BLOCK
     ctypedef struct dropout_sweep:
         int dtype
         int relu
